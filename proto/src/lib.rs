@@ -1,0 +1,8 @@
+//! The project's contracts and the stubs generated from them.
+#![forbid(unsafe_code)]
+#![allow(missing_docs, unreachable_pub)]
+
+/// `ringway.bench.v1`: what `ringway compare` times.
+pub mod bench {
+    tonic::include_proto!("ringway.bench.v1");
+}

@@ -1,0 +1,2 @@
+//! The example shop: catalog.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The main job: the shop as processes, its orders timed over each path.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The example shop: gateway.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The example shop: inventory.
+#![forbid(unsafe_code)]

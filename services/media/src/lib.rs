@@ -1,0 +1,2 @@
+//! The example shop: media.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The example shop: orders.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What crosses crates or processes.
+#![forbid(unsafe_code)]

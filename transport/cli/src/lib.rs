@@ -1,0 +1,2 @@
+//! The ringway command.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Memory regions with one writer each: ring, arena, doorbell.

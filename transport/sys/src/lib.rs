@@ -1,0 +1,1 @@
+//! Kernel calls behind safe interfaces: io_uring, descriptor passing, peer credentials, the comparison's bare mechanisms.

@@ -1,1 +1,17 @@
 //! Kernel calls behind safe interfaces: io_uring, descriptor passing, peer credentials, the comparison's bare mechanisms.
+//!
+//! Nothing here knows Ringway's protocol, and nothing here needs a runtime: each module wraps one
+//! facility of the kernel so that the crates above can stay free of `unsafe`.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod credentials;
+pub mod descriptors;
+mod error;
+pub mod eventfd;
+pub mod process;
+pub mod schedule;
+
+pub use credentials::{PeerCredentials, peer_credentials};
+pub use descriptors::{Blocking, Received, receive_with_descriptors, send_with_descriptors};
+pub use error::Error;
+pub use eventfd::EventFd;

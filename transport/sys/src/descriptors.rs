@@ -1,0 +1,274 @@
+//! Passing file descriptors over a Unix socket (`SCM_RIGHTS`), see unix(7) and cmsg(3).
+//!
+//! The receiving side never leaks what a hostile peer passes: a message with more descriptors than
+//! allowed, or one that the kernel cut, is an error, and every descriptor that came with it is closed.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+use crate::Error;
+
+/// The most descriptors that one message may carry, in either direction (D-Bus's limit as well).
+pub const MAX_DESCRIPTORS: usize = 16;
+
+const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
+
+/// Whether a call may wait, whatever the socket's own `O_NONBLOCK` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Blocking {
+    /// Wait if the socket itself is blocking.
+    #[default]
+    AsSocket,
+    /// Never wait: `WouldBlock` instead (MSG_DONTWAIT).
+    Never,
+}
+
+/// What [`receive_with_descriptors`] took from the socket.
+#[derive(Debug)]
+pub struct Received {
+    /// How many bytes were written to the buffer; 0 is the end of the stream.
+    pub len: usize,
+    /// The descriptors that came with those bytes, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Sends `bytes` and `descriptors` in one message, and returns how many of the bytes went.
+///
+/// The descriptors travel with the first byte, so on a short send they have gone.
+///
+/// # Errors
+/// [`Error::DescriptorLimit`] for more than [`MAX_DESCRIPTORS`], [`Error::TooManyInFlight`] for
+/// ETOOMANYREFS, [`Error::Io`] otherwise; descriptors without a byte to carry them are `InvalidInput`.
+///
+/// ```
+/// use ringway_sys::{Blocking, receive_with_descriptors, send_with_descriptors};
+/// use std::{fs::File, os::{fd::AsFd, unix::net::UnixStream}};
+///
+/// let (here, there) = UnixStream::pair()?;
+/// let file = File::open("/dev/null")?;
+/// send_with_descriptors(here.as_fd(), b"take it", &[file.as_fd()], Blocking::AsSocket)?;
+///
+/// let mut buffer = [0; 16];
+/// let received = receive_with_descriptors(there.as_fd(), &mut buffer, 1, Blocking::AsSocket)?;
+/// assert_eq!(&buffer[..received.len], b"take it");
+/// assert_eq!(received.descriptors.len(), 1);
+/// # Ok::<(), ringway_sys::Error>(())
+/// ```
+pub fn send_with_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    blocking: Blocking,
+) -> Result<usize, Error> {
+    check_count(descriptors.len())?;
+    if bytes.is_empty() && !descriptors.is_empty() {
+        return Err(Errno::INVAL.into());
+    }
+    let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::INVAL.into());
+    }
+    let mut flags = SendFlags::NOSIGNAL;
+    flags.set(SendFlags::DONTWAIT, blocking == Blocking::Never);
+    let iov = [IoSlice::new(bytes)];
+    let sent =
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &iov, &mut control, flags))?;
+    Ok(sent)
+}
+
+/// Receives bytes into `buffer`, and with them at most `max_descriptors` descriptors (0 for a
+/// message that takes none).
+///
+/// # Errors
+/// [`Error::PeerPassedTooMany`] when the peer passed more, [`Error::OutOfDescriptors`] when this
+/// process could not take them; either way each received descriptor has been closed, and the bytes
+/// are lost: end the connection. [`Error::Io`] otherwise.
+pub fn receive_with_descriptors(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    max_descriptors: usize,
+    blocking: Blocking,
+) -> Result<Received, Error> {
+    check_count(max_descriptors)?;
+    let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    flags.set(RecvFlags::DONTWAIT, blocking == Blocking::Never);
+    let message = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
+    })?;
+
+    // Taken out first: from here on whatever returns early closes them.
+    let descriptors = take_descriptors(&mut control);
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(why_truncated(socket, max_descriptors));
+    }
+    if descriptors.len() > max_descriptors {
+        return Err(Error::PeerPassedTooMany {
+            allowed: max_descriptors,
+        });
+    }
+    Ok(Received {
+        len: message.bytes,
+        descriptors,
+    })
+}
+
+fn check_count(asked: usize) -> Result<(), Error> {
+    if asked > MAX_DESCRIPTORS {
+        return Err(Error::DescriptorLimit {
+            asked,
+            limit: MAX_DESCRIPTORS,
+        });
+    }
+    Ok(())
+}
+
+fn take_descriptors(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+/// The kernel reports both a short buffer and an exhausted table as MSG_CTRUNC, never as EMFILE;
+/// whether another descriptor can be had tells them apart.
+fn why_truncated(socket: BorrowedFd<'_>, allowed: usize) -> Error {
+    match rustix::io::fcntl_dupfd_cloexec(socket.as_fd(), 0) {
+        Err(Errno::MFILE) => Error::OutOfDescriptors,
+        _ => Error::PeerPassedTooMany { allowed },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn pipes(count: usize) -> (Vec<std::io::PipeReader>, Vec<std::io::PipeWriter>) {
+        (0..count).map(|_| std::io::pipe().unwrap()).unzip()
+    }
+
+    /// All writers are closed, those in flight and received included: the reader sees the end.
+    fn assert_closed(readers: Vec<std::io::PipeReader>) {
+        for mut reader in readers {
+            assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
+        }
+    }
+
+    fn send(socket: &UnixStream, writers: &[std::io::PipeWriter]) -> Result<usize, Error> {
+        let descriptors: Vec<_> = writers.iter().map(AsFd::as_fd).collect();
+        send_with_descriptors(socket.as_fd(), b"x", &descriptors, Blocking::AsSocket)
+    }
+
+    #[test]
+    fn descriptors_arrive_and_work() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (mut readers, writers) = pipes(MAX_DESCRIPTORS);
+        assert_eq!(send(&here, &writers).unwrap(), 1);
+        drop(writers);
+        let mut buffer = [0; 8];
+        let received = receive_with_descriptors(
+            there.as_fd(),
+            &mut buffer,
+            MAX_DESCRIPTORS,
+            Blocking::AsSocket,
+        )
+        .unwrap();
+        assert_eq!((received.len, buffer[0]), (1, b'x'));
+        assert_eq!(received.descriptors.len(), MAX_DESCRIPTORS);
+        for (index, descriptor) in received.descriptors.into_iter().enumerate() {
+            let flags = rustix::io::fcntl_getfd(&descriptor).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+            File::from(descriptor).write_all(b"hello").unwrap();
+            let mut text = String::new();
+            readers[index].read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
+        }
+    }
+
+    #[test]
+    fn more_than_allowed_is_refused_and_closed() {
+        for (sent, allowed) in [(1, 0), (2, 1), (4, 3), (16, 2)] {
+            let (here, there) = UnixStream::pair().unwrap();
+            let (readers, writers) = pipes(sent);
+            send(&here, &writers).unwrap();
+            drop(writers);
+            let error =
+                receive_with_descriptors(there.as_fd(), &mut [0; 8], allowed, Blocking::AsSocket)
+                    .unwrap_err();
+            assert!(matches!(error, Error::PeerPassedTooMany { allowed: a } if a == allowed));
+            assert_closed(readers);
+        }
+    }
+
+    #[test]
+    fn a_truncated_message_is_refused_and_closed() {
+        // 253 is what the kernel lets a hostile peer put in one message (SCM_MAX_FD).
+        let (here, there) = UnixStream::pair().unwrap();
+        let (mut readers, mut writers) = pipes(1);
+        let writer = writers.remove(0);
+        let many = vec![writer.as_fd(); 253];
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
+        rustix::net::sendmsg(
+            &here,
+            &[IoSlice::new(b"x")],
+            &mut control,
+            SendFlags::empty(),
+        )
+        .unwrap();
+        drop(writer);
+        let error = receive_with_descriptors(there.as_fd(), &mut [0; 8], 16, Blocking::AsSocket)
+            .unwrap_err();
+        assert!(matches!(error, Error::PeerPassedTooMany { allowed: 16 }));
+        assert_closed(vec![readers.remove(0)]);
+    }
+
+    #[test]
+    fn limits_and_waiting() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (_readers, writers) = pipes(17);
+        assert!(matches!(
+            send(&here, &writers),
+            Err(Error::DescriptorLimit { asked: 17, .. })
+        ));
+        let nothing =
+            receive_with_descriptors(there.as_fd(), &mut [0; 8], 1, Blocking::Never).unwrap_err();
+        assert!(matches!(&nothing, Error::Io(e) if e.kind() == std::io::ErrorKind::WouldBlock));
+        assert!(
+            send_with_descriptors(here.as_fd(), b"", &[writers[0].as_fd()], Blocking::AsSocket)
+                .is_err()
+        );
+        drop(here);
+        let end = receive_with_descriptors(there.as_fd(), &mut [0; 8], 1, Blocking::Never).unwrap();
+        assert_eq!(end.len, 0);
+        // MSG_NOSIGNAL: an error, not the end of this process.
+        let gone = send_with_descriptors(there.as_fd(), b"x", &[], Blocking::Never).unwrap_err();
+        assert!(matches!(&gone, Error::Io(e) if e.kind() == std::io::ErrorKind::BrokenPipe));
+    }
+
+    #[test]
+    fn errnos_keep_their_culprit() {
+        assert!(matches!(
+            Error::from(Errno::TOOMANYREFS),
+            Error::TooManyInFlight
+        ));
+        assert!(matches!(Error::from(Errno::MFILE), Error::OutOfDescriptors));
+    }
+}

@@ -1,0 +1,101 @@
+//! Facts about the machine for a waiting policy: how many cores, how many of them are ours, and how
+//! many threads want them right now. Facts only; what to make of them is decided elsewhere.
+
+mod quota;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+pub use quota::cpu_quota;
+
+/// The CPUs that this thread may run on (its affinity mask), at least one.
+#[must_use]
+pub fn online_cpus() -> usize {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => usize::try_from(set.count()).unwrap_or(1).max(1),
+        // More CPUs than the mask holds: not a machine to be stingy on.
+        Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// Identifies this process's network namespace: loopback addresses mean something only within one.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn network_namespace_id() -> io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/ns/net")?.ino())
+}
+
+/// Counts the runnable threads of the whole machine, at the price of one pread(2) a look.
+///
+/// ```
+/// use ringway_sys::schedule::RunnableThreads;
+/// let runnable = RunnableThreads::open()?;
+/// assert!(runnable.sample()? >= 1); // whoever asks is running
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct RunnableThreads {
+    loadavg: File,
+}
+
+impl RunnableThreads {
+    /// Opens `/proc/loadavg` and keeps it open.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted, or no descriptor is free.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            loadavg: File::open("/proc/loadavg")?,
+        })
+    }
+
+    /// How many threads are running or waiting for a core at this moment, the caller included.
+    ///
+    /// # Errors
+    /// The file does not read as proc_loadavg(5) says.
+    pub fn sample(&self) -> io::Result<u32> {
+        let mut text = [0; 128];
+        let len = rustix::io::pread(&self.loadavg, &mut text, 0)?;
+        parse_running(&text[..len]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// The number before the slash in the fourth field: `0.20 0.18 0.12 1/80 11206`.
+fn parse_running(text: &[u8]) -> Option<u32> {
+    let field = text.split(|byte| *byte == b' ').nth(3)?;
+    let digits = field.split(|byte| *byte == b'/').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_cpu_and_a_namespace() {
+        assert!(online_cpus() >= 1);
+        assert_eq!(
+            network_namespace_id().unwrap(),
+            network_namespace_id().unwrap()
+        );
+    }
+
+    #[test]
+    fn the_caller_is_counted() {
+        let runnable = RunnableThreads::open().unwrap();
+        for _ in 0..100 {
+            assert!(runnable.sample().unwrap() >= 1);
+        }
+    }
+
+    #[test]
+    fn loadavg_is_parsed() {
+        assert_eq!(parse_running(b"0.20 0.18 0.12 1/80 11206\n"), Some(1));
+        assert_eq!(parse_running(b"9.99 0.18 0.12 128/4000 1\n"), Some(128));
+        assert_eq!(parse_running(b"0.20 0.18 0.12\n"), None);
+        assert_eq!(parse_running(b""), None);
+        assert_eq!(parse_running(b"a b c d/e"), None);
+    }
+}

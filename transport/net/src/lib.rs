@@ -1,2 +1,36 @@
 //! The network path: tonic over TCP or a Unix socket.
+//!
+//! It is what a call takes to another host, what any gRPC client in any language speaks, and what
+//! the paths inside one host are compared with; so it is tonic with the settings that suit it best,
+//! and with two of its faults held off (see [`guard`]).
+//!
+//! - [`Target`] says whom to call, [`connect_lazy`] makes a channel to it with [`NetOptions`].
+//! - [`unary`], [`client_streaming`], [`server_streaming`] and [`streaming`] make one call.
+//! - [`NetServer`] serves tonic's [`Routes`](tonic::service::Routes) on several addresses at once.
+//!
+//! Nothing here knows of the other paths.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod call;
+mod connect;
+mod error;
+pub mod guard;
+mod listen;
+mod server;
+mod socket_file;
+mod target;
+
+pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};
+pub use connect::{NetOptions, connect_lazy};
+pub use error::Error;
+pub use listen::ListenAddress;
+pub use server::{BoundServer, NetServer, ServerOptions};
+pub use target::{Scheme, Target};
+
+/// Window of one stream in each direction: a 1 MiB message must not wait for a window update, and
+/// h2's default of 64 KiB makes it wait sixteen times.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Window of one connection in each direction: room for two streams at full window.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;

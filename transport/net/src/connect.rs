@@ -1,0 +1,173 @@
+//! A channel to a target, with the settings that suit it.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+use crate::{CONNECTION_WINDOW_BYTES, Error, STREAM_WINDOW_BYTES, Scheme, Target};
+
+/// How a client connects. The defaults are those that served tonic best.
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// The longest a TCP connection may take to come about. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// HTTP/2 window of each stream. Default: 4 MiB.
+    pub stream_window_bytes: u32,
+    /// HTTP/2 window of the connection. Default: 8 MiB.
+    pub connection_window_bytes: u32,
+    /// The largest HTTP/2 frame the peer may send; `None` leaves it to h2 (16 KiB).
+    pub max_frame_bytes: Option<u32>,
+    /// `TCP_NODELAY`. Default: on.
+    pub tcp_nodelay: bool,
+    /// Interval of HTTP/2 pings; `None` sends none. Default: 20 s.
+    pub keepalive_interval: Option<Duration>,
+    /// How long an answer to a ping may take. Default: 10 s.
+    pub keepalive_timeout: Duration,
+    /// Ping also while no call is open. Default: off, since some servers end connections for it.
+    pub keepalive_while_idle: bool,
+    /// TLS, for `https` targets and for those that do not say.
+    pub tls: Option<ClientTlsConfig>,
+}
+
+impl Default for NetOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
+            max_frame_bytes: None,
+            tcp_nodelay: true,
+            keepalive_interval: Some(Duration::from_secs(20)),
+            keepalive_timeout: Duration::from_secs(10),
+            keepalive_while_idle: false,
+            tls: None,
+        }
+    }
+}
+
+/// Makes a channel that connects when it is first used, and again after it lost its connection.
+///
+/// It must be called within a tokio runtime.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ringway_net::Error> {
+/// use ringway_net::{NetOptions, connect_lazy};
+///
+/// let channel = connect_lazy(&"http://catalog:50051".parse()?, &NetOptions::default())?;
+/// # drop(channel);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When the target and the TLS configuration contradict each other: TLS is never dropped silently.
+pub fn connect_lazy(target: &Target, options: &NetOptions) -> Result<Channel, Error> {
+    Ok(endpoint(target, options)?.connect_lazy())
+}
+
+fn endpoint(target: &Target, options: &NetOptions) -> Result<Endpoint, Error> {
+    let uri = uri(target, options)?;
+    let endpoint = Endpoint::from_shared(uri).map_err(|_| Error::InvalidTarget {
+        text: target.to_string(),
+        reason: "it does not form a URI",
+    })?;
+    let endpoint = tune(endpoint, options);
+    match (&options.tls, target) {
+        (Some(tls), Target::Network { .. }) => {
+            endpoint
+                .tls_config(tls.clone())
+                .map_err(|source| Error::ClientTls {
+                    target: target.clone(),
+                    source,
+                })
+        }
+        _ => Ok(endpoint),
+    }
+}
+
+/// Settles the scheme: what the target says and what is configured have to agree.
+fn uri(target: &Target, options: &NetOptions) -> Result<String, Error> {
+    let with_tls = options.tls.is_some();
+    let not_used = |advice| Error::TlsNotUsed {
+        target: target.clone(),
+        advice,
+    };
+    match target {
+        Target::Unix(_) if with_tls => Err(not_used(
+            "a Unix socket has no TLS; call the server's https address",
+        )),
+        Target::Unix(_) => Ok(target.to_string()),
+        Target::Network {
+            scheme: Some(Scheme::Http),
+            ..
+        } if with_tls => Err(not_used("write https:// instead of http://")),
+        Target::Network {
+            scheme: Some(Scheme::Https),
+            ..
+        } if !with_tls => Err(Error::TlsNotConfigured {
+            target: target.clone(),
+        }),
+        Target::Network {
+            scheme: Some(_), ..
+        } => Ok(target.to_string()),
+        Target::Network { scheme: None, .. } if with_tls => Ok(format!("https://{target}")),
+        Target::Network { scheme: None, .. } => Ok(format!("http://{target}")),
+    }
+}
+
+fn tune(endpoint: Endpoint, options: &NetOptions) -> Endpoint {
+    let endpoint = endpoint
+        .connect_timeout(options.connect_timeout)
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
+        .max_frame_size(options.max_frame_bytes)
+        .tcp_nodelay(options.tcp_nodelay)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(options.keepalive_while_idle);
+    match options.keepalive_interval {
+        Some(interval) => endpoint.http2_keep_alive_interval(interval),
+        None => endpoint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_tls() -> NetOptions {
+        NetOptions {
+            tls: Some(ClientTlsConfig::new()),
+            ..NetOptions::default()
+        }
+    }
+
+    fn settled(text: &str, options: &NetOptions) -> Result<String, Error> {
+        uri(&text.parse().unwrap(), options)
+    }
+
+    #[test]
+    fn a_target_without_a_scheme_follows_the_configuration() {
+        assert_eq!(
+            settled("a:1", &NetOptions::default()).unwrap(),
+            "http://a:1"
+        );
+        assert_eq!(settled("a:1", &with_tls()).unwrap(), "https://a:1");
+    }
+
+    #[test]
+    fn tls_is_never_dropped_silently() {
+        assert!(matches!(
+            settled("http://a:1", &with_tls()),
+            Err(Error::TlsNotUsed { .. })
+        ));
+        assert!(matches!(
+            settled("unix:/a", &with_tls()),
+            Err(Error::TlsNotUsed { .. })
+        ));
+        assert!(matches!(
+            settled("https://a:1", &NetOptions::default()),
+            Err(Error::TlsNotConfigured { .. })
+        ));
+    }
+}

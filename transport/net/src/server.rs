@@ -1,0 +1,286 @@
+//! A server on several addresses at once, with the settings that suit tonic best.
+
+use std::{future::Future, time::Duration};
+
+use futures_util::Stream;
+use http::Request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    task::JoinSet,
+};
+use tonic::{
+    body::Body,
+    service::Routes,
+    transport::{Server, ServerTlsConfig, server::Connected},
+};
+use tower::ServiceExt;
+
+use crate::{
+    CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES,
+    guard::refuse_cancelled_end,
+    listen::{Listener, tcp_connections, unix_connections},
+};
+
+/// How a server serves.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// HTTP/2 window of each stream. Default: 4 MiB.
+    pub stream_window_bytes: u32,
+    /// HTTP/2 window of each connection. Default: 8 MiB.
+    pub connection_window_bytes: u32,
+    /// The largest HTTP/2 frame the peer may send; `None` leaves it to h2 (16 KiB).
+    pub max_frame_bytes: Option<u32>,
+    /// Calls in flight on one connection. Default: 1,024, where hyper allows 200.
+    pub max_concurrent_streams: u32,
+    /// `TCP_NODELAY`. Default: on.
+    pub tcp_nodelay: bool,
+    /// Interval of HTTP/2 pings; `None` sends none. Default: 20 s.
+    pub keepalive_interval: Option<Duration>,
+    /// How long an answer to a ping may take. Default: 10 s.
+    pub keepalive_timeout: Duration,
+    /// How long calls may go on after shutdown began; `None` is for ever. Default: 30 s.
+    pub drain_timeout: Option<Duration>,
+    /// TLS for the TCP addresses.
+    pub tls: Option<ServerTlsConfig>,
+    /// Whether a server with TLS may also listen on Unix sockets, which go without. Default: no.
+    pub plain_unix: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
+            max_frame_bytes: None,
+            max_concurrent_streams: 1024,
+            tcp_nodelay: true,
+            keepalive_interval: Some(Duration::from_secs(20)),
+            keepalive_timeout: Duration::from_secs(10),
+            drain_timeout: Some(Duration::from_secs(30)),
+            tls: None,
+            plain_unix: false,
+        }
+    }
+}
+
+/// tonic's routes on any number of TCP addresses and Unix sockets.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ringway_net::Error> {
+/// use ringway_net::{ListenAddress, NetServer};
+/// use tonic::service::Routes;
+///
+/// let server = NetServer::new(Routes::default())
+///     .listen("127.0.0.1:0".parse()?)
+///     .bind()
+///     .await?;
+/// assert!(matches!(server.addresses(), [ListenAddress::Tcp(bound)] if bound.port() != 0));
+///
+/// server.serve(async { /* returns when it is time to stop */ }).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct NetServer {
+    routes: Routes,
+    options: ServerOptions,
+    addresses: Vec<ListenAddress>,
+}
+
+impl NetServer {
+    /// A server of these routes, with the default options, listening nowhere yet.
+    #[must_use]
+    pub fn new(routes: Routes) -> Self {
+        Self {
+            routes,
+            options: ServerOptions::default(),
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Replaces the options.
+    #[must_use]
+    pub fn options(mut self, options: ServerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Adds an address.
+    #[must_use]
+    pub fn listen(mut self, address: ListenAddress) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Binds every address, or none.
+    ///
+    /// # Errors
+    /// When an address can't be had, or the TLS configuration can't be used or would be bypassed.
+    pub async fn bind(self) -> Result<BoundServer, Error> {
+        if self.addresses.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        self.refuse_plain_unix()?;
+        let plain = tuned_server(&self.options);
+        let tcp = match &self.options.tls {
+            None => plain.clone(),
+            Some(tls) => plain
+                .clone()
+                .tls_config(tls.clone())
+                .map_err(|source| Error::ServerTls { source })?,
+        };
+        let (listeners, addresses) = bind_all(&self.addresses).await?;
+        Ok(BoundServer {
+            routes: self.routes.prepare(),
+            options: self.options,
+            tcp,
+            unix: plain,
+            listeners,
+            addresses,
+        })
+    }
+
+    fn refuse_plain_unix(&self) -> Result<(), Error> {
+        if self.options.tls.is_none() || self.options.plain_unix {
+            return Ok(());
+        }
+        self.addresses.iter().try_for_each(|address| match address {
+            ListenAddress::Tcp(_) => Ok(()),
+            ListenAddress::Unix(path) => Err(Error::UnixWithoutTls { path: path.clone() }),
+        })
+    }
+}
+
+/// A server whose addresses are bound: clients may connect, and are answered once it serves.
+#[derive(Debug)]
+pub struct BoundServer {
+    routes: Routes,
+    options: ServerOptions,
+    tcp: Server,
+    unix: Server,
+    listeners: Vec<Listener>,
+    addresses: Vec<ListenAddress>,
+}
+
+impl BoundServer {
+    /// The addresses in the order in which they were added, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
+    }
+
+    /// Serves until `shutdown` completes, then stops accepting and lets the calls in flight finish.
+    ///
+    /// # Errors
+    /// When calls are still in flight after [`ServerOptions::drain_timeout`].
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let drain_timeout = self.options.drain_timeout;
+        let (stop, stopping) = watch::channel(false);
+        let mut serving = self.spawn(&stopping);
+        tokio::select! {
+            () = shutdown => {}
+            Some(ended) = serving.join_next() => flatten(ended)?,
+        }
+        stop.send_replace(true);
+        match drain_timeout {
+            None => drain(&mut serving).await,
+            Some(timeout) => tokio::time::timeout(timeout, drain(&mut serving))
+                .await
+                .unwrap_or(Err(Error::DrainTimedOut { timeout })),
+        }
+    }
+
+    /// One task an address, since tonic tells handlers who calls by the type of the connection.
+    fn spawn(self, stopping: &watch::Receiver<bool>) -> JoinSet<Result<(), Error>> {
+        let mut serving = JoinSet::new();
+        for (listener, address) in self.listeners.into_iter().zip(self.addresses) {
+            let (routes, stopping) = (self.routes.clone(), stopping.clone());
+            match listener {
+                Listener::Tcp(tcp) => {
+                    let connections = tcp_connections(tcp, self.options.tcp_nodelay);
+                    serving.spawn(serve_one(
+                        self.tcp.clone(),
+                        routes,
+                        connections,
+                        stopping,
+                        address,
+                    ))
+                }
+                Listener::Unix(file) => {
+                    let connections = unix_connections(file);
+                    serving.spawn(serve_one(
+                        self.unix.clone(),
+                        routes,
+                        connections,
+                        stopping,
+                        address,
+                    ))
+                }
+            };
+        }
+        serving
+    }
+}
+
+async fn bind_all(wanted: &[ListenAddress]) -> Result<(Vec<Listener>, Vec<ListenAddress>), Error> {
+    let mut listeners = Vec::with_capacity(wanted.len());
+    let mut addresses = Vec::with_capacity(wanted.len());
+    for address in wanted {
+        let listener = Listener::bind(address).await?;
+        let bound = listener.address().map_err(|source| Error::Bind {
+            address: address.clone(),
+            source,
+        })?;
+        listeners.push(listener);
+        addresses.push(bound);
+    }
+    Ok((listeners, addresses))
+}
+
+fn tuned_server(options: &ServerOptions) -> Server {
+    Server::builder()
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
+        .max_frame_size(options.max_frame_bytes)
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .http2_keepalive_interval(options.keepalive_interval)
+        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+}
+
+async fn serve_one<C, E>(
+    server: Server,
+    routes: Routes,
+    connections: impl Stream<Item = Result<C, E>> + Send,
+    mut stopping: watch::Receiver<bool>,
+    address: ListenAddress,
+) -> Result<(), Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let guarded = routes.map_request(refuse_cancelled_end as fn(Request<Body>) -> Request<Body>);
+    // An error means that the sender is gone, and with it whoever wanted the server.
+    let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+    server
+        .serve_with_incoming_shutdown(guarded, connections, stopped)
+        .await
+        .map_err(|source| Error::Serve { address, source })
+}
+
+async fn drain(serving: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    while let Some(ended) = serving.join_next().await {
+        flatten(ended)?;
+    }
+    Ok(())
+}
+
+/// A panic while serving is a bug of ours or of tonic's: it goes on in whoever waits.
+fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_cancelled) => Ok(()),
+    }
+}

@@ -6,3 +6,11 @@
 pub mod bench {
     tonic::include_proto!("ringway.bench.v1");
 }
+
+/// `shop.v1`: the contracts of the example shop in `services/`.
+pub mod shop {
+    /// The first version.
+    pub mod v1 {
+        tonic::include_proto!("shop.v1");
+    }
+}

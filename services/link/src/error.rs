@@ -1,0 +1,37 @@
+//! What can go wrong between a service and its transport.
+
+use std::io;
+
+/// Why a service can't be served or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address that is neither of the forms understood.
+    #[error("`{0}` is no address: write HOST:PORT, grpc://HOST:PORT or unix:/PATH")]
+    Address(String),
+    /// The listener could not be set up.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where it should have listened.
+        address: String,
+        /// Why it can't.
+        source: io::Error,
+    },
+    /// The server stopped by itself.
+    #[error("the server on {address} failed: {source}")]
+    Serve {
+        /// Where it listened.
+        address: String,
+        /// What it failed of.
+        source: tonic::transport::Error,
+    },
+    /// A client could not be set up for an address.
+    #[error("can't reach {service} at {address}: {source}")]
+    Connect {
+        /// The service that was meant.
+        service: &'static str,
+        /// The address given for it.
+        address: String,
+        /// Why it is no use.
+        source: tonic::transport::Error,
+    },
+}

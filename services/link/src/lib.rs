@@ -1,0 +1,23 @@
+//! How a service of the shop is served, called and timed.
+//!
+//! The one place of the shop that names a transport: services see handlers,
+//! stubs and [`Peer`]s, and which path carries a call is decided here.
+#![forbid(unsafe_code)]
+
+mod address;
+mod error;
+mod id;
+mod path;
+mod peer;
+mod process;
+mod recent;
+mod serve;
+
+pub use address::Address;
+pub use error::Error;
+pub use id::{OrderIds, format_order, parse_order};
+pub use path::path_name;
+pub use peer::{Channel, Peer, Timed};
+pub use process::{run, signalled};
+pub use recent::Recent;
+pub use serve::{DRAIN, bounded, serve};

@@ -1,1 +1,46 @@
 //! Memory regions with one writer each: ring, arena, doorbell.
+//!
+//! Each of two peers creates a region that it alone can write, and maps the other's read-only. Seals
+//! and page tables keep them apart, so nothing here depends on a peer's good will: each word of its
+//! is loaded once, checked, and the first impossible one ends the [`Endpoint`] with a [`Corrupt`]
+//! that names it. There is no runtime and no socket here; descriptors and doorbells are the caller's.
+//!
+//! Start reading at [`Endpoint`]. This crate holds all of the project's `unsafe` that concerns memory.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("sealed memory files exist on Linux only");
+
+mod arena;
+mod consumer;
+mod doorbell;
+mod endpoint;
+mod error;
+mod layout;
+mod mapping;
+mod memory;
+mod peer_arena;
+mod poison;
+mod pool;
+mod producer;
+mod record;
+#[cfg(not(loom))]
+mod region;
+mod release;
+mod sealed;
+mod sync;
+
+#[cfg(test)]
+mod tests;
+
+pub use arena::{Arena, ArenaConfig, BlockWriter, NewSegment};
+pub use consumer::{Consumer, Inbox, Peek};
+pub use doorbell::SleepWord;
+pub use endpoint::{Endpoint, EndpointConfig};
+pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
+pub use layout::{RegionConfig, RegionLimits};
+pub use peer_arena::{Block, PeerArena, SegmentLimits};
+pub use pool::{BufferPool, PooledBuffer};
+pub use producer::{Batch, Position, Producer, Reservation};
+pub use record::{BlockRef, Record, Records, SegmentId, records};
+#[cfg(not(loom))]
+pub use region::{OwnRegion, PeerRegion};

@@ -1,0 +1,243 @@
+//! The receiver's view of the peer's arena: segments mapped read-only, blocks copied out once.
+
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    BlockRef, BufferPool, Corrupt, RegionError, SegmentId, mapping::Mapping, poison::Poison,
+    release::ReleaseList, sealed,
+};
+
+/// What this side accepts of the peer's arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentLimits {
+    /// Largest segment.
+    pub max_segment_bytes: usize,
+    /// Most bytes of all segments together.
+    pub max_total_bytes: usize,
+    /// Most segments.
+    pub max_segments: usize,
+}
+
+impl Default for SegmentLimits {
+    /// What [`ArenaConfig`](crate::ArenaConfig)'s default needs.
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self {
+            max_segment_bytes: 16 * MIB,
+            max_total_bytes: 64 * MIB,
+            max_segments: 64,
+        }
+    }
+}
+
+/// Reads the blocks that the peer lends, and gives them back.
+///
+/// ```
+/// # use ringway_ring::{Endpoint, EndpointConfig, Inbox};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut here, mut there) = Endpoint::pair(&EndpointConfig::default())?;
+/// # let mut block = there.arena.allocate(100_000)?;
+/// # block.as_mut_slice().fill(7);
+/// # let segments = there.arena.new_segments();
+/// # there.producer.reserve_with_block(0, block).map_err(|(error, _)| error)?.commit();
+/// for segment in segments {
+///     here.peer_arena.add_segment(segment.id, segment.len, segment.descriptor)?;
+/// }
+/// let mut inbox = Inbox::default();
+/// here.consumer.take(&mut inbox)?;
+/// for record in inbox.records() {
+///     if let Some(reference) = record?.block {
+///         let block = here.peer_arena.block(reference)?; // no lock is needed from here on
+///         let payload = block.copy_to_bytes(&here.pool);
+///         drop(block); // gives it back to the peer
+///         assert_eq!(payload, vec![7; 100_000]);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PeerArena {
+    limits: SegmentLimits,
+    poison: Poison,
+    releases: ReleaseList,
+    segments: HashMap<SegmentId, Arc<Mapping>>,
+    total_bytes: usize,
+}
+
+impl PeerArena {
+    pub(crate) fn new(limits: SegmentLimits, releases: ReleaseList, poison: Poison) -> Self {
+        Self {
+            limits,
+            poison,
+            releases,
+            segments: HashMap::new(),
+            total_bytes: 0,
+        }
+    }
+
+    /// Checks and maps a segment that the peer sent, which it claims to be `len` bytes long.
+    ///
+    /// # Errors
+    /// Anything but a sealed, fully allocated memfd of that length, within the limits, with a new id.
+    pub fn add_segment(
+        &mut self,
+        id: SegmentId,
+        len: usize,
+        descriptor: OwnedFd,
+    ) -> Result<(), RegionError> {
+        if self.segments.contains_key(&id) {
+            return Err(RegionError::SegmentInUse(id));
+        }
+        let limit = self.limits.max_segments;
+        if self.segments.len() >= limit {
+            return Err(RegionError::TooManySegments { limit });
+        }
+        let (bytes, _) = sealed::inspect(&descriptor, self.limits.max_segment_bytes)?;
+        if bytes != len {
+            return Err(RegionError::SizeMismatch {
+                bytes: bytes as u64,
+                claimed: len as u64,
+            });
+        }
+        // No overflow: both are at most a limit, which was given as a number of mappable bytes.
+        let total = self.total_bytes.saturating_add(bytes);
+        if total > self.limits.max_total_bytes {
+            return Err(RegionError::TooManyBytes {
+                bytes: total as u64,
+                limit: self.limits.max_total_bytes as u64,
+            });
+        }
+        let mapping = Mapping::read_only(&descriptor, bytes, false)?;
+        self.segments.insert(id, Arc::new(mapping));
+        self.total_bytes = total;
+        Ok(())
+    }
+
+    /// Forgets a segment that the peer has dropped; says whether it was there. Blocks that are still
+    /// held keep its memory.
+    pub fn remove_segment(&mut self, id: SegmentId) -> bool {
+        let removed = self.segments.remove(&id);
+        self.total_bytes -= removed.as_ref().map_or(0, |mapping| mapping.len());
+        removed.is_some()
+    }
+
+    /// Whether a block of this segment can be read. A record may arrive before its segment.
+    pub fn has_segment(&self, id: SegmentId) -> bool {
+        self.segments.contains_key(&id)
+    }
+
+    /// A hold on a block, which gives it back when it drops. Needs this arena no longer.
+    ///
+    /// Call it once per record: a block given back twice ends the connection at the peer's side.
+    ///
+    /// # Errors
+    /// If the segment is unknown or the block leaves it.
+    pub fn block(&self, reference: BlockRef) -> Result<Block, Corrupt> {
+        let mapping = Arc::clone(self.checked(&reference)?);
+        Ok(Block {
+            mapping,
+            reference,
+            releases: self.releases.clone(),
+        })
+    }
+
+    /// Appends a block's bytes to a vector, in one copy; the block stays lent.
+    ///
+    /// # Errors
+    /// As for [`block`](Self::block).
+    pub fn copy_block(&self, reference: BlockRef, into: &mut Vec<u8>) -> Result<(), Corrupt> {
+        let mapping = self.checked(&reference)?;
+        mapping.append_to(reference.offset as usize, reference.len as usize, into);
+        Ok(())
+    }
+
+    /// A block's bytes in a reusable buffer, in one copy; the block stays lent.
+    ///
+    /// # Errors
+    /// As for [`block`](Self::block).
+    pub fn copy_block_to_bytes(
+        &self,
+        pool: &BufferPool,
+        reference: BlockRef,
+    ) -> Result<Bytes, Corrupt> {
+        let mut buffer = pool.buffer(reference_len(self.checked(&reference)?, &reference));
+        self.copy_block(reference, &mut buffer)?;
+        Ok(buffer.freeze())
+    }
+
+    /// Gives a block back that was copied by reference.
+    pub fn release(&self, reference: BlockRef) {
+        self.releases.push(reference.release_entry());
+    }
+
+    fn checked(&self, reference: &BlockRef) -> Result<&Arc<Mapping>, Corrupt> {
+        self.poison.check()?;
+        let segment = reference.segment;
+        // Not poisoned by a missing segment: the caller may want to wait for it.
+        let mapping = self
+            .segments
+            .get(&segment)
+            .ok_or(Corrupt::BlockSegmentUnknown { segment })?;
+        let end = u64::from(reference.offset) + u64::from(reference.len);
+        if end > mapping.len() as u64 {
+            let (offset, len, segment_bytes) = (reference.offset, reference.len, mapping.len());
+            return Err(self.poison.set(Corrupt::BlockOutOfRange {
+                segment,
+                offset,
+                len,
+                segment_bytes,
+            }));
+        }
+        Ok(mapping)
+    }
+}
+
+/// The length to make room for; `checked` has bounded it by its segment.
+fn reference_len(mapping: &Mapping, reference: &BlockRef) -> usize {
+    (reference.len as usize).min(mapping.len())
+}
+
+/// A block lent by the peer, in range, to be copied out on any thread without any lock.
+///
+/// Its drop gives the block back. Then, or after several, ask
+/// [`Consumer::peer_waits_for_room`](crate::Consumer::peer_waits_for_room).
+#[derive(Debug)]
+pub struct Block {
+    mapping: Arc<Mapping>,
+    reference: BlockRef,
+    releases: ReleaseList,
+}
+
+impl Block {
+    /// The block's length in bytes.
+    pub fn len(&self) -> usize {
+        self.reference.len as usize
+    }
+
+    /// Whether the block has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.reference.len == 0
+    }
+
+    /// Appends the bytes to a vector, in one copy.
+    pub fn copy_to(&self, into: &mut Vec<u8>) {
+        self.mapping
+            .append_to(self.reference.offset as usize, self.len(), into);
+    }
+
+    /// The bytes in a reusable buffer, in one copy.
+    pub fn copy_to_bytes(&self, pool: &BufferPool) -> Bytes {
+        let mut buffer = pool.buffer(self.len());
+        self.copy_to(&mut buffer);
+        buffer.freeze()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.releases.push(self.reference.release_entry());
+    }
+}

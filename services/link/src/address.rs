@@ -51,7 +51,11 @@ impl FromStr for Address {
         let invalid = || Error::Address(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
-            return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err(invalid()) };
+            return if path.is_absolute() {
+                Ok(Self::Unix(path))
+            } else {
+                Err(invalid())
+            };
         }
         let authority = text.strip_prefix("grpc://").unwrap_or(text);
         let (host, port) = authority.rsplit_once(':').ok_or_else(invalid)?;
@@ -85,7 +89,15 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "catalog", ":1", "catalog:port", "catalog:70000", "http://a:1", "unix:a"] {
+        for text in [
+            "",
+            "catalog",
+            ":1",
+            "catalog:port",
+            "catalog:70000",
+            "http://a:1",
+            "unix:a",
+        ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

@@ -16,7 +16,9 @@ impl OrderIds {
     /// Starts at a random place.
     #[must_use]
     pub fn new() -> Self {
-        Self { next: AtomicU64::new(RandomState::new().hash_one(std::process::id())) }
+        Self {
+            next: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
+        }
     }
 
     /// An id that is not 0.
@@ -67,12 +69,21 @@ mod tests {
         let ids = OrderIds::new();
         let seen: HashSet<u64> = (0..10_000).map(|_| ids.next()).collect();
         assert_eq!(seen.len(), 10_000);
-        assert!(seen.iter().all(|&id| parse_order(&format_order(id)) == Some(id)));
+        assert!(
+            seen.iter()
+                .all(|&id| parse_order(&format_order(id)) == Some(id))
+        );
     }
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "1", "+000000000000001", "0000000000000000", "000000000000000g"] {
+        for text in [
+            "",
+            "1",
+            "+000000000000001",
+            "0000000000000000",
+            "000000000000000g",
+        ] {
             assert_eq!(parse_order(text), None, "{text}");
         }
     }

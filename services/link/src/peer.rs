@@ -55,7 +55,11 @@ impl Peer {
     /// # Errors
     /// [`Error::Connect`] for an address that can never be reached.
     pub fn connect_lazy(service: &'static str, address: &Address) -> Result<Self, Error> {
-        let connect = |source| Error::Connect { service, address: address.to_string(), source };
+        let connect = |source| Error::Connect {
+            service,
+            address: address.to_string(),
+            source,
+        };
         let channel = Endpoint::from_shared(address.uri())
             .map_err(connect)?
             .tcp_nodelay(true)
@@ -63,7 +67,11 @@ impl Peer {
             .initial_connection_window_size(WINDOW_BYTES)
             .timeout(CALL_TIMEOUT)
             .connect_lazy();
-        Ok(Self { service, channel, path: address.path() })
+        Ok(Self {
+            service,
+            channel,
+            path: address.path(),
+        })
     }
 
     /// What stubs are built over; cheap to clone.
@@ -90,7 +98,11 @@ impl Peer {
         let response = call.await.map_err(|status| self.name(status))?;
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let path = self.path_of(&response);
-        Ok(Timed { reply: response.into_inner(), path, nanoseconds })
+        Ok(Timed {
+            reply: response.into_inner(),
+            path,
+            nanoseconds,
+        })
     }
 
     /// Says which service it is that can't be reached.

@@ -10,7 +10,10 @@ use tracing_subscriber::EnvFilter;
 /// code 1 with the reason if it failed.
 pub async fn run<E: Display>(service: impl Future<Output = Result<(), E>>) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match service.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -24,7 +24,11 @@ impl<V> Recent<V> {
     /// Remembers at most `capacity` orders.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), by_age: VecDeque::new(), capacity: capacity.max(1) }
+        Self {
+            entries: HashMap::new(),
+            by_age: VecDeque::new(),
+            capacity: capacity.max(1),
+        }
     }
 
     /// What is remembered of an order.

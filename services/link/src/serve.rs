@@ -50,7 +50,9 @@ where
         until.await;
         let _ = stop.send(());
     };
-    bounded(listen(router, address, stopped), until).await.unwrap_or(Ok(()))
+    bounded(listen(router, address, stopped), until)
+        .await
+        .unwrap_or(Ok(()))
 }
 
 /// Runs `server`, but no longer than [`DRAIN`] past `until`; `None` if it was
@@ -74,7 +76,10 @@ async fn listen(
     address: &Address,
     stopped: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
-    let refused = |source| Error::Listen { address: address.to_string(), source };
+    let refused = |source| Error::Listen {
+        address: address.to_string(),
+        source,
+    };
     let served = match address {
         Address::Tcp(authority) => {
             let listener = TcpListener::bind(authority).await.map_err(refused)?;
@@ -88,7 +93,10 @@ async fn listen(
             router.serve_with_incoming_shutdown(incoming, stopped).await
         }
     };
-    served.map_err(|source| Error::Serve { address: address.to_string(), source })
+    served.map_err(|source| Error::Serve {
+        address: address.to_string(),
+        source,
+    })
 }
 
 struct BoundUnix {
@@ -113,5 +121,8 @@ fn bind_unix(path: PathBuf) -> io::Result<BoundUnix> {
         fs::remove_file(&path)?;
     }
     let listener = UnixListener::bind(&path)?;
-    Ok(BoundUnix { listener, file: SocketFile(path) })
+    Ok(BoundUnix {
+        listener,
+        file: SocketFile(path),
+    })
 }

@@ -51,7 +51,9 @@ enum Payment {
 
 impl Default for Till {
     fn default() -> Self {
-        Self { payments: Mutex::new(Recent::new(REMEMBERED)) }
+        Self {
+            payments: Mutex::new(Recent::new(REMEMBERED)),
+        }
     }
 }
 
@@ -61,13 +63,20 @@ impl Till {
             return Err(Status::invalid_argument("no card: send the card's token"));
         }
         if request.card == DECLINED_CARD {
-            return Err(Status::failed_precondition("the card was declined: use another one"));
+            return Err(Status::failed_precondition(
+                "the card was declined: use another one",
+            ));
         }
         let mut payments = self.payments.lock();
         let asked = request.amount_cents;
         match payments.get_mut(request.order) {
             None => {
-                payments.insert(request.order, Payment::Held { amount_cents: asked });
+                payments.insert(
+                    request.order,
+                    Payment::Held {
+                        amount_cents: asked,
+                    },
+                );
                 Ok(())
             }
             Some(Payment::Held { amount_cents } | Payment::Taken { amount_cents })
@@ -127,7 +136,9 @@ impl Payments for Till {
         &self,
         request: Request<CancelPaymentRequest>,
     ) -> Result<Response<CancelPaymentReply>, Status> {
-        self.payments.lock().insert(request.get_ref().order, Payment::Cancelled);
+        self.payments
+            .lock()
+            .insert(request.get_ref().order, Payment::Cancelled);
         Ok(Response::new(CancelPaymentReply {}))
     }
 }
@@ -138,7 +149,11 @@ mod tests {
     use tonic::Code;
 
     fn ask(order: u64, amount_cents: u64, card: &str) -> AuthorizeRequest {
-        AuthorizeRequest { order, amount_cents, card: card.to_owned() }
+        AuthorizeRequest {
+            order,
+            amount_cents,
+            card: card.to_owned(),
+        }
     }
 
     #[test]
@@ -158,10 +173,19 @@ mod tests {
         let till = Till::default();
         let code = |result: Result<(), Status>| result.err().map(|status| status.code());
         assert_eq!(code(till.hold(&ask(1, 5, ""))), Some(Code::InvalidArgument));
-        assert_eq!(code(till.hold(&ask(1, 5, DECLINED_CARD))), Some(Code::FailedPrecondition));
-        assert_eq!(till.take(1).err().map(|status| status.code()), Some(Code::NotFound));
+        assert_eq!(
+            code(till.hold(&ask(1, 5, DECLINED_CARD))),
+            Some(Code::FailedPrecondition)
+        );
+        assert_eq!(
+            till.take(1).err().map(|status| status.code()),
+            Some(Code::NotFound)
+        );
         assert_eq!(code(till.hold(&ask(1, 5, "visa"))), None);
-        assert_eq!(code(till.hold(&ask(1, 6, "visa"))), Some(Code::AlreadyExists));
+        assert_eq!(
+            code(till.hold(&ask(1, 6, "visa"))),
+            Some(Code::AlreadyExists)
+        );
     }
 
     #[tokio::test]

@@ -25,7 +25,10 @@ pub(crate) struct Stored {
 
 impl Stored {
     fn drawn(data: Bytes) -> Self {
-        Self { content_type: "image/png".to_owned(), data }
+        Self {
+            content_type: "image/png".to_owned(),
+            data,
+        }
     }
 
     pub(crate) fn head(&self, picture: u32) -> PictureHead {

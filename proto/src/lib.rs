@@ -7,6 +7,11 @@ pub mod bench {
     tonic::include_proto!("ringway.bench.v1");
 }
 
+/// The same contract with plain tonic's stubs and messages of their own: what ours are compared with.
+pub mod bench_tonic {
+    include!(concat!(env!("OUT_DIR"), "/tonic/ringway.bench.v1.rs"));
+}
+
 /// `shop.v1`: the contracts of the example shop in `services/`.
 pub mod shop {
     /// The first version.

@@ -10,6 +10,7 @@ mod error;
 pub mod eventfd;
 pub mod process;
 pub mod schedule;
+pub mod uring;
 
 pub use credentials::{PeerCredentials, peer_credentials};
 pub use descriptors::{Blocking, Received, receive_with_descriptors, send_with_descriptors};

@@ -125,7 +125,8 @@ impl Endpoint {
             OwnRegion::create_at(&config.region, start)?,
         );
         let map = |region: &OwnRegion| {
-            let descriptor = rustix::io::dup(region.descriptor()).map_err(RegionError::Inspect)?;
+            let descriptor = rustix::io::fcntl_dupfd_cloexec(region.descriptor(), 0)
+                .map_err(RegionError::Inspect)?;
             PeerRegion::map(descriptor, &config.region_limits)
         };
         let (left_seen, right_seen) = (map(&left)?, map(&right)?);

@@ -86,7 +86,7 @@ impl PeerRegion {
     }
 }
 
-fn write_header(mapping: &Mapping, layout: &Layout) -> Result<(), RegionError> {
+pub(crate) fn write_header(mapping: &Mapping, layout: &Layout) -> Result<(), RegionError> {
     use std::sync::atomic::Ordering::Relaxed;
     // Relaxed: the descriptor reaches the peer through a system call, long after.
     let word = |name, value: usize| {

@@ -1,1 +1,178 @@
+//! Blocks: reuse, growth, and giving memory back.
 
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    ArenaConfig, ArenaError, BlockRef, BlockWriter, Endpoint, EndpointConfig, Inbox, RegionConfig,
+    SegmentId,
+};
+
+const SEGMENT: usize = 65_536;
+
+fn pair() -> (Endpoint, Endpoint) {
+    let region = RegionConfig {
+        ring_bytes: 4096,
+        release_slots: 16,
+    };
+    let arena = ArenaConfig {
+        segment_bytes: SEGMENT,
+        max_block_bytes: 4 * SEGMENT,
+        max_total_bytes: 4 * SEGMENT,
+    };
+    Endpoint::pair(&EndpointConfig {
+        region,
+        arena,
+        ..EndpointConfig::default()
+    })
+    .unwrap()
+}
+
+/// Sends the block and has the peer take it; the peer holds it.
+fn lend(here: &mut Endpoint, there: &mut Endpoint, block: BlockWriter) -> BlockRef {
+    here.producer.reserve_with_block(0, block).unwrap().commit();
+    let mut inbox = Inbox::default();
+    there.consumer.take(&mut inbox).unwrap();
+    let record = inbox.records().next().unwrap().unwrap();
+    record.block.unwrap()
+}
+
+#[test]
+fn the_block_used_last_comes_first() {
+    let (mut here, mut there) = pair();
+    let (cold, warm) = (
+        here.arena.allocate(8000).unwrap(),
+        here.arena.allocate(8000).unwrap(),
+    );
+    let (cold, warm) = (
+        lend(&mut here, &mut there, cold),
+        lend(&mut here, &mut there, warm),
+    );
+    there.peer_arena.release(cold);
+    there.peer_arena.release(warm);
+    assert!(here.arena.has_releases());
+    let again = here.arena.allocate(7000).unwrap().reference();
+    assert_eq!((again.offset, again.segment), (warm.offset, warm.segment));
+    assert!(!here.arena.has_releases());
+}
+
+#[test]
+fn a_writer_dropped_gives_its_block_back() {
+    let (mut here, _there) = pair();
+    for _ in 0..100 {
+        let writer = here.arena.allocate(SEGMENT).unwrap();
+        assert_eq!(writer.reference().segment, SegmentId(0));
+    }
+    assert_eq!(here.arena.total_bytes(), SEGMENT);
+}
+
+#[test]
+fn slots_bound_what_is_out() {
+    let (mut here, _there) = pair();
+    let writers: Vec<_> = (0..16).map(|_| here.arena.allocate(1).unwrap()).collect();
+    assert!(matches!(here.arena.allocate(1), Err(ArenaError::Exhausted)));
+    drop(writers);
+    here.arena.allocate(1).unwrap();
+}
+
+#[test]
+fn bytes_bound_what_is_allocated() {
+    let (mut here, _there) = pair();
+    let too_large = here.arena.allocate(4 * SEGMENT + 1);
+    assert!(matches!(too_large, Err(ArenaError::TooLarge { .. })));
+    let writers: Vec<_> = (0..4)
+        .map(|_| here.arena.allocate(SEGMENT).unwrap())
+        .collect();
+    assert!(matches!(here.arena.allocate(1), Err(ArenaError::Exhausted)));
+    drop(writers);
+    // Four free segments of the usual size stand in the way of one four times as large.
+    let large = here.arena.allocate(4 * SEGMENT).unwrap();
+    assert_eq!(here.arena.total_bytes(), 4 * SEGMENT);
+    assert_eq!(
+        here.arena.new_segments().len(),
+        1,
+        "the four were never sent"
+    );
+    assert!(here.arena.retired_segments().is_empty());
+    drop(large);
+}
+
+#[test]
+fn free_neighbours_become_one() {
+    let (mut here, _there) = pair();
+    let writers: Vec<_> = (0..16)
+        .map(|_| here.arena.allocate(SEGMENT / 16).unwrap())
+        .collect();
+    drop(writers);
+    let whole = here.arena.allocate(SEGMENT).unwrap();
+    assert_eq!(whole.reference().segment, SegmentId(0));
+}
+
+#[test]
+fn idle_segments_are_given_back_after_a_while() {
+    let (mut here, mut there) = pair();
+    let (start, idle) = (Instant::now(), Duration::from_secs(10));
+    let (held, dropped) = (
+        here.arena.allocate(SEGMENT).unwrap(),
+        here.arena.allocate(SEGMENT).unwrap(),
+    );
+    let segments: Vec<_> = here
+        .arena
+        .new_segments()
+        .into_iter()
+        .map(|segment| segment.id)
+        .collect();
+    assert_eq!(segments, [SegmentId(0), SegmentId(1)]);
+    let held = lend(&mut here, &mut there, held);
+    drop(dropped);
+    assert!(
+        here.arena.trim(start, idle).unwrap().is_empty(),
+        "only seen idle now"
+    );
+    assert_eq!(here.arena.trim(start + idle, idle).unwrap(), [SegmentId(1)]);
+    there.peer_arena.release(held);
+    assert!(here.arena.trim(start + idle, idle).unwrap().is_empty());
+    assert_eq!(
+        here.arena.trim(start + 2 * idle, idle).unwrap(),
+        [SegmentId(0)]
+    );
+    assert_eq!(here.arena.total_bytes(), 0);
+    let next = here.arena.allocate(1).unwrap();
+    assert_eq!(
+        next.reference().segment,
+        SegmentId(2),
+        "ids are not used twice"
+    );
+}
+
+#[test]
+fn use_between_two_trims_keeps_a_segment() {
+    let (mut here, _there) = pair();
+    let (start, idle) = (Instant::now(), Duration::from_secs(10));
+    drop(here.arena.allocate(1).unwrap());
+    assert!(here.arena.trim(start, idle).unwrap().is_empty());
+    drop(here.arena.allocate(1).unwrap());
+    assert!(here.arena.trim(start + idle, idle).unwrap().is_empty());
+}
+
+#[test]
+fn a_block_outlives_its_segment_and_its_writer_the_arena() {
+    let (mut here, mut there) = pair();
+    let mut writer = here.arena.allocate(5000).unwrap();
+    writer.as_mut_slice().fill(9);
+    let segment = here.arena.new_segments().remove(0);
+    there
+        .peer_arena
+        .add_segment(segment.id, segment.len, segment.descriptor)
+        .unwrap();
+    let reference = lend(&mut here, &mut there, writer);
+    let mut late = here.arena.allocate(10).unwrap();
+    let block = there.peer_arena.block(reference).unwrap();
+    assert!(there.peer_arena.remove_segment(segment.id));
+    drop(here.arena);
+    late.as_mut_slice().fill(1);
+    let mut bytes = b"before".to_vec();
+    block.copy_to(&mut bytes);
+    assert_eq!((bytes.len(), bytes[5], bytes[6]), (5006, b'e', 9));
+}

@@ -1,1 +1,16 @@
-//! What takes more than one part of the crate.
+//! What takes more than one part of the crate: hostile peers, an oracle, and loom's models.
+
+#![allow(clippy::unwrap_used)]
+
+#[cfg(not(loom))]
+mod hostile;
+#[cfg(loom)]
+mod loom;
+#[cfg(not(loom))]
+mod mock;
+#[cfg(not(loom))]
+mod oracle;
+#[cfg(not(loom))]
+mod refused;
+#[cfg(not(loom))]
+mod ring;

@@ -20,4 +20,4 @@ pub use path::path_name;
 pub use peer::{Channel, Peer, Timed};
 pub use process::{run, signalled};
 pub use recent::Recent;
-pub use serve::{DRAIN, bounded, serve};
+pub use serve::{DRAIN, Stop, bounded, serve};

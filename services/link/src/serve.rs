@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -42,31 +43,37 @@ where
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .add_service(service);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let stopped = async move {
-        let _ = stopped.await;
-    };
-    let until = async move {
-        until.await;
-        let _ = stop.send(());
-    };
-    bounded(listen(router, address, stopped), until)
+    bounded(until, |stop| listen(router, address, stop.ready()))
         .await
         .unwrap_or(Ok(()))
 }
 
-/// Runs `server`, but no longer than [`DRAIN`] past `until`; `None` if it was
-/// cut off.
-pub async fn bounded<T>(
-    server: impl Future<Output = T>,
+/// Tells a server to take no new calls.
+#[derive(Debug)]
+pub struct Stop(oneshot::Receiver<()>);
+
+impl Stop {
+    /// Ready once the server should end.
+    pub async fn ready(self) {
+        // A sender that is gone asks for the same.
+        let _ = self.0.await;
+    }
+}
+
+/// Runs a server until it has drained after `until`, but no longer than [`DRAIN`]
+/// past it; `None` if it was cut off.
+pub async fn bounded<T, S: Future<Output = T>>(
     until: impl Future<Output = ()>,
+    server: impl FnOnce(Stop) -> S,
 ) -> Option<T> {
+    let (stop, stopped) = oneshot::channel();
     let overdue = async {
         until.await;
+        let _ = stop.send(());
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        ended = server => Some(ended),
+        ended = server(Stop(stopped)) => Some(ended),
         () = overdue => None,
     }
 }

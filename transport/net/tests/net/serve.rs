@@ -1,12 +1,9 @@
 //! Calls of every kind through `NetServer`, over TCP and over a Unix socket; how it ends, and what
 //! it refuses.
-#![allow(clippy::unwrap_used)]
-
-mod echo;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use echo::{Echo, Running, path, start};
+use crate::echo::{Running, path, start};
 use ringway_net::{
     CallSettings, Error, ListenAddress, NetOptions, NetServer, ServerOptions, Target,
     client_streaming, connect_lazy, server_streaming, streaming, unary,
@@ -294,6 +291,6 @@ async fn a_server_that_cannot_be_had_says_why() {
     assert!(matches!(error, Error::UnixWithoutTls { .. }));
 }
 
-async fn start_tcp() -> Running<Echo> {
+async fn start_tcp() -> Running {
     start(|server| server.listen("127.0.0.1:0".parse().unwrap())).await
 }

@@ -47,21 +47,21 @@ pub(crate) struct Echo {
 }
 
 /// A server that runs until it is stopped.
-pub(crate) struct Running<E> {
-    pub(crate) echo: Arc<E>,
+pub(crate) struct Running {
+    pub(crate) echo: Arc<Echo>,
     pub(crate) targets: Vec<Target>,
     pub(crate) serving: JoinHandle<Result<(), Error>>,
     pub(crate) stop: oneshot::Sender<()>,
 }
 
-impl<E> Running<E> {
+impl Running {
     pub(crate) async fn stop(self) -> Result<(), Error> {
         self.stop.send(()).unwrap();
         self.serving.await.unwrap()
     }
 }
 
-pub(crate) async fn start(configure: impl FnOnce(NetServer) -> NetServer) -> Running<Echo> {
+pub(crate) async fn start(configure: impl FnOnce(NetServer) -> NetServer) -> Running {
     let echo = Arc::new(Echo::default());
     let routes = Routes::new(EchoServer(Arc::clone(&echo)));
     let server: BoundServer = configure(NetServer::new(routes)).bind().await.unwrap();

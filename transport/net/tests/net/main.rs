@@ -1,0 +1,6 @@
+//! Calls through a real server: of every kind, over TCP, TLS and a Unix socket.
+#![allow(clippy::unwrap_used)]
+
+mod echo;
+mod serve;
+mod tls;

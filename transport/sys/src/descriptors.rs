@@ -271,4 +271,43 @@ mod tests {
         ));
         assert!(matches!(Error::from(Errno::MFILE), Error::OutOfDescriptors));
     }
+
+    const AS_CHILD: &str = "RINGWAY_TEST_OUT_OF_DESCRIPTORS";
+
+    /// The limit is the whole process's, so this test runs alone in a process of its own.
+    #[test]
+    fn out_of_descriptors_is_said_clearly() {
+        if std::env::var_os(AS_CHILD).is_some() {
+            return without_free_descriptors();
+        }
+        let name = "descriptors::tests::out_of_descriptors_is_said_clearly";
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(AS_CHILD, "1")
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    fn without_free_descriptors() {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let (here, there) = UnixStream::pair().unwrap();
+        let (readers, writers) = pipes(3);
+        send(&here, &writers).unwrap();
+        let mut held = writers;
+        let before = getrlimit(Resource::Nofile);
+        // One descriptor is free, three come.
+        let highest = std::os::fd::AsRawFd::as_raw_fd(&held[2]);
+        let mut limit = before;
+        limit.current = Some(u64::try_from(highest).unwrap() + 2);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let error = receive_with_descriptors(there.as_fd(), &mut [0; 8], 3, Blocking::AsSocket);
+        setrlimit(Resource::Nofile, before).unwrap();
+        let Err(Error::OutOfDescriptors) = error else {
+            panic!("{error:?}");
+        };
+        held.clear();
+        assert_closed(readers);
+    }
 }

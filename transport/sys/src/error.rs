@@ -47,6 +47,9 @@ pub enum Error {
     /// The socket failed earlier; nothing can be sent on it.
     #[error("the socket's sending side has failed")]
     SocketEnded,
+    /// No mechanism of [`floor`](crate::floor) has this name.
+    #[error("no such mechanism: {0:?}")]
+    UnknownMechanism(String),
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -69,7 +72,9 @@ impl From<Error> for io::Error {
             Error::UnknownSocket | Error::SocketEnded => {
                 Self::new(io::ErrorKind::NotConnected, error)
             }
-            Error::DescriptorLimit { .. } => Self::new(io::ErrorKind::InvalidInput, error),
+            Error::DescriptorLimit { .. } | Error::UnknownMechanism(_) => {
+                Self::new(io::ErrorKind::InvalidInput, error)
+            }
             Error::OutOfDescriptors | Error::TooManyInFlight => {
                 Self::new(io::ErrorKind::QuotaExceeded, error)
             }

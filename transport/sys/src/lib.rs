@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod descriptors;
 mod error;
 pub mod eventfd;
+pub mod floor;
 pub mod process;
 pub mod schedule;
 pub mod uring;

@@ -1,0 +1,63 @@
+//! One service as a child of the demo: this binary, started again.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Which service to be, with its own arguments.
+#[derive(clap::Args, Debug)]
+pub struct Child {
+    /// Removed when the demo has ended.
+    #[arg(long)]
+    scratch: PathBuf,
+    #[command(subcommand)]
+    service: Service,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Service {
+    Catalog(shop_catalog::Args),
+    Gateway(shop_gateway::Args),
+    Inventory(shop_inventory::Args),
+    Media(shop_media::Args),
+    Orders(shop_orders::Args),
+    Payments(shop_payments::Args),
+}
+
+/// Serves until the demo goes away or a signal says so.
+pub async fn run(child: Child) -> ExitCode {
+    let (gone, demo_gone) = tokio::sync::oneshot::channel();
+    // A thread of its own: a runtime would wait for a read that never ends.
+    std::thread::spawn(move || {
+        wait_for_end_of_input();
+        let _ = gone.send(());
+    });
+    let until = async {
+        tokio::select! {
+            _ = demo_gone => {}
+            () = shop_link::signalled() => {}
+        }
+    };
+    let code = serve(child.service, until).await;
+    // A demo that was killed could not do it; one that was not finds nothing to do.
+    let _ = std::fs::remove_dir_all(&child.scratch);
+    code
+}
+
+/// The demo holds the other end of stdin and never writes; however it ends, the
+/// kernel closes it.
+fn wait_for_end_of_input() {
+    let mut byte = [0];
+    while let Ok(1..) = std::io::stdin().read(&mut byte) {}
+}
+
+async fn serve(service: Service, until: impl Future<Output = ()> + Send) -> ExitCode {
+    match service {
+        Service::Catalog(args) => shop_link::run(shop_catalog::serve(args, until)).await,
+        Service::Gateway(args) => shop_link::run(shop_gateway::serve(args, until)).await,
+        Service::Inventory(args) => shop_link::run(shop_inventory::serve(args, until)).await,
+        Service::Media(args) => shop_link::run(shop_media::serve(args, until)).await,
+        Service::Orders(args) => shop_link::run(shop_orders::serve(args, until)).await,
+        Service::Payments(args) => shop_link::run(shop_payments::serve(args, until)).await,
+    }
+}

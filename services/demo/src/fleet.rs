@@ -1,0 +1,195 @@
+//! The shop as processes: started, awaited, ended.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use shop_link::Address;
+use tempfile::TempDir;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, Command};
+
+use crate::Error;
+use crate::paths::{DemoPath, free_port};
+
+/// How long a service may take to come up, seconds.
+const START_S: u64 = 20;
+/// How long a service may take to end once its stdin is closed: its drain and more.
+const END: Duration = Duration::from_secs(5);
+/// Units of each product, so that no run sells out.
+const STOCK: &str = "1000000000";
+
+/// The running services. Dropping it kills them.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    members: Vec<Member>,
+    pub(crate) gateway: Option<SocketAddr>,
+    pub(crate) orders: Address,
+    // Declared last: removed when the services are gone.
+    _scratch: TempDir,
+}
+
+#[derive(Debug)]
+struct Member {
+    service: &'static str,
+    child: Child,
+}
+
+/// Starts one service after the other, each once those it calls are there.
+struct Launch<'a> {
+    path: DemoPath,
+    scratch: &'a TempDir,
+    members: Vec<Member>,
+}
+
+impl Fleet {
+    /// Starts the shop on `path`; without the gateway if `direct`.
+    pub(crate) async fn start(path: DemoPath, direct: bool) -> Result<Self, Error> {
+        let scratch = tempfile::Builder::new()
+            .prefix("shop-demo-")
+            .tempdir()
+            .map_err(Error::Prepare)?;
+        let mut launch = Launch {
+            path,
+            scratch: &scratch,
+            members: Vec::new(),
+        };
+        let catalog = launch.service("catalog", &[]).await?;
+        let inventory = launch.service("inventory", &[("--stock", STOCK)]).await?;
+        let media = launch.service("media", &[]).await?;
+        let payments = launch.service("payments", &[]).await?;
+        let peers = [
+            ("--catalog", &catalog[..]),
+            ("--inventory", &inventory),
+            ("--media", &media),
+        ];
+        let mut all = peers.to_vec();
+        all.push(("--payments", &payments));
+        let orders = launch.service("orders", &all).await?;
+        let gateway = match direct {
+            true => None,
+            false => Some(launch.gateway(&orders, &peers).await?),
+        };
+        let members = launch.members;
+        Ok(Self {
+            members,
+            gateway,
+            orders: orders.parse()?,
+            _scratch: scratch,
+        })
+    }
+
+    /// The services' process ids.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.members
+            .iter()
+            .filter_map(|member| member.child.id())
+            .collect()
+    }
+
+    /// The error of a service that ended too early, or `otherwise`.
+    pub(crate) fn culprit(&mut self, otherwise: Error) -> Error {
+        let ended = self.members.iter_mut().find_map(Member::ended);
+        ended.unwrap_or(otherwise)
+    }
+
+    /// Ends all services, at the same time.
+    pub(crate) async fn end(mut self) {
+        for member in &mut self.members {
+            drop(member.child.stdin.take());
+        }
+        for member in &mut self.members {
+            if tokio::time::timeout(END, member.child.wait())
+                .await
+                .is_err()
+            {
+                let _ = member.child.kill().await;
+            }
+        }
+    }
+}
+
+impl Member {
+    fn ended(&mut self) -> Option<Error> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(Error::Ended {
+            service: self.service,
+            status,
+        })
+    }
+}
+
+impl Launch<'_> {
+    async fn service(
+        &mut self,
+        service: &'static str,
+        options: &[(&str, &str)],
+    ) -> Result<String, Error> {
+        let address = self
+            .path
+            .address(self.scratch.path(), service)
+            .map_err(Error::Prepare)?;
+        self.spawn(service, &address.to_string(), options)?;
+        self.wait(service, &address).await?;
+        Ok(address.to_string())
+    }
+
+    async fn gateway(&mut self, orders: &str, peers: &[(&str, &str)]) -> Result<SocketAddr, Error> {
+        let address = free_port().map_err(Error::Prepare)?;
+        let mut options = peers.to_vec();
+        options.push(("--orders", orders));
+        self.spawn("gateway", &address.to_string(), &options)?;
+        self.wait("gateway", &Address::Tcp(address.to_string()))
+            .await?;
+        Ok(address)
+    }
+
+    fn spawn(
+        &mut self,
+        service: &'static str,
+        listen: &str,
+        options: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let start = |source| Error::Start { service, source };
+        let mut command = Command::new(std::env::current_exe().map_err(start)?);
+        command
+            .arg("service")
+            .arg("--scratch")
+            .arg(self.scratch.path())
+            .args([service, "--listen", listen])
+            .args(options.iter().flat_map(|(name, value)| [name, value]))
+            .env("RINGWAY_DIR", self.scratch.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(start)?;
+        self.members.push(Member { service, child });
+        Ok(())
+    }
+
+    async fn wait(&mut self, service: &'static str, address: &Address) -> Result<(), Error> {
+        let start = Instant::now();
+        while !answers(address).await {
+            if let Some(ended) = self.members.last_mut().and_then(Member::ended) {
+                return Err(ended);
+            }
+            if start.elapsed() > Duration::from_secs(START_S) {
+                let address = address.to_string();
+                return Err(Error::Silent {
+                    service,
+                    address,
+                    seconds: START_S,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}
+
+async fn answers(address: &Address) -> bool {
+    match address {
+        Address::Tcp(authority) => TcpStream::connect(authority).await.is_ok(),
+        Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
+    }
+}

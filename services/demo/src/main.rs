@@ -1,0 +1,53 @@
+//! `demo`: the shop as processes, its orders timed over each path.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use shop_demo::{Child, Error, Options};
+
+/// Starts the shop's services as processes, places orders over each path in turn and
+/// prints what they took.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Is one of the services.
+    #[command(hide = true)]
+    Service(Child),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Command::Service(child)) = cli.command {
+        return shop_demo::run_child(child).await;
+    }
+    match demo(&cli.options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo(options: &Options) -> Result<(), Error> {
+    // Dropped in the middle, the services are killed and their files removed.
+    let report = tokio::select! {
+        report = shop_demo::measure(options) => report?,
+        () = shop_link::signalled() => return Err(Error::Interrupted),
+    };
+    println!("{}", report.table());
+    if let Some(path) = &options.json {
+        report.write(path)?;
+    }
+    report.check()
+}

@@ -7,7 +7,10 @@
 //!
 //! Start reading at [`Endpoint`]. This crate holds all of the project's `unsafe` that concerns memory.
 
-#![cfg_attr(loom, allow(dead_code, reason = "loom's models replace the mapped regions"))]
+#![cfg_attr(
+    loom,
+    allow(dead_code, reason = "loom's models replace the mapped regions")
+)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("sealed memory files exist on Linux only");

@@ -163,7 +163,9 @@ impl PeerArena {
         pool: &BufferPool,
         reference: BlockRef,
     ) -> Result<Bytes, Corrupt> {
-        let mut buffer = pool.buffer(reference_len(self.checked(&reference)?, &reference));
+        // Checked before any room is made for it: the length is the peer's claim.
+        self.checked(&reference)?;
+        let mut buffer = pool.buffer(reference.len as usize);
         self.copy_block(reference, &mut buffer)?;
         Ok(buffer.freeze())
     }
@@ -193,11 +195,6 @@ impl PeerArena {
         }
         Ok(mapping)
     }
-}
-
-/// The length to make room for; `checked` has bounded it by its segment.
-fn reference_len(mapping: &Mapping, reference: &BlockRef) -> usize {
-    (reference.len as usize).min(mapping.len())
 }
 
 /// A block lent by the peer, in range, to be copied out on any thread without any lock.

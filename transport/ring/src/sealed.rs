@@ -29,9 +29,8 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Which file a descriptor stands for: device and inode.
 pub(crate) type FileId = (u64, u64);
 
-/// Creates, allocates, maps and only then seals: FUTURE_WRITE spares mappings that exist.
-///
-/// `prepare` writes what must be there before anybody else looks.
+/// Creates, allocates, maps and only then seals: FUTURE_WRITE spares the mapping that exists, which
+/// is then the only one through which the file can ever be written.
 pub(crate) fn create(
     name: &str,
     bytes: usize,

@@ -366,3 +366,22 @@ fn a_joined_region_holds_no_descriptor() {
     assert_eq!(open(), before - 1);
     drop(endpoint);
 }
+
+/// A forked child gets none of the memory: it could only publish over its parent.
+#[test]
+fn a_region_is_not_inherited_by_a_fork() {
+    let own = OwnRegion::create(&config().region).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps.lines();
+    let inode = own.file.1.to_string();
+    let ours = |line: &&str| {
+        line.contains("ringway-region") && line.split_whitespace().any(|word| word == inode)
+    };
+    let mapping = lines.find(ours).unwrap();
+    assert!(
+        mapping.contains(" rw-s "),
+        "shared and not executable: {mapping}"
+    );
+    let flags = lines.find(|line| line.starts_with("VmFlags:")).unwrap();
+    assert!(flags.split(' ').any(|flag| flag == "dc"), "{flags}");
+}

@@ -1,2 +1,41 @@
-//! The paths inside one host and what drives them: rendezvous, shared memory, socket, in-process.
+//! The paths inside one host, and what drives them.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`directory`] | where servers are found |
+//! | `rendezvous` | how two ends meet: hello, regions, doorbells |
+//! | `link` | what carries frames: memory rings, a socket, queues |
+//! | `connection` | one end: locks, looks, passes, calls |
+//! | `driver` | one task of a runtime that drives all of its connections |
+//! | `waiting` | whether and how long to look before sleeping |
+//!
+//! Start reading at [`Connection`] and [`Call`]. Messages are bytes here; the stubs' types are the
+//! business of the crate above.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod call;
+mod client;
+mod config;
+mod connection;
+mod directory;
+mod driver;
+mod error;
+mod habits;
+mod inproc;
+mod link;
+mod rendezvous;
+mod server;
+mod waiting;
+
+pub use call::{Call, CallSender, Encode};
+pub use client::connect;
+pub use config::{LocalConfig, UidPolicy};
+pub use connection::{Connection, HandlerFuture, Inbound, Message, Request, Started};
+pub use directory::{Directory, OpenDirectory};
+pub use driver::Driver;
+pub use error::{Closed, ConnectError, DirectoryError, SendError};
+pub use inproc::connect as connect_inproc;
+pub use link::LinkKind;
+pub use ringway_sys::PeerCredentials;
+pub use server::{Listener, Serve};

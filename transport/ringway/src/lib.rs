@@ -1,2 +1,41 @@
 //! RPC stubs whose calls cross memory rings on one host and gRPC between hosts.
+//!
+//! A service is described in protobuf and compiled with `ringway-build`. Its handler implements
+//! the trait that tonic generates; its client has the methods that tonic generates. A [`Server`]
+//! serves the handler on every path at once; a [`Channel`] takes the best path that works, and
+//! [`Path::of`] a response tells which one that was.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
+//! | `server` | one handler on every path |
+//! | [`codegen`] | what generated stubs call |
+//! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
+//! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
+//! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bridge;
+mod channel;
+mod client;
+pub mod codegen;
+mod dispatch;
+mod endpoint;
+mod error;
+mod interceptor;
+mod metadata;
+mod method;
+mod path;
+mod server;
+mod status;
+mod streaming;
+mod trailers;
+
+pub use channel::Channel;
+pub use endpoint::{Endpoint, LocalPolicy};
+pub use error::Error;
+pub use path::{Path, UnknownPath};
+pub use ringway_local::{Directory, UidPolicy};
+pub use server::{Server, ServerBuilder};
+pub use trailers::Trailers;

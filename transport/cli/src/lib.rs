@@ -1,2 +1,0 @@
-//! The ringway command.
-#![forbid(unsafe_code)]

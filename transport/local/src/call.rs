@@ -1,0 +1,347 @@
+//! One end's hold on a call.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use ringway_wire::{CallId, Flags, code};
+
+use crate::connection::{Connection, HandlerFuture, Inbound, Progress, Request, abandoned_status};
+use crate::error::SendError;
+use crate::link::{Payload, Place};
+use crate::waiting::{Patience, in_pass, look_until};
+
+/// Writes a message of a known length; called once, unless the link is full.
+pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
+
+/// One end's hold on a call: reads it, answers it, and gives it up when dropped (a client cancels,
+/// a server answers `INTERNAL`).
+#[derive(Debug)]
+pub struct Call {
+    sender: CallSender,
+    over: bool,
+    side: Side,
+    polls: u32,
+    patience: Patience,
+}
+
+/// Whose hold it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+    /// A server's stream of requests: its drop means nothing.
+    ServerReader,
+}
+
+/// Sends a call's messages, beside whoever reads it.
+#[derive(Debug, Clone)]
+pub struct CallSender {
+    connection: Arc<Connection>,
+    id: CallId,
+}
+
+impl Call {
+    pub(crate) fn new(connection: Arc<Connection>, id: CallId) -> Self {
+        Self::held(CallSender { connection, id }, Side::Server)
+    }
+
+    fn held(sender: CallSender, side: Side) -> Self {
+        Self {
+            sender,
+            over: false,
+            side,
+            polls: 0,
+            patience: Patience::default(),
+        }
+    }
+
+    /// Server: a hold that only reads, for a stream of requests that a handler may drop.
+    pub fn reader(&self) -> Self {
+        Self::held(self.sender.clone(), Side::ServerReader)
+    }
+
+    /// Sends messages of this call.
+    pub fn sender(&self) -> &CallSender {
+        &self.sender
+    }
+
+    /// Opens a call and sends its request; pending while there is no room for it.
+    ///
+    /// # Errors
+    /// A [`SendError`]; nothing of the call has reached the peer then.
+    pub fn poll_open(
+        connection: &Arc<Connection>,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        message: Option<(usize, Encode<'_>)>,
+    ) -> Poll<Result<Self, SendError>> {
+        let len = message.as_ref().map_or(0, |(len, _)| *len);
+        let mut message = message;
+        let opened = place(connection, &mut message).and_then(|place| {
+            let payload = message.map(|(len, encode)| Payload { len, encode });
+            let mut state = connection.lock();
+            connection.habits().note(context.waker(), state.in_flight());
+            state.open(Connection::now(), request, payload, place)
+        });
+        match opened {
+            Ok(id) => {
+                if request.timeout.is_some() {
+                    // The driver sets its timer by it.
+                    connection.mark_ready();
+                }
+                let connection = Arc::clone(connection);
+                Poll::Ready(Ok(Self::held(CallSender { connection, id }, Side::Client)))
+            }
+            Err(SendError::Blocked) => {
+                if connection.lock().wait_to_send(None, len, context.waker()) {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// The connection that carries it.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.sender.connection
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.sender.id.slot()
+    }
+
+    /// Gives the call a future that the connection polls from now on: a client's request stream.
+    pub fn attach(&self, future: HandlerFuture) {
+        let (slot, connection) = (self.slot(), self.connection());
+        connection.lock().keep_handler(slot, future);
+        connection.handlers().wake(slot);
+        if in_pass() {
+            connection.mark_ready();
+        } else {
+            connection.drive();
+        }
+    }
+
+    /// What arrives next; `None` once the call is over.
+    ///
+    /// Looks at the ring by itself for a while where that pays, and delivers for everyone.
+    pub fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(inbound) = self.take() {
+            return Poll::Ready(Some(inbound));
+        }
+        if self.may_look_now(context)
+            && self.look()
+            && let Some(inbound) = self.take()
+        {
+            return Poll::Ready(Some(inbound));
+        }
+        let id = self.sender.id;
+        self.connection().lock().wait_to_read(id, context.waker());
+        // It may have arrived between the look and the registration.
+        match self.take() {
+            Some(inbound) => Poll::Ready(Some(inbound)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn take(&mut self) -> Option<Inbound> {
+        let inbound = self.connection().lock().take_inbound(self.sender.id)?;
+        self.over = inbound.ends_call();
+        Some(inbound)
+    }
+
+    /// The first poll of a call must not keep a caller from sending its other calls: unless the
+    /// caller has shown that it makes one call at a time, the first look waits for the second poll.
+    fn may_look_now(&mut self, context: &Context<'_>) -> bool {
+        if in_pass() {
+            return false;
+        }
+        self.polls = self.polls.saturating_add(1);
+        let known = self.side != Side::Client || self.polls > 1;
+        if known || self.connection().habits().is_alone(context.waker()) {
+            return true;
+        }
+        if self.connection().lock().in_flight() == 1 {
+            context.waker().wake_by_ref();
+        }
+        false
+    }
+
+    /// Drives the connection until something arrives for this call or patience ends.
+    fn look(&mut self) -> bool {
+        let (connection, id) = (Arc::clone(self.connection()), self.sender.id);
+        if connection.handlers().any_woken() || connection.has_records() {
+            connection.drive();
+            if connection.lock().has_inbound(id) {
+                return true;
+            }
+        }
+        let start = Instant::now();
+        let Some(budget) = self.patience.look(start) else {
+            return false;
+        };
+        connection.keep_awake();
+        let found = look_until(start, budget, || {
+            (connection.has_records() || connection.handlers().any_woken())
+                && connection.drive() > Progress::Idle
+                && connection.lock().has_inbound(id)
+        });
+        connection.let_sleep();
+        self.patience.learn(found);
+        found
+    }
+
+    /// Server: answers a unary call. The call is over.
+    ///
+    /// # Errors
+    /// A [`SendError`].
+    pub fn poll_respond(
+        &mut self,
+        context: &mut Context<'_>,
+        head: &[u8],
+        len: usize,
+        encode: Encode<'_>,
+    ) -> Poll<Result<(), SendError>> {
+        let mut message = Some((len, encode));
+        let sender = &self.sender;
+        let sent = place(&sender.connection, &mut message).and_then(|place| {
+            let Some((len, encode)) = message else {
+                return Ok(());
+            };
+            let mut state = sender.connection.lock();
+            state.send_response(sender.id, head, Payload { len, encode }, place)
+        });
+        self.over |= sent.is_ok();
+        self.sender.or_wait(context, head.len() + len, sent)
+    }
+
+    /// Server: ends the call with a status. The call is over.
+    ///
+    /// # Errors
+    /// A [`SendError`].
+    pub fn poll_finish(
+        &mut self,
+        context: &mut Context<'_>,
+        code: u16,
+        head: &[u8],
+    ) -> Poll<Result<(), SendError>> {
+        let sender = &self.sender;
+        let sent = sender.connection.lock().send_trailers(sender.id, code, head);
+        self.over |= sent.is_ok();
+        self.sender.or_wait(context, head.len(), sent)
+    }
+
+    /// Gives the call up with a status code.
+    pub fn cancel(&mut self, code: u16) {
+        if !std::mem::replace(&mut self.over, true) {
+            let handler = self.connection().lock().cancel(self.sender.id, code);
+            drop(handler);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.over || self.side == Side::ServerReader {
+            return;
+        }
+        if self.side == Side::Server {
+            let (code, head) = abandoned_status();
+            let id = self.sender.id;
+            let sent = self.connection().lock().send_trailers(id, code, &head);
+            self.over = sent.is_ok();
+        }
+        self.cancel(code::CANCELLED);
+    }
+}
+
+impl CallSender {
+    /// Sends a message; pending while there is no room or credit.
+    ///
+    /// # Errors
+    /// A [`SendError`]: the message was not sent.
+    pub fn poll_send(
+        &self,
+        context: &mut Context<'_>,
+        packed: bool,
+        len: usize,
+        encode: Encode<'_>,
+    ) -> Poll<Result<(), SendError>> {
+        let flags = Flags::NONE.with(Flags::PACKED, packed);
+        let mut message = Some((len, encode));
+        let sent = place(&self.connection, &mut message).and_then(|place| {
+            let Some((len, encode)) = message else {
+                return Ok(());
+            };
+            self.connection
+                .lock()
+                .send_message(self.id, flags, Payload { len, encode }, place)
+        });
+        self.or_wait(context, len, sent)
+    }
+
+    /// Client: sends no more messages.
+    ///
+    /// # Errors
+    /// A [`SendError`] if the call is over.
+    pub fn half_close(&self) -> Result<(), SendError> {
+        self.connection.lock().half_close(self.id)
+    }
+
+    /// Gives the call up with a status code; whoever reads it is told by the peer.
+    pub fn give_up(&self, code: u16) {
+        let reader = self.connection.lock().give_up(self.id, code);
+        reader.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    /// Server: sends initial metadata.
+    ///
+    /// # Errors
+    /// A [`SendError`].
+    pub fn poll_send_headers(
+        &self,
+        context: &mut Context<'_>,
+        metadata: &[u8],
+    ) -> Poll<Result<(), SendError>> {
+        let sent = self.connection.lock().send_headers(self.id, metadata);
+        self.or_wait(context, metadata.len(), sent)
+    }
+
+    fn or_wait(
+        &self,
+        context: &mut Context<'_>,
+        len: usize,
+        sent: Result<(), SendError>,
+    ) -> Poll<Result<(), SendError>> {
+        if sent != Err(SendError::Blocked) {
+            return Poll::Ready(sent);
+        }
+        let mut state = self.connection.lock();
+        if state.wait_to_send(Some(self.id), len, context.waker()) && state.has_credit(self.id) {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// Chooses a payload's place, and writes a large one into it: outside of the connection's lock.
+fn place(
+    connection: &Connection,
+    message: &mut Option<(usize, Encode<'_>)>,
+) -> Result<Place, SendError> {
+    let (Some(blocks), Some((len, encode))) = (connection.blocks(), message) else {
+        return Ok(Place::Inline);
+    };
+    match blocks.place(*len)? {
+        Some(mut block) => {
+            encode(block.as_mut_slice());
+            Ok(Place::Block(block))
+        }
+        None => Ok(Place::Inline),
+    }
+}

@@ -1,0 +1,94 @@
+//! The client's way to a local server.
+
+use std::sync::Arc;
+
+use ringway_sys::peer_credentials;
+use std::os::fd::AsFd;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::config::LocalConfig;
+use crate::connection::Connection;
+use crate::directory::{Directory, OpenDirectory};
+use crate::error::ConnectError;
+use crate::rendezvous::Rendezvous;
+use crate::server::instance_number;
+
+/// Connects to the server called `name` that is found in `directory`.
+///
+/// # Errors
+/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] where nobody listens.
+pub async fn connect(
+    directory: &Directory,
+    name: &str,
+    config: &LocalConfig,
+) -> Result<Arc<Connection>, ConnectError> {
+    let absent = || ConnectError::Absent {
+        name: name.to_owned(),
+        directory: directory.root().to_owned(),
+    };
+    let open = directory.open(name)?.ok_or_else(absent)?;
+    let sockets = open.sockets().map_err(|error| io_error(name, error))?;
+    let mut refused = None;
+    for socket in sockets {
+        match meet(&open, &socket, name, config).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => refused = refused.or(error),
+        }
+    }
+    Err(refused.unwrap_or_else(absent))
+}
+
+/// Meets one instance; an error of `None` means that nobody listens there any more.
+async fn meet(
+    directory: &OpenDirectory,
+    socket: &str,
+    name: &str,
+    config: &LocalConfig,
+) -> Result<Arc<Connection>, Option<ConnectError>> {
+    let stream = match UnixStream::connect(directory.short_path(socket)).await {
+        Ok(stream) => stream,
+        Err(error) if is_stale(&error) => return Err(None),
+        Err(error) => return Err(Some(io_error(name, error))),
+    };
+    let peer = peer_credentials(stream.as_fd()).map_err(|error| Some(io_error(name, error)))?;
+    if !config.peers.allows(peer.uid) {
+        return Err(Some(ConnectError::PeerUid {
+            name: name.to_owned(),
+            uid: peer.uid,
+        }));
+    }
+    let rendezvous = Rendezvous {
+        stream,
+        config,
+        name,
+        instance: instance_number(),
+        peer,
+    };
+    match timeout(config.handshake_timeout, rendezvous.call()).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(reason)) => Err(Some(ConnectError::Handshake {
+            name: name.to_owned(),
+            reason,
+        })),
+        Err(_) => Err(Some(ConnectError::HandshakeTimeout {
+            name: name.to_owned(),
+            seconds: config.handshake_timeout.as_secs(),
+        })),
+    }
+}
+
+/// Whether the socket's owner has gone: a restarted server leaves its old socket behind.
+pub(crate) fn is_stale(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound
+    )
+}
+
+fn io_error(name: &str, error: std::io::Error) -> ConnectError {
+    ConnectError::Io {
+        name: name.to_owned(),
+        error,
+    }
+}

@@ -1,0 +1,277 @@
+//! One end of a connection: locks, looks and passes. What frames mean is [`state`]'s business.
+//!
+//! Three locks, taken in this order and never held while user code runs, but for `pass`:
+//! - `pass`: the receiving half, and the right to poll this connection's handlers. Whoever gets it
+//!   delivers for everyone; whoever doesn't leaves a note and goes on.
+//! - `state`: the protocol core, the sending half and the calls.
+//! - `woken`: handlers that want to be polled.
+
+mod handlers;
+mod pass;
+mod slots;
+mod state;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use ringway_sys::PeerCredentials;
+use tokio::sync::Notify;
+
+pub use self::handlers::HandlerFuture;
+use self::handlers::Handlers;
+use self::pass::Pass;
+use self::state::State;
+pub(crate) use self::state::abandoned_status;
+pub use self::state::{Inbound, Message, Request, Started};
+use crate::driver::Driver;
+use crate::error::Closed;
+use crate::habits::Habits;
+use crate::link::shm::Blocks;
+use crate::link::{LinkKind, Receiver, Sender, Watch};
+use crate::server::Serve;
+
+/// How often a draining connection looks whether its calls are over.
+const DRAIN_LOOK: Duration = Duration::from_millis(2);
+
+/// What a pass came to, from nothing to "let the tasks that it woke run".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    /// Nothing was there.
+    Idle,
+    /// Something was dealt with; looking on may pay.
+    Busy,
+    /// A task of the runtime was woken: it may be waiting for this very thread.
+    GiveWay,
+}
+
+/// Everything a connection is made of, once the handshake is done.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) kind: LinkKind,
+    pub(crate) core: ringway_wire::Connection,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    pub(crate) watch: Watch,
+    pub(crate) blocks: Option<Blocks>,
+    pub(crate) wakeups: pass::Wakeups,
+    pub(crate) service: Option<Arc<dyn Serve>>,
+    pub(crate) peer: Option<PeerCredentials>,
+}
+
+pub(crate) use self::pass::Wakeups;
+
+/// One end of a local connection.
+pub struct Connection {
+    me: Weak<Self>,
+    kind: LinkKind,
+    driver: Arc<Driver>,
+    watch: Watch,
+    open: AtomicBool,
+    /// It stands on the driver's list.
+    listed: AtomicBool,
+    /// Somebody could not get `pass`, and wants it run once more.
+    again: AtomicBool,
+    /// Its doorbell, socket or timer stirred.
+    stirred: AtomicBool,
+    /// How many threads look at the ring by themselves; while it is 0 the doorbell is armed.
+    lookers: AtomicU32,
+    pass: Mutex<Pass>,
+    state: Mutex<State>,
+    handlers: Handlers,
+    habits: Habits,
+    blocks: Option<Blocks>,
+    service: Option<Arc<dyn Serve>>,
+    peer: Option<PeerCredentials>,
+    ended: Notify,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Connection")
+            .field("kind", &self.kind)
+            .field("open", &self.is_open())
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Assembles a connection and hands it to the current runtime's driver.
+    pub(crate) fn start(parts: Parts) -> Arc<Self> {
+        let driver = Driver::current();
+        let connection = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            kind: parts.kind,
+            driver,
+            watch: parts.watch,
+            open: AtomicBool::new(true),
+            listed: AtomicBool::new(false),
+            again: AtomicBool::new(false),
+            stirred: AtomicBool::new(true),
+            lookers: AtomicU32::new(0),
+            pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, me)),
+            state: Mutex::new(State::new(parts.core, parts.sender)),
+            handlers: Handlers::new(me),
+            habits: Habits::default(),
+            blocks: parts.blocks,
+            service: parts.service,
+            peer: parts.peer,
+            ended: Notify::new(),
+        });
+        connection.watch.arm();
+        connection.mark_ready();
+        connection
+    }
+
+    /// Which link it runs over.
+    pub fn kind(&self) -> LinkKind {
+        self.kind
+    }
+
+    /// Who is at the other end; `None` inside one process.
+    pub fn peer(&self) -> Option<PeerCredentials> {
+        self.peer
+    }
+
+    /// Whether calls can be made on it.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Whether it takes new calls: open, and the peer has not asked to go elsewhere.
+    pub fn takes_calls(&self) -> bool {
+        self.is_open() && !self.state.lock().is_going_away()
+    }
+
+    /// Calls that are not over yet.
+    pub fn calls_in_flight(&self) -> usize {
+        self.state.lock().in_flight()
+    }
+
+    /// Ends the connection. Calls in flight end `UNAVAILABLE`.
+    pub fn close(&self) {
+        self.fail(Closed::ByUs);
+    }
+
+    /// Tells the client to make no new calls; those in flight go on.
+    pub fn drain(&self) {
+        self.state.lock().drain();
+    }
+
+    pub(crate) fn handlers(&self) -> &Handlers {
+        &self.handlers
+    }
+
+    pub(crate) fn habits(&self) -> &Habits {
+        &self.habits
+    }
+
+    pub(crate) fn blocks(&self) -> Option<&Blocks> {
+        self.blocks.as_ref()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn has_records(&self) -> bool {
+        self.watch.has_records()
+    }
+
+    /// Puts the connection on the driver's list, unless it is there.
+    pub(crate) fn mark_ready(&self) {
+        if !self.listed.swap(true, Ordering::SeqCst)
+            && let Some(connection) = self.me.upgrade()
+        {
+            self.driver.add_ready(connection);
+        }
+    }
+
+    /// Notes that a descriptor or the timer wants to be looked at.
+    pub(crate) fn stir(&self) {
+        self.stirred.store(true, Ordering::SeqCst);
+        self.mark_ready();
+    }
+
+    /// Somebody looks at the ring by itself from here on: the peer need not ring.
+    pub(crate) fn keep_awake(&self) {
+        if self.lookers.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.watch.disarm();
+        }
+    }
+
+    /// The end of [`Self::keep_awake`]. The last one arms the doorbell, then looks once more.
+    pub(crate) fn let_sleep(&self) {
+        if self.lookers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.watch.arm();
+            if self.has_records() {
+                self.mark_ready();
+            }
+        }
+    }
+
+    /// Runs a pass, or leaves a note for whoever runs one now.
+    pub(crate) fn drive(&self) -> Progress {
+        self.listed.store(false, Ordering::SeqCst);
+        let mut progress = Progress::Idle;
+        loop {
+            let Some(mut pass) = self.pass.try_lock() else {
+                self.again.store(true, Ordering::SeqCst);
+                // It may have been released since: then the note would stay unread.
+                if self.pass.is_locked() {
+                    return progress;
+                }
+                continue;
+            };
+            self.again.store(false, Ordering::SeqCst);
+            progress = progress.max(pass.run(self));
+            drop(pass);
+            if !self.again.load(Ordering::SeqCst) {
+                return progress;
+            }
+        }
+    }
+
+    /// The time, for the core.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+
+    pub(crate) fn fail(&self, why: Closed) {
+        if !self.open.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if let Closed::PeerMisbehaved(reason) = &why {
+            tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, "connection ended");
+        }
+        let ended = self.state.lock().close(why);
+        ended.finish();
+        if let Some(blocks) = &self.blocks {
+            blocks.hang_up();
+        }
+        self.ended.notify_waiters();
+        self.mark_ready();
+    }
+
+    /// Keeps the connection alive until it ends.
+    pub(crate) async fn hold_until_closed(self: Arc<Self>) {
+        loop {
+            let ended = self.ended.notified();
+            if !self.is_open() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Waits until no call is in flight.
+    pub(crate) async fn until_idle(&self) {
+        while self.is_open() && !self.state.lock().is_idle() {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! A pass: take what has arrived, let the core judge it, wake, start and poll.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
+
+use ringway_sys::EventFd;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Sleep;
+
+use super::handlers::wakes_a_task;
+use super::slots::Polled;
+use super::state::{Deliveries, Started};
+use super::{Connection, Progress};
+use crate::error::Closed;
+use crate::link::{Frame, Receiver};
+use crate::waiting;
+
+/// Rounds of polling woken handlers within one pass: they may wake each other for ever.
+const MAX_ROUNDS: usize = 8;
+
+/// The descriptors that wake a sleeping connection.
+#[derive(Debug, Default)]
+pub(crate) struct Wakeups {
+    pub(crate) doorbell: Option<AsyncFd<EventFd>>,
+    pub(crate) socket: Option<AsyncFd<Arc<OwnedFd>>>,
+}
+
+/// The receiving half, and room to work in.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    receiver: Receiver,
+    wakeups: Wakeups,
+    timer: Option<Timer>,
+    stir: Waker,
+    frames: Vec<Frame>,
+    deliveries: Deliveries,
+    woken: Vec<u32>,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Pass {
+    pub(crate) fn new(receiver: Receiver, wakeups: Wakeups, connection: &Weak<Connection>) -> Self {
+        Self {
+            receiver,
+            wakeups,
+            timer: None,
+            stir: Waker::from(Arc::new(Stir(Weak::clone(connection)))),
+            frames: Vec::new(),
+            deliveries: Deliveries::default(),
+            woken: Vec::new(),
+            finished: false,
+        }
+    }
+
+    pub(crate) fn run(&mut self, connection: &Connection) -> Progress {
+        let mut progress = Progress::Idle;
+        if !self.finished {
+            progress = match self.receive(connection) {
+                Ok(progress) => progress,
+                Err(why) => {
+                    connection.fail(why);
+                    Progress::Busy
+                }
+            };
+            if !connection.is_open() {
+                self.finish();
+            }
+        }
+        progress.max(self.poll_woken(connection))
+    }
+
+    /// Lets go of descriptors and mappings: nothing arrives any more.
+    fn finish(&mut self) {
+        self.finished = true;
+        self.wakeups = Wakeups::default();
+        self.timer = None;
+    }
+
+    fn receive(&mut self, connection: &Connection) -> Result<Progress, Closed> {
+        // What the peer wrote before it went still counts, so its end is judged last.
+        let end = match connection.stirred.swap(false, Ordering::SeqCst) {
+            true => self.look_at_descriptors(),
+            false => Ok(()),
+        };
+        self.receiver.receive(&mut self.frames)?;
+        if let Some(service) = &connection.service {
+            self.deliveries.connection = connection.me.upgrade();
+            self.deliveries.service.get_or_insert_with(|| Arc::clone(service));
+        }
+        let now = Connection::now();
+        let mut progress = match self.frames.is_empty() {
+            true => Progress::Idle,
+            false => Progress::Busy,
+        };
+        let mut state = connection.lock();
+        let judged = self
+            .frames
+            .drain(..)
+            .try_for_each(|frame| state.handle(now, frame, &mut self.deliveries));
+        let judged = judged.and_then(|()| state.handle_time(now, &mut self.deliveries));
+        state.retry_blocked(&mut self.deliveries);
+        let flushed = state.flush();
+        let timeout = state.poll_timeout();
+        drop(state);
+        progress = progress.max(self.deliver(connection));
+        judged.and(flushed)?;
+        self.set_timer(timeout);
+        end.map(|()| progress)
+    }
+
+    /// Looks at doorbell and socket, so that the reactor tells of the next stir.
+    fn look_at_descriptors(&mut self) -> Result<(), Closed> {
+        let mut context = Context::from_waker(&self.stir);
+        if let Some(doorbell) = &self.wakeups.doorbell {
+            while let Poll::Ready(ready) = doorbell.poll_read_ready(&mut context) {
+                // Edge-triggered: the next ring stirs again, so the counter need not be read.
+                ready.map_err(|error| Closed::Io(error.to_string()))?.clear_ready();
+            }
+        }
+        if let Some(socket) = &self.wakeups.socket {
+            while let Poll::Ready(ready) = socket.poll_read_ready(&mut context) {
+                let mut ready = ready.map_err(|error| Closed::Io(error.to_string()))?;
+                if let Receiver::Shm(receiver) = &mut self.receiver {
+                    receiver.receive_segments()?;
+                }
+                ready.clear_ready();
+            }
+        }
+        Ok(())
+    }
+
+    /// Wakes whoever waits for what arrived, and starts handlers; both without any lock but ours.
+    fn deliver(&mut self, connection: &Connection) -> Progress {
+        let mut progress = Progress::Idle;
+        for waker in self.deliveries.wakers.drain(..) {
+            if wakes_a_task(waker) {
+                progress = Progress::GiveWay;
+            }
+        }
+        self.deliveries.dropped.clear();
+        let mut started = std::mem::take(&mut self.deliveries.started);
+        for call in started.drain(..) {
+            progress = progress.max(Progress::Busy);
+            start(connection, call);
+        }
+        self.deliveries.started = started;
+        // Kept, it would keep the connection alive for ever.
+        self.deliveries.connection = None;
+        progress
+    }
+
+    fn poll_woken(&mut self, connection: &Connection) -> Progress {
+        let mut progress = Progress::Idle;
+        for _ in 0..MAX_ROUNDS {
+            if !connection.handlers.any_woken() {
+                return progress;
+            }
+            connection.handlers.take_woken(&mut self.woken);
+            for slot in self.woken.drain(..) {
+                progress = progress.max(Progress::Busy);
+                poll_handler(connection, slot);
+            }
+        }
+        if connection.handlers.any_woken() {
+            connection.mark_ready();
+        }
+        progress
+    }
+
+    fn set_timer(&mut self, at: Option<Instant>) {
+        // The timer belongs to the driver: a caller's thread may have no runtime.
+        if !waiting::in_pass() || at == self.timer.as_ref().map(|timer| timer.at) {
+            return;
+        }
+        self.timer = at.map(|at| Timer {
+            at,
+            sleep: Box::pin(tokio::time::sleep_until(at.into())),
+        });
+        if let Some(timer) = &mut self.timer
+            && timer.sleep.as_mut().poll(&mut Context::from_waker(&self.stir)).is_ready()
+        {
+            self.stir.wake_by_ref();
+        }
+    }
+}
+
+struct Stir(Weak<Connection>);
+
+impl Wake for Stir {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.stir();
+        }
+    }
+}
+
+/// Starts a handler and polls it where its request was read: most finish there.
+fn start(connection: &Connection, started: Started) {
+    let Some(service) = &connection.service else {
+        return;
+    };
+    let slot = started.call.slot();
+    let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
+    let Ok(mut future) = made else {
+        return;
+    };
+    let waker = connection.handlers.waker(slot);
+    if poll_future(&mut future, &waker) == Polled::Pending {
+        connection.lock().keep_handler(slot, future);
+    }
+}
+
+fn poll_handler(connection: &Connection, slot: u32) {
+    let Some((id, mut future)) = connection.lock().take_handler(slot) else {
+        return;
+    };
+    let waker = connection.handlers.waker(slot);
+    if poll_future(&mut future, &waker) == Polled::Pending {
+        let rejected = connection.lock().put_back_handler(id, future);
+        drop(rejected);
+    }
+}
+
+/// A panic ends the handler alone: dropping its future drops its call, which then fails.
+fn poll_future(future: &mut super::handlers::HandlerFuture, waker: &Waker) -> Polled {
+    let _pass = waiting::Pass::enter();
+    let mut context = Context::from_waker(waker);
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        // A budget of its own: the task that runs this pass must not pay for it.
+        let unconstrained = tokio::task::unconstrained(future.as_mut());
+        std::pin::pin!(unconstrained).poll(&mut context)
+    }));
+    match polled {
+        Ok(Poll::Pending) => Polled::Pending,
+        Ok(Poll::Ready(())) | Err(_) => Polled::Done,
+    }
+}

@@ -1,0 +1,270 @@
+//! Where servers are found: `$RINGWAY_DIR/<name>/<instance>.sock`.
+//!
+//! A directory is trusted only if it belongs to this user (or root) and nobody else may write to
+//! it. Loopback names mean something only within one network namespace, so they are kept under a
+//! key of that namespace.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::DirectoryError;
+
+/// The rendezvous directory of one user.
+///
+/// ```
+/// use ringway_local::Directory;
+///
+/// let directory = Directory::at("/run/ringway");
+/// assert!(directory.of_name("catalog:50051").unwrap().ends_with("catalog:50051"));
+/// assert!(directory.of_name("../catalog").is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    root: PathBuf,
+}
+
+/// The longest name of a server, in bytes: a file name's limit.
+const MAX_NAME_BYTES: usize = 255;
+
+impl Directory {
+    /// The directory that the environment names: `$RINGWAY_DIR`, else `$XDG_RUNTIME_DIR/ringway`,
+    /// else `/run/ringway` where this user may use it, else `/tmp/ringway-UID`.
+    pub fn from_environment() -> Self {
+        if let Some(root) = non_empty("RINGWAY_DIR") {
+            return Self::at(root);
+        }
+        if let Some(runtime) = non_empty("XDG_RUNTIME_DIR") {
+            return Self::at(Path::new(&runtime).join("ringway"));
+        }
+        let uid = rustix::process::getuid();
+        let run = Path::new("/run/ringway");
+        if uid.is_root() || fs::metadata(run).is_ok_and(|found| found.uid() == uid.as_raw()) {
+            return Self::at(run);
+        }
+        Self::at(format!("/tmp/ringway-{}", uid.as_raw()))
+    }
+
+    /// The directory at `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where the directory is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory that holds the sockets of the server called `name`.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Name`] if `name` is empty, too long, or would leave the directory.
+    pub fn of_name(&self, name: &str) -> Result<PathBuf, DirectoryError> {
+        let acceptable = !name.is_empty()
+            && name.len() <= MAX_NAME_BYTES
+            && !name.starts_with('.')
+            && !name.contains(['/', '\0']);
+        if !acceptable {
+            return Err(DirectoryError::Name(name.to_owned()));
+        }
+        if is_loopback(name) {
+            let namespace = network_namespace();
+            return Ok(self.root.join(format!("net-{namespace}")).join(name));
+        }
+        Ok(self.root.join(name))
+    }
+
+    /// Makes the directory of `name`, mode 0700, and checks who owns what is there.
+    ///
+    /// # Errors
+    /// A [`DirectoryError`] that names the path and what is wrong with it.
+    pub fn create_for(&self, name: &str) -> Result<OpenDirectory, DirectoryError> {
+        let path = self.of_name(name)?;
+        let failed = |error| DirectoryError::Create {
+            path: path.clone(),
+            error,
+        };
+        for step in steps(&self.root, &path) {
+            match DirBuilder::new().mode(0o700).create(&step) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if step == self.root => {
+                    DirBuilder::new()
+                        .recursive(true)
+                        .mode(0o700)
+                        .create(&step)
+                        .map_err(|_| failed(error))?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        OpenDirectory::open(path)
+    }
+
+    /// Opens the directory of `name`; `None` if no server ever stood there.
+    ///
+    /// # Errors
+    /// A [`DirectoryError`] if it is there and must not be used.
+    pub fn open(&self, name: &str) -> Result<Option<OpenDirectory>, DirectoryError> {
+        match OpenDirectory::open(self.of_name(name)?) {
+            Ok(found) => Ok(Some(found)),
+            Err(DirectoryError::Open { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The directory of one server name, held open so that its sockets are reached relative to it.
+#[derive(Debug)]
+pub struct OpenDirectory {
+    path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl OpenDirectory {
+    fn open(path: PathBuf) -> Result<Self, DirectoryError> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY;
+        let descriptor =
+            rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| DirectoryError::Open {
+                path: path.clone(),
+                error: error.into(),
+            })?;
+        let opened = Self { path, descriptor };
+        opened.check_owner()?;
+        Ok(opened)
+    }
+
+    fn check_owner(&self) -> Result<(), DirectoryError> {
+        let found = rustix::fs::fstat(&self.descriptor).map_err(|error| DirectoryError::Open {
+            path: self.path.clone(),
+            error: error.into(),
+        })?;
+        let own_uid = rustix::process::geteuid().as_raw();
+        if found.st_uid != own_uid && found.st_uid != 0 {
+            return Err(DirectoryError::Owner {
+                path: self.path.clone(),
+                owner_uid: found.st_uid,
+                own_uid,
+            });
+        }
+        if found.st_mode & 0o022 != 0 {
+            return Err(DirectoryError::Writable {
+                path: self.path.clone(),
+                mode: found.st_mode & 0o7777,
+            });
+        }
+        Ok(())
+    }
+
+    /// The path that people see.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A short path to `file` within this directory that fits into a socket address, however
+    /// long the directory's own path is.
+    pub fn short_path(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!(
+            "/proc/self/fd/{}/{file}",
+            self.descriptor.as_raw_fd()
+        ))
+    }
+
+    /// The names of the sockets in this directory, in the order in which to try them.
+    ///
+    /// # Errors
+    /// The directory's read error.
+    pub fn sockets(&self) -> io::Result<Vec<String>> {
+        let mut names: Vec<String> = fs::read_dir(self.short_path(""))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".sock"))
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+fn non_empty(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+fn steps(root: &Path, path: &Path) -> Vec<PathBuf> {
+    let mut steps: Vec<PathBuf> = path
+        .ancestors()
+        .take_while(|step| step.starts_with(root))
+        .map(Path::to_owned)
+        .collect();
+    steps.reverse();
+    steps
+}
+
+fn is_loopback(name: &str) -> bool {
+    let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
+}
+
+fn network_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/net").map_or(0, |found| found.ino())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn loopback_names_belong_to_a_network_namespace() {
+        let directory = Directory::at("/run/ringway");
+        for name in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
+            let path = directory.of_name(name).unwrap();
+            assert!(path.to_str().unwrap().contains("/net-"), "{path:?}");
+        }
+        assert_eq!(
+            directory.of_name("catalog:1").unwrap(),
+            Path::new("/run/ringway/catalog:1")
+        );
+    }
+
+    #[test]
+    fn names_that_leave_the_directory_are_refused() {
+        let directory = Directory::at("/run/ringway");
+        for name in ["", "..", "a/b", ".hidden", "nul\0", &"x".repeat(256)] {
+            assert!(directory.of_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::at(temporary.path().join("ringway"));
+        let made = directory.create_for("catalog:1").unwrap();
+        assert_eq!(
+            fs::metadata(made.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        fs::set_permissions(made.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(
+            directory.open("catalog:1"),
+            Err(DirectoryError::Writable { .. })
+        ));
+    }
+
+    #[test]
+    fn an_absent_name_is_no_error() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::at(temporary.path());
+        assert!(directory.open("catalog:1").unwrap().is_none());
+    }
+}

@@ -1,0 +1,143 @@
+//! One task of a runtime that drives all of its connections.
+//!
+//! A connection becomes ready when its doorbell rings, its socket stirs, one of its handlers is
+//! woken, or somebody asks for it. The driver gives each ready connection a bounded pass, looks a
+//! while longer at those that were busy, then arms their sleep words and sleeps.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, Id};
+
+use crate::connection::{Connection, Progress};
+use crate::waiting::{Pass, Patience, look_until};
+
+/// How long the driver keeps its worker before it lets other tasks run.
+const LONGEST_TURN: Duration = Duration::from_micros(500);
+/// Connections that are looked at without a doorbell, at most.
+const MAX_BUSY: usize = 64;
+
+/// Drives the connections of one runtime.
+#[derive(Debug, Default)]
+pub struct Driver {
+    ready: Mutex<Vec<Arc<Connection>>>,
+    waker: AtomicWaker,
+}
+
+impl Driver {
+    /// The driver of the current tokio runtime; the first caller starts it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, as tokio's own types do.
+    pub fn current() -> Arc<Self> {
+        static DRIVERS: OnceLock<Mutex<HashMap<Id, Weak<Driver>>>> = OnceLock::new();
+        let runtime = Handle::current();
+        let mut drivers = DRIVERS.get_or_init(Mutex::default).lock();
+        if let Some(driver) = drivers.get(&runtime.id()).and_then(Weak::upgrade) {
+            return driver;
+        }
+        drivers.retain(|_, driver| driver.strong_count() > 0);
+        let driver = Arc::new(Self::default());
+        drivers.insert(runtime.id(), Arc::downgrade(&driver));
+        let task = Arc::downgrade(&driver);
+        runtime.spawn(tokio::task::unconstrained(drive(task)));
+        driver
+    }
+
+    /// Puts `connection` on the list and wakes the driver.
+    pub(crate) fn add_ready(&self, connection: Arc<Connection>) {
+        self.ready.lock().push(connection);
+        self.waker.wake();
+    }
+
+    fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+        self.waker.register(context.waker());
+        let started = Instant::now();
+        loop {
+            let progress = self.pass(turn);
+            if progress == Progress::GiveWay || !self.wait(turn, progress) {
+                turn.sleep();
+                if self.ready.lock().is_empty() {
+                    return Poll::Pending;
+                }
+            }
+            if started.elapsed() > LONGEST_TURN {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Drives what is ready; keeps what was busy for the look that follows.
+    fn pass(&self, turn: &mut Turn) -> Progress {
+        std::mem::swap(&mut *self.ready.lock(), &mut turn.ready);
+        let _pass = Pass::enter();
+        let mut total = Progress::Idle;
+        for connection in turn.ready.drain(..) {
+            let progress = connection.drive();
+            total = total.max(progress);
+            turn.busy.retain(|busy| !Arc::ptr_eq(busy, &connection));
+            if turn.busy.len() < MAX_BUSY && connection.is_open() {
+                connection.keep_awake();
+                turn.busy.push(connection);
+            }
+        }
+        total
+    }
+
+    /// Looks at the busy connections; true if something came.
+    fn wait(&self, turn: &mut Turn, progress: Progress) -> bool {
+        if turn.busy.is_empty() {
+            return false;
+        }
+        let start = Instant::now();
+        let Some(budget) = turn.patience.look(start) else {
+            return progress == Progress::Busy && self.collect(turn);
+        };
+        let found = look_until(start, budget, || self.collect(turn));
+        turn.patience.learn(found);
+        found
+    }
+
+    fn collect(&self, turn: &Turn) -> bool {
+        let mut found = false;
+        for connection in &turn.busy {
+            if connection.has_records() {
+                connection.mark_ready();
+                found = true;
+            }
+        }
+        found || !self.ready.lock().is_empty()
+    }
+}
+
+/// What the driver's task keeps from one poll to the next.
+#[derive(Debug, Default)]
+struct Turn {
+    ready: Vec<Arc<Connection>>,
+    busy: Vec<Arc<Connection>>,
+    patience: Patience,
+}
+
+impl Turn {
+    /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
+    fn sleep(&mut self) {
+        for connection in self.busy.drain(..) {
+            connection.let_sleep();
+        }
+    }
+}
+
+async fn drive(driver: Weak<Driver>) {
+    let mut turn = Turn::default();
+    poll_fn(|context| match driver.upgrade() {
+        Some(driver) => driver.poll(context, &mut turn),
+        None => Poll::Ready(()),
+    })
+    .await;
+}

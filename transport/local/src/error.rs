@@ -1,0 +1,150 @@
+//! What can go wrong on a local path: one enum for each place where it is met.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a rendezvous directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The name can't be a directory entry.
+    #[error("`{0}` can't be a server's name: use host:port, at most 255 bytes, without `/` and not starting with `.`")]
+    Name(String),
+    /// The directory can't be made.
+    #[error("can't make the socket directory {path}: {error}; set RINGWAY_DIR to a directory of yours")]
+    Create {
+        /// Which directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// The directory can't be opened.
+    #[error("can't open the socket directory {path}: {error}; set RINGWAY_DIR to a directory of yours")]
+    Open {
+        /// Which directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// The directory belongs to somebody else.
+    #[error("the socket directory {path} belongs to uid {owner_uid}, this process is uid {own_uid}: run both ends as one user, or set RINGWAY_DIR")]
+    Owner {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner_uid: u32,
+        /// Who we are.
+        own_uid: u32,
+    },
+    /// Others may write to the directory.
+    #[error("the socket directory {path} has mode {mode:o}, so others could put a socket of theirs in it: chmod 0700 {path}")]
+    Writable {
+        /// Which directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// Why no local connection came to be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens under the name.
+    #[error("no server called `{name}` listens in {directory}: is it running on this host, with the same RINGWAY_DIR?")]
+    Absent {
+        /// The name that was looked for.
+        name: String,
+        /// Where.
+        directory: PathBuf,
+    },
+    /// The directory must not be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The peer's user is not one that is allowed.
+    #[error("`{name}` is served by uid {uid}, which is not allowed: allow it with allow_local, or run both ends as one user")]
+    PeerUid {
+        /// The server's name.
+        name: String,
+        /// The uid found.
+        uid: u32,
+    },
+    /// The handshake failed.
+    #[error("handshake with `{name}` failed: {reason}")]
+    Handshake {
+        /// The server's name.
+        name: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The handshake took too long.
+    #[error("`{name}` did not finish the handshake within {seconds} s")]
+    HandshakeTimeout {
+        /// The server's name.
+        name: String,
+        /// The limit, in seconds.
+        seconds: u64,
+    },
+    /// The region could not be made or was refused.
+    #[error("shared memory with `{name}` failed: {reason}")]
+    Region {
+        /// The server's name.
+        name: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// A system call failed.
+    #[error("can't connect to `{name}`: {error}")]
+    Io {
+        /// The server's name.
+        name: String,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// The peer closed its end, or its process ended.
+    #[error("the peer has gone")]
+    PeerGone,
+    /// The peer broke the protocol; nothing of it is believed any more.
+    #[error("the peer broke the protocol: {0}")]
+    PeerMisbehaved(String),
+    /// This end closed the connection.
+    #[error("the connection was closed here")]
+    ByUs,
+    /// A system call failed.
+    #[error("the connection failed: {0}")]
+    Io(String),
+}
+
+/// Why a frame was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The connection has ended; nothing of the call reached the peer.
+    #[error("the connection has ended: {0}")]
+    Closed(Closed),
+    /// The peer takes no new calls.
+    #[error("the peer takes no new calls")]
+    GoingAway,
+    /// The deadline had passed before anything was sent.
+    #[error("the deadline has already passed")]
+    DeadlinePassed,
+    /// The call has ended meanwhile.
+    #[error("the call has ended")]
+    CallEnded,
+    /// There is no room or credit now; wait for it.
+    #[error("no room or credit now")]
+    Blocked,
+    /// A limit of this connection.
+    #[error("{0}")]
+    Limit(String),
+    /// Memory for the message could not be had.
+    #[error("no memory for a message of {len_bytes} bytes: {reason}")]
+    Memory {
+        /// The message's length.
+        len_bytes: usize,
+        /// Why not.
+        reason: String,
+    },
+}

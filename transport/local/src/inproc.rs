@@ -1,0 +1,43 @@
+//! Both ends in one process, joined by a pair of queues.
+
+use std::sync::Arc;
+
+use ringway_wire::{Negotiated, Role};
+
+use crate::config::LocalConfig;
+use crate::connection::{Connection, Parts, Wakeups};
+use crate::link::{self, LinkKind, Watch, queue};
+use crate::server::Serve;
+
+/// A client's connection to `service`, in the same process and runtime.
+pub fn connect(service: Arc<dyn Serve>, config: &LocalConfig) -> Arc<Connection> {
+    let [client, server] = queue::pair();
+    let server = start(Role::Server, server, Some(service), config);
+    // The server's end lives as long as the client's queue does.
+    tokio::spawn(async move { server.hold_until_closed().await });
+    start(Role::Client, client, None, config)
+}
+
+fn start(
+    role: Role,
+    (sender, receiver): (queue::Sender, queue::Receiver),
+    service: Option<Arc<dyn Serve>>,
+    config: &LocalConfig,
+) -> Arc<Connection> {
+    let agreed = Negotiated::within_process(role, &config.wire, &config.wire);
+    let (out, into) = (sender.registration(), receiver.registration());
+    let connection = Connection::start(Parts {
+        kind: LinkKind::Inproc,
+        core: ringway_wire::Connection::new(role, &agreed, &config.wire, Connection::now()),
+        watch: Watch::Queue(receiver.watch()),
+        sender: link::Sender::Queue(sender),
+        receiver: link::Receiver::Queue(receiver),
+        blocks: None,
+        wakeups: Wakeups::default(),
+        service,
+        peer: None,
+    });
+    out.belongs_to(&connection);
+    into.belongs_to(&connection);
+    connection
+}

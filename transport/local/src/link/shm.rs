@@ -1,0 +1,280 @@
+//! Frames as records of a memory ring.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ringway_ring::{
+    Arena, BlockRef, BlockWriter, BufferPool, Consumer, Inbox, PeerArena, Producer, Record,
+    ReserveError, SegmentId,
+};
+use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
+use ringway_wire::FrameHeader;
+
+use super::{Frame, LinkError, Outgoing, Place};
+use crate::error::{Closed, SendError};
+
+/// Payloads up to this length travel in the record itself: copying them once more costs less than
+/// a block's bookkeeping.
+const MAX_INLINE_BYTES: usize = 8 * 1024;
+/// What is said over the rendezvous socket about a segment: its id and its length.
+const SEGMENT_NOTE_BYTES: usize = 16;
+/// The longest head and payload together that a record can take.
+const PAYLOAD_RESERVE_BYTES: usize = 512;
+
+/// The blocks for large payloads, with the socket over which their segments are handed over.
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    arena: Mutex<Arena>,
+    socket: Arc<OwnedFd>,
+}
+
+impl Blocks {
+    pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>) -> Self {
+        Self {
+            arena: Mutex::new(arena),
+            socket,
+        }
+    }
+
+    /// Decides where a payload goes, and makes room for a large one. `None` if it is to be inline.
+    pub(crate) fn place(&self, len_bytes: usize) -> Result<Option<BlockWriter>, SendError> {
+        if len_bytes <= MAX_INLINE_BYTES {
+            return Ok(None);
+        }
+        let mut arena = self.arena.lock();
+        if arena.has_releases() {
+            arena.collect_releases().map_err(|corrupt| {
+                SendError::Closed(Closed::PeerMisbehaved(corrupt.to_string()))
+            })?;
+        }
+        let block = match arena.allocate(len_bytes) {
+            Ok(block) => block,
+            Err(ringway_ring::ArenaError::Exhausted) => return Err(SendError::Blocked),
+            Err(error) => {
+                return Err(SendError::Memory {
+                    len_bytes,
+                    reason: error.to_string(),
+                });
+            }
+        };
+        self.hand_over_segments(&mut arena)?;
+        Ok(Some(block))
+    }
+
+    /// Tells the peer at once that nothing follows, whoever still holds the descriptor.
+    pub(crate) fn hang_up(&self) {
+        // It may have hung up first.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// Sends new segments before any record refers to them.
+    fn hand_over_segments(&self, arena: &mut Arena) -> Result<(), SendError> {
+        for segment in arena.new_segments() {
+            let mut note = [0; SEGMENT_NOTE_BYTES];
+            note[..4].copy_from_slice(&segment.id.0.to_le_bytes());
+            note[8..].copy_from_slice(&(segment.len as u64).to_le_bytes());
+            send_with_descriptors(
+                self.socket.as_fd(),
+                &note,
+                &[segment.descriptor.as_fd()],
+                Blocking::Never,
+            )
+            .map_err(|error| SendError::Closed(Closed::Io(error.to_string())))?;
+        }
+        Ok(())
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub(crate) producer: Producer,
+    pub(crate) doorbell: Arc<EventFd>,
+    room: ringway_ring::SleepWord,
+}
+
+impl Sender {
+    pub(crate) fn new(producer: Producer, doorbell: Arc<EventFd>) -> Self {
+        let room = producer.room_word();
+        Self {
+            producer,
+            doorbell,
+            room,
+        }
+    }
+
+    pub(crate) fn send(&mut self, frame: Outgoing<'_, '_>) -> Result<(), LinkError> {
+        let Outgoing {
+            head_len,
+            payload,
+            place,
+            finish,
+        } = frame;
+        let head_end = FrameHeader::LEN + head_len;
+        match place {
+            Place::Block(block) => {
+                let mut record = self
+                    .producer
+                    .reserve_with_block(head_end, block)
+                    .map_err(|(error, _)| refused(error))?;
+                let header = finish(&mut record[FrameHeader::LEN..]).ok_or(LinkError::TakenBack)?;
+                record[..FrameHeader::LEN].copy_from_slice(&header.encode());
+                record.commit();
+            }
+            Place::Inline => {
+                let len = payload.as_ref().map_or(0, |payload| payload.len);
+                let mut record = self.producer.reserve(head_end + len).map_err(refused)?;
+                if let Some(payload) = payload {
+                    (payload.encode)(&mut record[head_end..]);
+                }
+                let header =
+                    finish(&mut record[FrameHeader::LEN..head_end]).ok_or(LinkError::TakenBack)?;
+                record[..FrameHeader::LEN].copy_from_slice(&header.encode());
+                record.commit();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ring(&mut self) {
+        if self.producer.peer_must_be_woken() {
+            // Fails only on a descriptor that is no eventfd any more: impossible, it was checked.
+            if let Err(error) = self.doorbell.ring() {
+                tracing::warn!(%error, "a doorbell can't be rung");
+            }
+        }
+    }
+
+    pub(crate) fn wait_for_room(&mut self, len: usize) -> bool {
+        self.room.arm();
+        let wanted = (len + PAYLOAD_RESERVE_BYTES).min(self.producer.max_inline());
+        self.producer.has_room(wanted)
+    }
+}
+
+fn refused(error: ReserveError) -> LinkError {
+    match error {
+        ReserveError::Full => LinkError::Full,
+        ReserveError::TooLarge { .. } => LinkError::TooLarge,
+        ReserveError::Poisoned(corrupt) => {
+            LinkError::Closed(Closed::PeerMisbehaved(corrupt.to_string()))
+        }
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) consumer: Consumer,
+    pub(crate) inbox: Inbox,
+    pub(crate) arena: PeerArena,
+    pub(crate) pool: BufferPool,
+    pub(crate) socket: Arc<OwnedFd>,
+    /// The peer's doorbell, rung when it waits for room.
+    pub(crate) doorbell: Arc<EventFd>,
+}
+
+impl Receiver {
+    pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
+        let taken = self.consumer.take(&mut self.inbox).map_err(misbehaved)?;
+        if taken == 0 {
+            return Ok(());
+        }
+        let inbox = std::mem::take(&mut self.inbox);
+        let parsed = inbox.records().try_for_each(|record| {
+            frames.push(self.frame(record.map_err(misbehaved)?)?);
+            Ok(())
+        });
+        self.inbox = inbox;
+        if self.consumer.peer_waits_for_room() && self.doorbell.ring().is_err() {
+            return Err(Closed::PeerGone);
+        }
+        parsed
+    }
+
+    fn frame(&mut self, record: Record<'_>) -> Result<Frame, Closed> {
+        let (header, body) = record
+            .bytes
+            .split_first_chunk::<{ FrameHeader::LEN }>()
+            .ok_or_else(|| Closed::PeerMisbehaved("a record is shorter than a header".into()))?;
+        let header = FrameHeader::decode(header)
+            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        let head_len = header.head_len as usize;
+        let inline_len = body.len().checked_sub(head_len);
+        let beside_len = record.block.map(|block| block.len as usize);
+        let payload_len = header.payload_len as usize;
+        let payload = match (inline_len, record.block) {
+            (Some(0), Some(block)) if beside_len == Some(payload_len) => self.fetch(block)?,
+            (Some(len), None) if len == payload_len => Bytes::copy_from_slice(&body[head_len..]),
+            _ => {
+                return Err(Closed::PeerMisbehaved(
+                    "a record's length differs from its header's".into(),
+                ));
+            }
+        };
+        Ok(Frame {
+            header,
+            head: Bytes::copy_from_slice(&body[..head_len]),
+            payload,
+        })
+    }
+
+    fn fetch(&mut self, block: BlockRef) -> Result<Bytes, Closed> {
+        if !self.arena.has_segment(block.segment) {
+            self.receive_segments()?;
+        }
+        let bytes = self
+            .arena
+            .copy_block_to_bytes(&self.pool, block)
+            .map_err(misbehaved)?;
+        self.arena.release(block);
+        Ok(bytes)
+    }
+
+    /// Takes what the rendezvous socket holds: new segments, or its end.
+    ///
+    /// An honest peer hands a segment over before it publishes a record that refers to it, so
+    /// whoever misses one finds it here.
+    pub(crate) fn receive_segments(&mut self) -> Result<(), Closed> {
+        loop {
+            let mut note = [0; SEGMENT_NOTE_BYTES];
+            let received =
+                receive_with_descriptors(self.socket.as_fd(), &mut note, 1, Blocking::Never);
+            let received = match received {
+                Ok(received) if received.len == 0 => return Err(Closed::PeerGone),
+                Ok(received) => received,
+                Err(ringway_sys::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(());
+                }
+                Err(error) => return Err(Closed::Io(error.to_string())),
+            };
+            self.add_segment(&note, received)?;
+        }
+    }
+
+    fn add_segment(
+        &mut self,
+        note: &[u8; SEGMENT_NOTE_BYTES],
+        mut received: ringway_sys::Received,
+    ) -> Result<(), Closed> {
+        let descriptor = received.descriptors.pop();
+        let (Some(descriptor), SEGMENT_NOTE_BYTES) = (descriptor, received.len) else {
+            return Err(Closed::PeerMisbehaved(
+                "the rendezvous socket carried something else than a segment".into(),
+            ));
+        };
+        let word = |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
+        let len = usize::try_from(u64::from(word(8)) | u64::from(word(12)) << 32)
+            .unwrap_or(usize::MAX);
+        self.arena
+            .add_segment(SegmentId(word(0)), len, descriptor)
+            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))
+    }
+}
+
+fn misbehaved(corrupt: ringway_ring::Corrupt) -> Closed {
+    Closed::PeerMisbehaved(corrupt.to_string())
+}

@@ -1,0 +1,191 @@
+//! How two ends meet over a Unix socket: a hello each, then (for shared memory) a region and a
+//! doorbell each. Whatever goes wrong here ends in one error that names it, and no connection.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion};
+use ringway_sys::{Blocking, EventFd, PeerCredentials, receive_with_descriptors, send_with_descriptors};
+use ringway_wire::{Capabilities, Hello, Negotiated, Role};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use crate::config::LocalConfig;
+use crate::connection::{Connection, Parts, Wakeups};
+use crate::link::shm::{Blocks, Receiver, Sender};
+use crate::link::{self, LinkKind, Watch};
+use crate::server::Serve;
+
+/// Both ends speak shared memory.
+const SHM: Capabilities = Capabilities(1);
+/// The one byte with which a region and a doorbell travel.
+const REGION_NOTE: u8 = b'R';
+
+/// One end of a rendezvous.
+pub(crate) struct Rendezvous<'a> {
+    pub(crate) stream: UnixStream,
+    pub(crate) config: &'a LocalConfig,
+    pub(crate) name: &'a str,
+    pub(crate) instance: u128,
+    pub(crate) peer: PeerCredentials,
+}
+
+impl Rendezvous<'_> {
+    /// The client's end.
+    pub(crate) async fn call(mut self) -> Result<Arc<Connection>, String> {
+        let ours = self.hello(Role::Client);
+        self.send_hello(&ours).await?;
+        let theirs = self.receive_hello().await?;
+        let agreed = self.agree(&ours, &theirs)?;
+        self.join(Role::Client, agreed, None).await
+    }
+
+    /// The server's end.
+    pub(crate) async fn answer(mut self, service: Arc<dyn Serve>) -> Result<Arc<Connection>, String> {
+        let theirs = self.receive_hello().await?;
+        let ours = self.hello(Role::Server);
+        // Sent before it is judged: the client, too, should learn which versions do not fit.
+        self.send_hello(&ours).await?;
+        if theirs.server_name != self.name {
+            return Err(format!("the client asked for `{}`", theirs.server_name));
+        }
+        let agreed = self.agree(&ours, &theirs)?;
+        self.join(Role::Server, agreed, Some(service)).await
+    }
+
+    fn hello(&self, role: Role) -> Hello {
+        Hello::new(role, &self.config.wire, self.instance, self.name, SHM)
+    }
+
+    async fn send_hello(&mut self, hello: &Hello) -> Result<(), String> {
+        let bytes = hello.encode().map_err(|error| error.to_string())?;
+        self.stream.write_all(&bytes).await.map_err(text)
+    }
+
+    async fn receive_hello(&mut self) -> Result<Hello, String> {
+        let mut prefix = [0; Hello::PREFIX_LEN];
+        self.stream.read_exact(&mut prefix).await.map_err(text)?;
+        let total = Hello::total_len(&prefix).map_err(|error| error.to_string())?;
+        let mut bytes = vec![0; total];
+        bytes[..prefix.len()].copy_from_slice(&prefix);
+        let rest = &mut bytes[prefix.len()..];
+        self.stream.read_exact(rest).await.map_err(text)?;
+        Hello::decode(&bytes).map_err(|error| error.to_string())
+    }
+
+    fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Negotiated, String> {
+        let agreed = ours.negotiate(theirs).map_err(|error| error.to_string())?;
+        if !agreed.capabilities.has(SHM) {
+            return Err("the peer does not speak shared memory".into());
+        }
+        Ok(agreed)
+    }
+
+    async fn join(
+        self,
+        role: Role,
+        agreed: Negotiated,
+        service: Option<Arc<dyn Serve>>,
+    ) -> Result<Arc<Connection>, String> {
+        let own = OwnRegion::create(&self.config.memory.region).map_err(|error| error.to_string())?;
+        let own_bell = EventFd::new().map_err(text)?;
+        self.send_region(&own, &own_bell).await?;
+        let (region, peer_bell) = self.receive_region().await?;
+        let region = PeerRegion::map(region, &self.config.memory.region_limits)
+            .map_err(|error| format!("the peer's region: {error}"))?;
+        let endpoint = Endpoint::join(own, region, &self.config.memory)
+            .map_err(|error| format!("the peer's region: {error}"))?;
+        let core =
+            ringway_wire::Connection::new(role, &agreed, &self.config.wire, Connection::now());
+        let socket = Arc::new(OwnedFd::from(self.stream.into_std().map_err(text)?));
+        Ok(Connection::start(assemble(
+            endpoint, core, socket, own_bell, Arc::new(peer_bell), service, self.peer,
+        )?))
+    }
+
+    async fn send_region(&self, region: &OwnRegion, bell: &EventFd) -> Result<(), String> {
+        let descriptors = [region.descriptor(), bell.as_fd()];
+        let sent = self.stream.async_io(Interest::WRITABLE, || {
+            let note = [REGION_NOTE];
+            send_with_descriptors(self.stream.as_fd(), &note, &descriptors, Blocking::Never)
+                .map_err(into_io)
+        });
+        sent.await.map(drop).map_err(text)
+    }
+
+    async fn receive_region(&self) -> Result<(OwnedFd, EventFd), String> {
+        let mut note = [0];
+        let received = self.stream.async_io(Interest::READABLE, || {
+            receive_with_descriptors(self.stream.as_fd(), &mut note, 2, Blocking::Never)
+                .map_err(into_io)
+        });
+        let received = received.await.map_err(text)?;
+        if received.len == 0 {
+            return Err("the peer hung up".into());
+        }
+        let mut descriptors = received.descriptors.into_iter();
+        let (Some(region), Some(bell), REGION_NOTE) =
+            (descriptors.next(), descriptors.next(), note[0])
+        else {
+            return Err("the peer sent something else than a region and a doorbell".into());
+        };
+        let bell = EventFd::from_peer(bell).map_err(|error| error.to_string())?;
+        Ok((region, bell))
+    }
+}
+
+fn assemble(
+    endpoint: Endpoint,
+    core: ringway_wire::Connection,
+    socket: Arc<OwnedFd>,
+    own_bell: EventFd,
+    peer_bell: Arc<EventFd>,
+    service: Option<Arc<dyn Serve>>,
+    peer: PeerCredentials,
+) -> Result<Parts, String> {
+    let watch = Watch::Shm {
+        peek: endpoint.consumer.peek(),
+        sleep: endpoint.consumer.sleep_word(),
+    };
+    let receiver = Receiver {
+        consumer: endpoint.consumer,
+        inbox: Inbox::default(),
+        arena: endpoint.peer_arena,
+        pool: endpoint.pool,
+        socket: Arc::clone(&socket),
+        doorbell: Arc::clone(&peer_bell),
+    };
+    Ok(Parts {
+        kind: LinkKind::Shm,
+        core,
+        sender: link::Sender::Shm(Sender::new(endpoint.producer, peer_bell)),
+        receiver: link::Receiver::Shm(Box::new(receiver)),
+        watch,
+        blocks: Some(Blocks::new(endpoint.arena, Arc::clone(&socket))),
+        wakeups: Wakeups {
+            doorbell: Some(watched(own_bell)?),
+            socket: Some(watched(socket)?),
+        },
+        service,
+        peer: Some(peer),
+    })
+}
+
+#[allow(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor; ours own it")]
+fn watched<T: AsFd + AsRawFd>(descriptor: T) -> Result<AsyncFd<T>, String> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(text)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
+fn text(error: io::Error) -> String {
+    error.to_string()
+}
+
+fn into_io(error: ringway_sys::Error) -> io::Error {
+    match error {
+        ringway_sys::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}

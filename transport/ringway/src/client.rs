@@ -1,0 +1,398 @@
+//! The client's end of a typed call: which connection, and what comes back.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use prost::Message;
+use ringway_local::{Call, Connection, Inbound, SendError};
+use ringway_wire::{MetadataBuf, ResponseHead};
+use tokio_stream::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use crate::metadata;
+use crate::method::{CallOptions, Method};
+use crate::path::Path;
+use crate::status;
+use crate::streaming::{self, Pumped, decode};
+use crate::trailers::Trailers;
+
+/// Makes calls for a generated client.
+pub trait Caller: Clone + Send {
+    /// One request, one response.
+    fn unary<M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<M>,
+    ) -> impl Future<Output = Result<Response<R>, Status>> + Send
+    where
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static;
+
+    /// One request, a stream of responses.
+    fn server_streaming<M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<M>,
+    ) -> impl Future<Output = Result<Response<Streaming<R>>, Status>> + Send
+    where
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static;
+
+    /// A stream of requests, one response.
+    fn client_streaming<S, M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<S>,
+    ) -> impl Future<Output = Result<Response<R>, Status>> + Send
+    where
+        S: Stream<Item = M> + Send + 'static,
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static;
+
+    /// A stream of requests, a stream of responses.
+    fn streaming<S, M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<S>,
+    ) -> impl Future<Output = Result<Response<Streaming<R>>, Status>> + Send
+    where
+        S: Stream<Item = M> + Send + 'static,
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static;
+}
+
+/// How a local attempt failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The call has its status.
+    Status(Status),
+    /// No handler ever saw the call: it may be sent elsewhere.
+    Elsewhere(Status),
+}
+
+impl Failure {
+    pub(crate) fn into_status(self) -> Status {
+        match self {
+            Self::Status(status) | Self::Elsewhere(status) => status,
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// What a call's request says beside its message, ready for the wire.
+pub(crate) struct Head {
+    block: MetadataBuf,
+    timeout: Option<Duration>,
+}
+
+impl Head {
+    pub(crate) fn new(metadata: &MetadataMap) -> Result<Self, Status> {
+        Ok(Self {
+            block: metadata::encode(metadata)?,
+            timeout: timeout(metadata),
+        })
+    }
+
+    fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
+        self.named(method.number(), method.path(), end)
+    }
+
+    /// The request of a call to `path`, which `method_number` stands for.
+    pub(crate) fn named<'a>(
+        &'a self,
+        method_number: u32,
+        path: &'a str,
+        end: bool,
+    ) -> ringway_local::Request<'a> {
+        ringway_local::Request {
+            method_number,
+            path,
+            metadata: self.block.as_metadata(),
+            timeout: self.timeout,
+            end,
+        }
+    }
+}
+
+/// The `grpc-timeout` of a request, as gRPC's HTTP/2 mapping writes it.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    if metadata.is_empty() {
+        return None;
+    }
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// One request, one response, over `connection`.
+pub(crate) async fn unary<M, R>(
+    connection: &Arc<Connection>,
+    path: Path,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head,
+    message: &M,
+) -> Result<Response<R>, Failure>
+where
+    M: Message,
+    R: Message + Default,
+{
+    let mut call = open(connection, method, options, head, message).await?;
+    let inbound = poll_fn(|context| call.poll_inbound(context)).await;
+    answer(inbound, &mut call, path, options).await
+}
+
+async fn open<M: Message>(
+    connection: &Arc<Connection>,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head,
+    message: &M,
+) -> Result<Call, Failure> {
+    let len = message.encoded_len();
+    options.limits.check_encoding(len)?;
+    let request = head.request(method, true);
+    poll_fn(|context| {
+        let encode = &mut |mut out: &mut [u8]| message.encode_raw(&mut out);
+        Call::poll_open(connection, context, &request, Some((len, encode)))
+    })
+    .await
+    .map_err(unsent)
+}
+
+fn unsent(error: SendError) -> Failure {
+    let status = status::unsent(&error);
+    match error {
+        SendError::Closed(_) | SendError::GoingAway => Failure::Elsewhere(status),
+        _ => Failure::Status(status),
+    }
+}
+
+/// Makes a unary response of what arrives first.
+async fn answer<R: Message + Default>(
+    inbound: Option<Inbound>,
+    call: &mut Call,
+    path: Path,
+    options: &CallOptions,
+) -> Result<Response<R>, Failure> {
+    match inbound {
+        Some(Inbound::Response { head, message }) => {
+            let message = decode(&options.limits, message.bytes)?;
+            Ok(response(&head, message, path)?)
+        }
+        Some(Inbound::Headers(block)) => in_pieces(call, &block, path, options).await,
+        other => Err(failure(other)),
+    }
+}
+
+/// A unary answer that came as headers, message and trailers: a service of another make.
+async fn in_pieces<R: Message + Default>(
+    call: &mut Call,
+    block: &[u8],
+    path: Path,
+    options: &CallOptions,
+) -> Result<Response<R>, Failure> {
+    let metadata = metadata::decode_bytes(block)?;
+    let mut message = None;
+    loop {
+        match poll_fn(|context| call.poll_inbound(context)).await {
+            Some(Inbound::Message(found)) if message.is_none() => {
+                message = Some(decode(&options.limits, found.bytes)?);
+            }
+            Some(Inbound::Message(_)) => {
+                return Err(Status::internal("more than one message in a unary response").into());
+            }
+            Some(Inbound::Trailers { code: 0, head }) => {
+                let trailing = status::decode(0, &head).metadata().clone();
+                let message = message.ok_or_else(|| Status::internal("Missing response message."))?;
+                return Ok(with_path(metadata, message, trailing, path));
+            }
+            other => return Err(failure(other)),
+        }
+    }
+}
+
+fn response<R>(head: &[u8], message: R, path: Path) -> Result<Response<R>, Status> {
+    if head.is_empty() {
+        return Ok(with_path(MetadataMap::new(), message, MetadataMap::new(), path));
+    }
+    let head = ResponseHead::decode(head).map_err(|error| Status::internal(error.to_string()))?;
+    let (initial, trailing) = (metadata::decode(head.initial)?, metadata::decode(head.trailing)?);
+    Ok(with_path(initial, message, trailing, path))
+}
+
+fn with_path<R>(
+    metadata: MetadataMap,
+    message: R,
+    trailing: MetadataMap,
+    path: Path,
+) -> Response<R> {
+    let mut extensions = Extensions::default();
+    extensions.insert(path);
+    if !trailing.is_empty() {
+        extensions.insert(Trailers(trailing));
+    }
+    Response::from_parts(metadata, message, extensions)
+}
+
+/// The failure in what arrived instead of an answer.
+fn failure(inbound: Option<Inbound>) -> Failure {
+    match inbound {
+        Some(Inbound::Trailers { code: 0, .. }) => {
+            Status::internal("Missing response message.").into()
+        }
+        Some(Inbound::Trailers { code, head }) => status::decode(code, &head).into(),
+        Some(Inbound::Reset { code, refused: true }) => Failure::Elsewhere(status::reset(code)),
+        Some(Inbound::Reset { code, .. }) => status::reset(code).into(),
+        Some(Inbound::Expired) => status::expired().into(),
+        Some(Inbound::Lost { why, unseen: true }) => Failure::Elsewhere(status::lost(&why)),
+        Some(Inbound::Lost { why, .. }) => status::lost(&why).into(),
+        _ => Status::internal("the server answered out of order").into(),
+    }
+}
+
+/// One request, a stream of responses, over `connection`.
+pub(crate) async fn server_streaming<M, R>(
+    connection: &Arc<Connection>,
+    path: Path,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head,
+    message: &M,
+) -> Result<Response<Streaming<R>>, Failure>
+where
+    M: Message,
+    R: Message + Default + Unpin + 'static,
+{
+    let call = open(connection, method, options, head, message).await?;
+    response_stream(call, path, options).await
+}
+
+async fn response_stream<R: Message + Default + Unpin + 'static>(
+    mut call: Call,
+    path: Path,
+    options: &CallOptions,
+) -> Result<Response<Streaming<R>>, Failure> {
+    let metadata = match poll_fn(|context| call.poll_inbound(context)).await {
+        Some(Inbound::Headers(block)) => metadata::decode_bytes(&block)?,
+        other => return Err(failure(other)),
+    };
+    let stream = streaming::responses(call, options.limits);
+    Ok(with_path(metadata, stream, MetadataMap::new(), path))
+}
+
+/// A stream of requests, one response, over `connection`.
+pub(crate) async fn client_streaming<S, M, R>(
+    connection: &Arc<Connection>,
+    path: Path,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head,
+    requests: S,
+) -> Result<Response<R>, Status>
+where
+    S: Stream<Item = M> + Send + 'static,
+    M: Message + 'static,
+    R: Message + Default,
+{
+    let call = open_stream(connection, method, options, head, requests).await;
+    let mut call = call.map_err(Failure::into_status)?;
+    let inbound = poll_fn(|context| call.poll_inbound(context)).await;
+    let answered = answer(inbound, &mut call, path, options).await;
+    answered.map_err(Failure::into_status)
+}
+
+/// A stream of requests, a stream of responses, over `connection`.
+pub(crate) async fn streaming<S, M, R>(
+    connection: &Arc<Connection>,
+    path: Path,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head,
+    requests: S,
+) -> Result<Response<Streaming<R>>, Status>
+where
+    S: Stream<Item = M> + Send + 'static,
+    M: Message + 'static,
+    R: Message + Default + Unpin + 'static,
+{
+    let call = open_stream(connection, method, options, head, requests).await;
+    let call = call.map_err(Failure::into_status)?;
+    let response = response_stream(call, path, options).await;
+    response.map_err(Failure::into_status)
+}
+
+async fn open_stream<S, M>(
+    connection: &Arc<Connection>,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head,
+    requests: S,
+) -> Result<Call, Failure>
+where
+    S: Stream<Item = M> + Send + 'static,
+    M: Message + 'static,
+{
+    let request = head.request(method, false);
+    let call = poll_fn(|context| -> Poll<Result<Call, SendError>> {
+        Call::poll_open(connection, context, &request, None)
+    })
+    .await
+    .map_err(unsent)?;
+    let (sender, limits) = (call.sender().clone(), options.limits);
+    call.attach(Box::pin(async move {
+        let pumped = streaming::pump(&sender, requests.map(Ok), limits).await;
+        match pumped {
+            // The call may have ended meanwhile: then there is nothing to close.
+            Pumped::All => drop(sender.half_close()),
+            Pumped::Failed(status) => sender.give_up(status::wire_code(status.code())),
+            Pumped::CallOver => {}
+        }
+    }));
+    Ok(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        let read = |text: &'static str| {
+            let mut map = MetadataMap::new();
+            map.insert("grpc-timeout", text.parse().unwrap());
+            timeout(&map)
+        };
+        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("82f"), None);
+        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
+        assert_eq!(read("123456789S"), None);
+        assert_eq!(read("-1S"), None);
+        assert_eq!(read("S"), None);
+        assert_eq!(timeout(&MetadataMap::new()), None);
+    }
+}

@@ -1,0 +1,8 @@
+//! What generated stubs call. Not for people: it may change with the generator.
+
+pub use crate::client::Caller;
+pub use crate::dispatch::{LocalService, ServerCall};
+pub use crate::interceptor::Intercepted;
+pub use crate::method::{CallOptions, MessageLimits, Method};
+pub use ringway_local::HandlerFuture;
+pub use tonic::codegen::*;

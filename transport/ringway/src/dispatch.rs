@@ -1,0 +1,298 @@
+//! The server's end of a typed call: from what arrived to the handler, and back.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+
+use prost::Message;
+use ringway_local::{Call, HandlerFuture, Inbound, Started};
+use ringway_wire::ResponseHead;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::metadata;
+use crate::method::{MessageLimits, Method};
+use crate::status;
+use crate::streaming::{self, Pumped, decode};
+use crate::trailers::Trailers;
+
+/// A generated service that can answer calls which are no HTTP requests.
+pub trait LocalService: Send + Sync + 'static {
+    /// Its methods; a call names one by its place here.
+    fn methods(&self) -> &'static [Method];
+
+    /// The work of one call.
+    fn dispatch(&self, index: usize, call: ServerCall) -> HandlerFuture;
+}
+
+/// A call that a handler is to answer.
+pub struct ServerCall(pub(crate) Started);
+
+impl fmt::Debug for ServerCall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl ServerCall {
+    /// One request, one response.
+    pub fn unary<M, R, F, Fut>(self, limits: MessageLimits, handler: F) -> HandlerFuture
+    where
+        M: Message + Default + Unpin + 'static,
+        R: Message + 'static,
+        F: FnOnce(Request<M>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send,
+    {
+        Box::pin(async move {
+            let (mut call, request) = match self.into_unary(limits).await {
+                Ok(parts) => parts,
+                Err(refused) => return refused.answer().await,
+            };
+            match handler(request).await {
+                Ok(response) => respond(call, response, limits).await,
+                Err(status) => finish(&mut call, &status).await,
+            }
+        })
+    }
+
+    /// One request, a stream of responses.
+    pub fn server_streaming<M, R, S, F, Fut>(
+        self,
+        limits: MessageLimits,
+        handler: F,
+    ) -> HandlerFuture
+    where
+        M: Message + Default + Unpin + 'static,
+        R: Message + 'static,
+        S: Stream<Item = Result<R, Status>> + Send + 'static,
+        F: FnOnce(Request<M>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<S>, Status>> + Send,
+    {
+        Box::pin(async move {
+            let (mut call, request) = match self.into_unary(limits).await {
+                Ok(parts) => parts,
+                Err(refused) => return refused.answer().await,
+            };
+            match handler(request).await {
+                Ok(response) => stream(call, response, limits).await,
+                Err(status) => finish(&mut call, &status).await,
+            }
+        })
+    }
+
+    /// A stream of requests, one response.
+    pub fn client_streaming<M, R, F, Fut>(self, limits: MessageLimits, handler: F) -> HandlerFuture
+    where
+        M: Message + Default + Unpin + 'static,
+        R: Message + 'static,
+        F: FnOnce(Request<Streaming<M>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send,
+    {
+        Box::pin(async move {
+            let (mut call, request) = match self.into_streaming(limits) {
+                Ok(parts) => parts,
+                Err(refused) => return refused.answer().await,
+            };
+            match handler(request).await {
+                Ok(response) => respond(call, response, limits).await,
+                Err(status) => finish(&mut call, &status).await,
+            }
+        })
+    }
+
+    /// A stream of requests, a stream of responses.
+    pub fn streaming<M, R, S, F, Fut>(self, limits: MessageLimits, handler: F) -> HandlerFuture
+    where
+        M: Message + Default + Unpin + 'static,
+        R: Message + 'static,
+        S: Stream<Item = Result<R, Status>> + Send + 'static,
+        F: FnOnce(Request<Streaming<M>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<S>, Status>> + Send,
+    {
+        Box::pin(async move {
+            let (mut call, request) = match self.into_streaming(limits) {
+                Ok(parts) => parts,
+                Err(refused) => return refused.answer().await,
+            };
+            match handler(request).await {
+                Ok(response) => stream(call, response, limits).await,
+                Err(status) => finish(&mut call, &status).await,
+            }
+        })
+    }
+
+    /// The answer where there is no such method.
+    pub fn unimplemented(self) -> HandlerFuture {
+        Box::pin(async move {
+            let mut call = self.0.call;
+            finish(&mut call, &Status::unimplemented("")).await;
+        })
+    }
+
+    async fn into_unary<M>(self, limits: MessageLimits) -> Result<(Call, Request<M>), Refused>
+    where
+        M: Message + Default,
+    {
+        let Started {
+            mut call,
+            metadata,
+            message,
+            ..
+        } = self.0;
+        let message = match message {
+            Some(message) => Ok(message),
+            None => only_message(&mut call).await,
+        };
+        let request = message
+            .and_then(|message| decode(&limits, uncompressed(message)?))
+            .and_then(|message| request(&metadata, message));
+        match request {
+            Ok(request) => Ok((call, request)),
+            Err(status) => Err(Refused { call, status }),
+        }
+    }
+
+    fn into_streaming<M>(
+        self,
+        limits: MessageLimits,
+    ) -> Result<(Call, Request<Streaming<M>>), Refused>
+    where
+        M: Message + Default + Unpin + 'static,
+    {
+        let Started {
+            call,
+            metadata,
+            message,
+            end,
+            ..
+        } = self.0;
+        let requests = streaming::requests(call.reader(), limits, message, end);
+        match request(&metadata, requests) {
+            Ok(request) => Ok((call, request)),
+            Err(status) => Err(Refused { call, status }),
+        }
+    }
+}
+
+/// A call that no handler sees.
+struct Refused {
+    call: Call,
+    status: Status,
+}
+
+impl Refused {
+    async fn answer(mut self) {
+        finish(&mut self.call, &self.status).await;
+    }
+}
+
+fn request<T>(block: &[u8], message: T) -> Result<Request<T>, Status> {
+    let metadata = metadata::decode_bytes(block)?;
+    Ok(Request::from_parts(metadata, tonic::Extensions::default(), message))
+}
+
+fn uncompressed(message: ringway_local::Message) -> Result<bytes::Bytes, Status> {
+    if message.compressed {
+        return Err(Status::unimplemented(
+            "a local path carries no compressed messages",
+        ));
+    }
+    Ok(message.bytes)
+}
+
+/// The one message of a unary request that came after its head.
+async fn only_message(call: &mut Call) -> Result<ringway_local::Message, Status> {
+    loop {
+        match poll_fn(|context| call.poll_inbound(context)).await {
+            Some(Inbound::Message(message)) => return Ok(message),
+            Some(Inbound::Headers(_)) => {}
+            _ => return Err(Status::internal("Missing request message.")),
+        }
+    }
+}
+
+async fn respond<R: Message>(mut call: Call, response: Response<R>, limits: MessageLimits) {
+    let answer = match answer(response, limits) {
+        Ok(answer) => answer,
+        Err(status) => return finish(&mut call, &status).await,
+    };
+    let sent = poll_fn(|context| answer.poll_send(context, &mut call)).await;
+    if let Err(error) = sent {
+        finish(&mut call, &status::unsent(&error)).await;
+    }
+}
+
+/// A unary answer, ready to be written.
+struct Answer<R> {
+    head: Vec<u8>,
+    message: R,
+    len_bytes: usize,
+}
+
+impl<R: Message> Answer<R> {
+    fn poll_send(
+        &self,
+        context: &mut std::task::Context<'_>,
+        call: &mut Call,
+    ) -> std::task::Poll<Result<(), ringway_local::SendError>> {
+        call.poll_respond(context, &self.head, self.len_bytes, &mut |mut out| {
+            self.message.encode_raw(&mut out);
+        })
+    }
+}
+
+fn answer<R: Message>(response: Response<R>, limits: MessageLimits) -> Result<Answer<R>, Status> {
+    let (initial, message, mut extensions) = response.into_parts();
+    let trailing = extensions.remove::<Trailers>().map(|trailers| trailers.0);
+    let len_bytes = message.encoded_len();
+    limits.check_encoding(len_bytes)?;
+    let mut head = Vec::new();
+    if !initial.is_empty() || trailing.is_some() {
+        let initial = metadata::encode(&initial)?;
+        let trailing = metadata::encode(&trailing.unwrap_or_default())?;
+        let encoded = ResponseHead {
+            initial: initial.as_metadata(),
+            trailing: trailing.as_metadata(),
+        };
+        head.resize(encoded.encoded_len(), 0);
+        encoded.encode(&mut head);
+    }
+    Ok(Answer {
+        head,
+        message,
+        len_bytes,
+    })
+}
+
+async fn stream<R, S>(mut call: Call, response: Response<S>, limits: MessageLimits)
+where
+    R: Message,
+    S: Stream<Item = Result<R, Status>>,
+{
+    let (initial, stream, mut extensions) = response.into_parts();
+    let headers = match metadata::encode(&initial) {
+        Ok(headers) => headers,
+        Err(status) => return finish(&mut call, &status).await,
+    };
+    let block = headers.as_metadata();
+    let sender = call.sender().clone();
+    let sent = poll_fn(|context| sender.poll_send_headers(context, block.as_bytes()));
+    if sent.await.is_err() {
+        return;
+    }
+    let (code, head) = match streaming::pump(&sender, stream, limits).await {
+        Pumped::All => {
+            let trailing = extensions.remove::<Trailers>().unwrap_or_default();
+            streaming::ok_trailers(trailing.0)
+        }
+        Pumped::Failed(status) => status::encode(&status),
+        Pumped::CallOver => return,
+    };
+    // An error means that the call is over, and nobody is left to be told.
+    let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+}
+
+async fn finish(call: &mut Call, status: &Status) {
+    let (code, head) = status::encode(status);
+    // An error means that the call is over, and nobody is left to be told.
+    let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+}

@@ -1,0 +1,278 @@
+//! What a client asks for: a server's name, and which paths may lead there.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ringway_local::{Directory, LocalConfig, UidPolicy};
+use ringway_net::{NetOptions, Target};
+use tonic::transport::ClientTlsConfig;
+
+use crate::channel::Channel;
+use crate::error::Error;
+use crate::path::Path;
+
+/// Forces a path for every channel whose address does not name one.
+const PATH_VARIABLE: &str = "RINGWAY_PATH";
+
+/// Whether calls may stay on the host although TLS is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LocalPolicy {
+    /// Not where TLS is asked for: a local path proves a uid, not a certificate.
+    #[default]
+    UnlessTls,
+    /// Yes, with peers that these uids run as.
+    Allow(UidPolicy),
+    /// Never.
+    Never,
+}
+
+/// A server to call.
+///
+/// | address | path |
+/// | --- | --- |
+/// | `catalog:50051` | the best that works: shared memory, else gRPC |
+/// | `shm://catalog:50051` | shared memory |
+/// | `inproc://catalog:50051` | a server of this process |
+/// | `grpc://catalog:50051`, `http://…` | gRPC without TLS |
+/// | `https://catalog:50051` | gRPC with TLS |
+/// | `unix:/run/catalog.sock` | gRPC over a Unix socket |
+///
+/// `RINGWAY_PATH` forces a path for addresses that name none.
+///
+/// ```
+/// use ringway::{Endpoint, Path};
+///
+/// # #[tokio::main] async fn main() -> Result<(), ringway::Error> {
+/// let channel = Endpoint::new("catalog:50051")?.path(Path::Grpc).connect_lazy()?;
+/// # drop(channel); Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub(crate) name: String,
+    pub(crate) target: Option<Target>,
+    pub(crate) forced: Option<Path>,
+    pub(crate) directory: Directory,
+    pub(crate) local: LocalConfig,
+    pub(crate) net: NetOptions,
+    pub(crate) policy: LocalPolicy,
+}
+
+impl Endpoint {
+    /// The server at `address`.
+    ///
+    /// # Errors
+    /// [`Error::Address`], or [`Error::Environment`] where `RINGWAY_PATH` names no path.
+    pub fn new(address: impl AsRef<str>) -> Result<Self, Error> {
+        address.as_ref().parse()
+    }
+
+    /// Takes this path or none.
+    #[must_use]
+    pub fn path(mut self, path: Path) -> Self {
+        self.forced = Some(path);
+        self
+    }
+
+    /// Looks for local servers in `directory` instead of where the environment says.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Directory::at(directory);
+        self
+    }
+
+    /// Uses TLS on the network path; no local path is taken then unless [`Self::allow_local`]
+    /// says so.
+    #[must_use]
+    pub fn tls_config(mut self, tls: ClientTlsConfig) -> Self {
+        self.net.tls = Some(tls);
+        self
+    }
+
+    /// Says whether calls may stay on the host.
+    #[must_use]
+    pub fn allow_local(mut self, policy: LocalPolicy) -> Self {
+        if let LocalPolicy::Allow(peers) = &policy {
+            self.local.peers = peers.clone();
+        }
+        self.policy = policy;
+        self
+    }
+
+    /// Settings of the local paths.
+    #[must_use]
+    pub fn local_config(mut self, config: LocalConfig) -> Self {
+        self.local = config;
+        self
+    }
+
+    /// Settings of the network path.
+    #[must_use]
+    pub fn net_options(mut self, options: NetOptions) -> Self {
+        self.net = options;
+        self
+    }
+
+    /// A channel that is connected already.
+    ///
+    /// # Errors
+    /// Why no path leads to the server.
+    pub async fn connect(&self) -> Result<Channel, Error> {
+        let channel = self.connect_lazy()?;
+        channel.connect().await?;
+        Ok(channel)
+    }
+
+    /// A channel that connects with its first call. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    pub fn connect_lazy(&self) -> Result<Channel, Error> {
+        if let Some(path) = self.forced
+            && path.is_local()
+            && !self.may_stay_local()
+        {
+            return Err(Error::Forced {
+                path,
+                reason: "TLS is configured: say allow_local() to go without it on this host".into(),
+            });
+        }
+        Channel::new(self.clone())
+    }
+
+    /// Whether TLS, or the lack of permission, keeps calls off the local paths.
+    pub(crate) fn may_stay_local(&self) -> bool {
+        let tls = self.net.tls.is_some() || self.target.as_ref().is_some_and(Target::asks_for_tls);
+        match self.policy {
+            LocalPolicy::Never => false,
+            LocalPolicy::Allow(_) => true,
+            LocalPolicy::UnlessTls => !tls,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.forced {
+            Some(path) => write!(formatter, "{path}://{}", self.name),
+            None => formatter.write_str(&self.name),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(address: &str) -> Result<Self, Error> {
+        let (forced, rest) = split_scheme(address);
+        let forced = match forced {
+            Some(path) => Some(path),
+            None => path_from_environment()?,
+        };
+        let target = match forced {
+            Some(Path::Shm | Path::Socket | Path::Inproc) => rest.parse().ok(),
+            _ => Some(rest.parse().map_err(|error: ringway_net::Error| Error::Address {
+                address: address.to_owned(),
+                reason: error.to_string(),
+            })?),
+        };
+        Ok(Self {
+            name: local_name(rest, target.as_ref()),
+            target,
+            forced,
+            directory: Directory::from_environment(),
+            local: LocalConfig::default(),
+            net: NetOptions::default(),
+            policy: LocalPolicy::default(),
+        })
+    }
+}
+
+impl TryFrom<&str> for Endpoint {
+    type Error = Error;
+
+    fn try_from(address: &str) -> Result<Self, Error> {
+        address.parse()
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = Error;
+
+    fn try_from(address: String) -> Result<Self, Error> {
+        address.parse()
+    }
+}
+
+fn split_scheme(address: &str) -> (Option<Path>, &str) {
+    let forced = address.split_once("://").and_then(|(scheme, rest)| {
+        let path: Path = scheme.parse().ok()?;
+        Some((Some(path), rest))
+    });
+    match forced {
+        Some(found) => found,
+        // A Unix socket or a certificate is asked for: only the network path has them.
+        None if address.starts_with("unix:") => (Some(Path::Grpc), address),
+        None => (None, address),
+    }
+}
+
+fn path_from_environment() -> Result<Option<Path>, Error> {
+    match std::env::var(PATH_VARIABLE) {
+        Ok(value) if value.is_empty() || value == "auto" => Ok(None),
+        Ok(value) => value.parse().map(Some).map_err(|error: crate::UnknownPath| {
+            Error::Environment {
+                variable: PATH_VARIABLE,
+                value,
+                reason: error.to_string(),
+            }
+        }),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The name under which the server listens on its own host.
+fn local_name(rest: &str, target: Option<&Target>) -> String {
+    match target {
+        Some(Target::Network { host, port, .. }) => format!("{host}:{port}"),
+        _ => rest.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_forces_its_path() {
+        for (address, path) in [
+            ("shm://catalog:1", Path::Shm),
+            ("inproc://catalog:1", Path::Inproc),
+            ("grpc://catalog:1", Path::Grpc),
+        ] {
+            let endpoint = Endpoint::new(address).unwrap();
+            assert_eq!(endpoint.forced, Some(path), "{address}");
+            assert_eq!(endpoint.name, "catalog:1");
+        }
+        assert_eq!(Endpoint::new("catalog:1").unwrap().forced, None);
+        assert_eq!(Endpoint::new("http://catalog:1").unwrap().name, "catalog:1");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_advice() {
+        let error = Endpoint::new("catalog").unwrap_err();
+        assert!(error.to_string().contains("host:port"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn tls_keeps_calls_off_the_local_paths_unless_allowed() {
+        let endpoint = Endpoint::new("https://catalog:1").unwrap();
+        assert!(!endpoint.may_stay_local());
+        assert!(matches!(
+            endpoint.clone().path(Path::Shm).connect_lazy(),
+            Err(Error::Forced { .. })
+        ));
+        let allowed = endpoint.allow_local(LocalPolicy::Allow(UidPolicy::SameUser));
+        assert!(allowed.may_stay_local());
+    }
+}

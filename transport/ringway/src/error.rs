@@ -1,0 +1,56 @@
+//! What can go wrong before a call: addresses, paths, listening.
+
+use ringway_local::{ConnectError, DirectoryError};
+
+/// Why a channel or a server can't be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address can't be understood.
+    #[error("`{address}` is no address: {reason}; use host:port, or shm://, socket://, grpc://, http://, https:// or unix: in front")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An environment variable has a value that means nothing.
+    #[error("{variable}={value}: {reason}")]
+    Environment {
+        /// Which.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The forced path must not or can't be taken.
+    #[error("path {path} is forced, but {reason}")]
+    Forced {
+        /// Which path.
+        path: crate::Path,
+        /// Why it can't be taken.
+        reason: String,
+    },
+    /// No local connection came to be.
+    #[error(transparent)]
+    Local(#[from] ConnectError),
+    /// The rendezvous directory can't be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The network path failed.
+    #[error(transparent)]
+    Net(#[from] ringway_net::Error),
+    /// Two services of one server have the same name.
+    #[error("the service {0} was added twice")]
+    ServiceTwice(&'static str),
+    /// A server that would be reachable nowhere.
+    #[error("the server has neither a name nor an address: call name() or listen()")]
+    Unreachable,
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}

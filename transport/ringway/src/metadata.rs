@@ -1,0 +1,85 @@
+//! tonic's metadata as a metadata block of the wire, and back.
+//!
+//! Values travel as HTTP would carry them, so `-bin` values stay in base64: what a handler sees is
+//! the same on every path.
+
+use http::header::{HeaderName, HeaderValue};
+use ringway_wire::{Metadata, MetadataBuf};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+/// Names that belong to the transport, as tonic keeps them from its users.
+const RESERVED: [&str; 6] = [
+    "te",
+    "content-type",
+    "grpc-message",
+    "grpc-status",
+    "grpc-status-details-bin",
+    "grpc-timeout",
+];
+
+/// Writes `map` as a block, but for reserved names.
+pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
+    let mut block = MetadataBuf::new();
+    if map.is_empty() {
+        return Ok(block);
+    }
+    for (name, value) in map.as_ref() {
+        if RESERVED.contains(&name.as_str()) {
+            continue;
+        }
+        block
+            .push(name.as_str().as_bytes(), value.as_bytes())
+            .map_err(|error| Status::resource_exhausted(format!("metadata: {error}")))?;
+    }
+    Ok(block)
+}
+
+/// Reads a block that a peer sent.
+pub(crate) fn decode(block: Metadata<'_>) -> Result<MetadataMap, Status> {
+    if block.is_empty() {
+        return Ok(MetadataMap::new());
+    }
+    let mut headers = http::HeaderMap::with_capacity(block.len());
+    for (name, value) in block.iter() {
+        let name = HeaderName::from_bytes(name).map_err(|_| malformed("name"))?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| malformed("value"))?;
+        headers.append(name, value);
+    }
+    Ok(MetadataMap::from_headers(headers))
+}
+
+/// Reads the bytes of a block that the core has already checked.
+pub(crate) fn decode_bytes(bytes: &[u8]) -> Result<MetadataMap, Status> {
+    if bytes.is_empty() {
+        return Ok(MetadataMap::new());
+    }
+    let block = Metadata::decode(bytes).map_err(|_| malformed("block"))?;
+    decode(block)
+}
+
+fn malformed(what: &str) -> Status {
+    Status::internal(format!("protocol error: malformed metadata {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::MetadataValue;
+
+    #[test]
+    fn metadata_comes_back_as_it_was_but_for_reserved_names() {
+        let mut map = MetadataMap::new();
+        map.insert("x-user", "ada".parse().unwrap());
+        map.append("x-user", "grace".parse().unwrap());
+        map.insert_bin("x-key-bin", MetadataValue::from_bytes(&[0, 255]));
+        map.insert("grpc-timeout", "1S".parse().unwrap());
+        let block = encode(&map).unwrap();
+        let back = decode(block.as_metadata()).unwrap();
+        let users: Vec<_> = back.get_all("x-user").iter().collect();
+        assert_eq!(users, ["ada", "grace"]);
+        let key = back.get_bin("x-key-bin").unwrap().to_bytes().unwrap();
+        assert_eq!(key.as_ref(), [0, 255]);
+        assert!(back.get("grpc-timeout").is_none());
+    }
+}

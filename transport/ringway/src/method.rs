@@ -1,0 +1,110 @@
+//! What generated stubs say about a method and about the options of its calls.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tonic::codec::CompressionEncoding;
+
+/// One method of a service, as a static of the generated code.
+#[derive(Debug)]
+pub struct Method {
+    service: &'static str,
+    name: &'static str,
+    path: &'static str,
+    number: AtomicU32,
+}
+
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+
+impl Method {
+    /// Describes `service`/`name`, reached at `path` (`/package.Service/Method`).
+    pub const fn new(service: &'static str, name: &'static str, path: &'static str) -> Self {
+        Self {
+            service,
+            name,
+            path,
+            number: AtomicU32::new(0),
+        }
+    }
+
+    /// The service's full name, package included.
+    pub fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// The method's name within its service.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The path of the method in HTTP/2 gRPC.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// A small number that stands for this method in this process, given at the first call.
+    pub(crate) fn number(&self) -> u32 {
+        match self.number.load(Ordering::Relaxed) {
+            0 => self.assign_number(),
+            number => number,
+        }
+    }
+
+    #[cold]
+    fn assign_number(&self) -> u32 {
+        let fresh = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        match self
+            .number
+            .compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(_) => fresh,
+            Err(assigned) => assigned,
+        }
+    }
+}
+
+/// Largest sizes of one message, in bytes; `None` is tonic's default (4 MiB in, no limit out).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Largest message that is decoded.
+    pub decoding: Option<usize>,
+    /// Largest message that is encoded.
+    pub encoding: Option<usize>,
+}
+
+/// tonic's limit for a received message where none is set.
+pub(crate) const DEFAULT_MAX_DECODING_BYTES: usize = 4 * 1024 * 1024;
+
+impl MessageLimits {
+    /// Checks a received message's length; the error is the one tonic gives.
+    pub(crate) fn check_decoding(&self, len_bytes: usize) -> Result<(), tonic::Status> {
+        let limit = self.decoding.unwrap_or(DEFAULT_MAX_DECODING_BYTES);
+        if len_bytes > limit {
+            return Err(tonic::Status::out_of_range(format!(
+                "Error, decoded message length too large: found {len_bytes} bytes, the limit is: {limit} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks the length of a message to send; the error is the one tonic gives.
+    pub(crate) fn check_encoding(&self, len_bytes: usize) -> Result<(), tonic::Status> {
+        let limit = self.encoding.unwrap_or(usize::MAX);
+        if len_bytes > limit {
+            return Err(tonic::Status::out_of_range(format!(
+                "Error, encoded message length too large: found {len_bytes} bytes, the limit is: {limit} bytes"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How a generated client makes its calls.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// Largest message sizes.
+    pub limits: MessageLimits,
+    /// Compression of requests on the network path.
+    pub send_compression: Option<CompressionEncoding>,
+    /// Compressions of responses that are understood on the network path.
+    pub accept_compression: Vec<CompressionEncoding>,
+}

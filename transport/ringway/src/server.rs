@@ -1,0 +1,413 @@
+//! One handler on every path at once.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Future, pending};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use ringway_local::{
+    Connection, Directory, HandlerFuture, Listener, LocalConfig, Serve, Started, UidPolicy,
+};
+use ringway_net::{ListenAddress, NetServer, ServerOptions};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::ServerTlsConfig;
+
+use crate::bridge;
+use crate::dispatch::{LocalService, ServerCall};
+use crate::endpoint::LocalPolicy;
+use crate::error::Error;
+
+/// Serves handlers on every path.
+///
+/// ```no_run
+/// # async fn serve(handler: impl Send) -> Result<(), ringway::Error> {
+/// ringway::Server::builder()
+///     .name("catalog:50051")          // local clients find it by this name
+///     .listen("0.0.0.0:50051")?       // everybody else by this address
+///     // .add_service(CatalogServer::new(handler))
+///     .serve()
+///     .await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    services: Arc<Services>,
+    listeners: Vec<Listener>,
+    net: Option<ringway_net::BoundServer>,
+    addresses: Vec<ListenAddress>,
+    local: LocalConfig,
+    names: Vec<String>,
+}
+
+/// What a server is to serve, and where.
+#[derive(Debug)]
+pub struct ServerBuilder {
+    services: Services,
+    routes: Routes,
+    names: Vec<String>,
+    addresses: Vec<ListenAddress>,
+    directory: Directory,
+    local: LocalConfig,
+    net: ServerOptions,
+    policy: LocalPolicy,
+    twice: Option<&'static str>,
+}
+
+impl Server {
+    /// A server of nothing yet.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            services: Services::default(),
+            routes: Routes::default(),
+            names: Vec::new(),
+            addresses: Vec::new(),
+            directory: Directory::from_environment(),
+            local: LocalConfig::default(),
+            net: ServerOptions::default(),
+            policy: LocalPolicy::default(),
+            twice: None,
+        }
+    }
+
+    /// The network addresses, with the ports that the kernel chose.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
+    }
+
+    /// Serves until `shutdown` is done; then takes no new calls and lets those in flight finish.
+    ///
+    /// # Errors
+    /// If calls are still in flight after the network path's drain timeout.
+    pub async fn serve_with_shutdown(
+        self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let (stop, stopping) = watch::channel(false);
+        let _inproc = Registration::new(&self.names, &self.services);
+        let mut local = tokio::task::JoinSet::new();
+        for listener in self.listeners {
+            let service: Arc<dyn Serve> = Arc::clone(&self.services) as _;
+            local.spawn(listener.serve(service, self.local.clone(), stopped(stopping.clone())));
+        }
+        let net = async {
+            match self.net {
+                Some(net) => net.serve(stopped(stopping)).await,
+                None => Ok(()),
+            }
+        };
+        let stop = async {
+            shutdown.await;
+            // Nobody listens any more only if everything has ended already.
+            let _ = stop.send(true);
+            pending::<()>().await;
+        };
+        tokio::pin!(net, stop);
+        let served = tokio::select! {
+            served = async {
+                let served = net.await;
+                while local.join_next().await.is_some() {}
+                served
+            } => served,
+            () = &mut stop => Ok(()),
+        };
+        Ok(served?)
+    }
+
+    /// Serves for ever.
+    ///
+    /// # Errors
+    /// As [`Self::serve_with_shutdown`].
+    pub async fn serve(self) -> Result<(), Error> {
+        self.serve_with_shutdown(pending()).await
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // The sender lives as long as the server does.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+impl ServerBuilder {
+    /// A name by which local clients find the server: what they would dial, `host:port`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Listens on a network address (`host:port`) or a Unix socket (`unix:/path`), for gRPC.
+    ///
+    /// # Errors
+    /// If `address` is none.
+    pub fn listen(mut self, address: &str) -> Result<Self, Error> {
+        self.addresses.push(address.parse()?);
+        Ok(self)
+    }
+
+    /// Where local clients find it, in place of what the environment says.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Directory::at(directory);
+        self
+    }
+
+    /// TLS for the network addresses. The server is found by no local client then, unless
+    /// [`Self::allow_local`] says so.
+    #[must_use]
+    pub fn tls_config(mut self, tls: ServerTlsConfig) -> Self {
+        self.net.tls = Some(tls);
+        self
+    }
+
+    /// Says whether local clients may skip TLS, and which.
+    #[must_use]
+    pub fn allow_local(mut self, policy: LocalPolicy) -> Self {
+        if let LocalPolicy::Allow(peers) = &policy {
+            self.local.peers = peers.clone();
+        }
+        self.policy = policy;
+        self
+    }
+
+    /// Which users' clients are let in on the local paths.
+    #[must_use]
+    pub fn local_peers(mut self, peers: UidPolicy) -> Self {
+        self.local.peers = peers;
+        self
+    }
+
+    /// Settings of the local paths.
+    #[must_use]
+    pub fn local_config(mut self, config: LocalConfig) -> Self {
+        self.local = config;
+        self
+    }
+
+    /// Settings of the network path.
+    #[must_use]
+    pub fn net_options(mut self, options: ServerOptions) -> Self {
+        self.net = ServerOptions {
+            tls: self.net.tls.take().or(options.tls.clone()),
+            ..options
+        };
+        self
+    }
+
+    /// Serves a generated service on every path.
+    #[must_use]
+    pub fn add_service<S>(mut self, service: S) -> Self
+    where
+        S: LocalService
+            + NamedService
+            + Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.note_twice::<S>();
+        self.routes = self.routes.add_service(service.clone());
+        self.services.add(Arc::new(service));
+        self
+    }
+
+    /// Serves any tonic service on every path, through HTTP types also on the local ones: health,
+    /// reflection, stubs of tonic's own, services behind an interceptor or a layer.
+    #[must_use]
+    pub fn add_tonic_service<S>(mut self, service: S) -> Self
+    where
+        S: NamedService
+            + Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.note_twice::<S>();
+        self.services.add_http(S::NAME, bridge::HttpService::new(service.clone()));
+        self.routes = self.routes.add_service(service);
+        self
+    }
+
+    fn note_twice<S: NamedService>(&mut self) {
+        if self.services.has(S::NAME) {
+            self.twice = Some(S::NAME);
+        }
+    }
+
+    /// Binds all addresses and names.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from being reached, and what to do about it.
+    pub async fn bind(self) -> Result<Server, Error> {
+        if let Some(name) = self.twice {
+            return Err(Error::ServiceTwice(name));
+        }
+        if self.names.is_empty() && self.addresses.is_empty() {
+            return Err(Error::Unreachable);
+        }
+        let listeners = self.bind_local()?;
+        let net = self.bind_net().await?;
+        let addresses = net.as_ref().map_or_else(Vec::new, |net| net.addresses().to_vec());
+        Ok(Server {
+            services: Arc::new(self.services),
+            listeners,
+            net,
+            addresses,
+            local: self.local,
+            names: self.names,
+        })
+    }
+
+    fn bind_local(&self) -> Result<Vec<Listener>, Error> {
+        let local = match self.policy {
+            LocalPolicy::Never => false,
+            LocalPolicy::Allow(_) => true,
+            LocalPolicy::UnlessTls => self.net.tls.is_none(),
+        };
+        if !local {
+            return Ok(Vec::new());
+        }
+        let mut listeners = Vec::new();
+        for name in &self.names {
+            match Listener::bind(&self.directory, name) {
+                Ok(listener) => listeners.push(listener),
+                // Reachable all the same: the network path is the answer to a refusal.
+                Err(error) if !self.addresses.is_empty() => {
+                    tracing::warn!(%name, %error, "no local path, clients come over the network");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(listeners)
+    }
+
+    async fn bind_net(&self) -> Result<Option<ringway_net::BoundServer>, Error> {
+        if self.addresses.is_empty() {
+            return Ok(None);
+        }
+        let server = NetServer::new(self.routes.clone()).options(self.net.clone());
+        let addresses = self.addresses.iter().cloned();
+        let server = addresses.fold(server, NetServer::listen);
+        Ok(Some(server.bind().await?))
+    }
+
+    /// Binds, and serves until `shutdown` is done.
+    ///
+    /// # Errors
+    /// As [`Self::bind`] and [`Server::serve_with_shutdown`].
+    pub async fn serve_with_shutdown(
+        self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        self.bind().await?.serve_with_shutdown(shutdown).await
+    }
+
+    /// Binds, and serves for ever.
+    ///
+    /// # Errors
+    /// As [`Self::bind`] and [`Server::serve_with_shutdown`].
+    pub async fn serve(self) -> Result<(), Error> {
+        self.serve_with_shutdown(pending()).await
+    }
+}
+
+/// All services of a server, by path.
+#[derive(Default)]
+struct Services {
+    typed: Vec<Arc<dyn LocalService>>,
+    http: Vec<(&'static str, bridge::HttpService)>,
+    routes: HashMap<&'static str, u64>,
+}
+
+/// Marks a route as one to a service that speaks HTTP types.
+const HTTP: u64 = 1 << 63;
+
+impl fmt::Debug for Services {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.routes.keys()).finish()
+    }
+}
+
+impl Services {
+    fn add(&mut self, service: Arc<dyn LocalService>) {
+        let index = self.typed.len() as u64;
+        for (number, method) in service.methods().iter().enumerate() {
+            self.routes.insert(method.path(), index << 32 | number as u64);
+        }
+        self.typed.push(service);
+    }
+
+    fn add_http(&mut self, name: &'static str, service: bridge::HttpService) {
+        self.http.push((name, service));
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.http.iter().any(|(known, _)| *known == name)
+            || self.typed.iter().any(|service| {
+                service.methods().first().is_some_and(|method| method.service() == name)
+            })
+    }
+}
+
+impl Serve for Services {
+    fn resolve(&self, path: &str) -> Option<u64> {
+        if let Some(route) = self.routes.get(path) {
+            return Some(*route);
+        }
+        let service = path.strip_prefix('/')?.split_once('/')?.0;
+        let index = self.http.iter().position(|(name, _)| *name == service)?;
+        Some(HTTP | index as u64)
+    }
+
+    fn start(&self, started: Started) -> HandlerFuture {
+        let Some(route) = started.route else {
+            return ServerCall(started).unimplemented();
+        };
+        let index = usize::try_from(route & 0xffff_ffff).unwrap_or(usize::MAX);
+        if route & HTTP != 0 {
+            return self.http[index].1.answer(started);
+        }
+        let service = usize::try_from(route >> 32).unwrap_or(usize::MAX);
+        self.typed[service].dispatch(index, ServerCall(started))
+    }
+}
+
+/// The servers of this process, by name, for the `inproc` path.
+static INPROC: OnceLock<Mutex<HashMap<String, Weak<Services>>>> = OnceLock::new();
+
+struct Registration(Vec<String>);
+
+impl Registration {
+    fn new(names: &[String], services: &Arc<Services>) -> Self {
+        let mut servers = INPROC.get_or_init(Mutex::default).lock();
+        for name in names {
+            servers.insert(name.clone(), Arc::downgrade(services));
+        }
+        Self(names.to_vec())
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut servers = INPROC.get_or_init(Mutex::default).lock();
+        for name in &self.0 {
+            servers.remove(name);
+        }
+    }
+}
+
+/// A connection to the server of this process that is called `name`.
+pub(crate) fn inproc_connection(name: &str, config: &LocalConfig) -> Option<Arc<Connection>> {
+    let services = INPROC.get_or_init(Mutex::default).lock().get(name)?.upgrade()?;
+    Some(ringway_local::connect_inproc(services, config))
+}

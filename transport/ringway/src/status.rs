@@ -1,0 +1,104 @@
+//! tonic's status on the wire, and the statuses of what can go wrong on a local path.
+
+use bytes::Bytes;
+use ringway_local::{Closed, SendError};
+use ringway_wire::StatusHead;
+use tonic::{Code, Status};
+
+use crate::metadata;
+
+/// The code and the head of the TRAILERS frame that carries `status`.
+pub(crate) fn encode(status: &Status) -> (u16, Vec<u8>) {
+    let block = metadata::encode(status.metadata()).unwrap_or_default();
+    let mut head = StatusHead {
+        message: StatusHead::fit_message(status.message()),
+        details: status.details(),
+        metadata: block.as_metadata(),
+    };
+    let len = head.encoded_len().unwrap_or_else(|_| {
+        // Details beyond the limit are left out rather than the status itself.
+        head.details = &[];
+        head.encoded_len().unwrap_or(0)
+    });
+    let mut bytes = vec![0; len];
+    if len > 0 {
+        head.encode(&mut bytes);
+    }
+    (wire_code(status.code()), bytes)
+}
+
+/// The status in a TRAILERS frame.
+pub(crate) fn decode(code: u16, head: &[u8]) -> Status {
+    let code = Code::from_i32(i32::from(code));
+    match StatusHead::decode(head) {
+        Ok(head) => Status::with_details_and_metadata(
+            code,
+            head.message,
+            Bytes::copy_from_slice(head.details),
+            metadata::decode(head.metadata).unwrap_or_default(),
+        ),
+        Err(_) => Status::new(code, ""),
+    }
+}
+
+/// The code on the wire.
+pub(crate) fn wire_code(code: Code) -> u16 {
+    u16::try_from(code as i32).unwrap_or(ringway_wire::code::UNKNOWN)
+}
+
+/// The status of a call that the peer gave up.
+pub(crate) fn reset(code: u16) -> Status {
+    Status::new(Code::from_i32(i32::from(code)), "the peer gave the call up")
+}
+
+/// The status of a call whose deadline passed.
+pub(crate) fn expired() -> Status {
+    Status::deadline_exceeded("Timeout expired")
+}
+
+/// The status of a call whose connection ended.
+pub(crate) fn lost(why: &Closed) -> Status {
+    Status::unavailable(format!("the connection ended during the call: {why}"))
+}
+
+/// The status of a call that could not be sent.
+pub(crate) fn unsent(error: &SendError) -> Status {
+    match error {
+        SendError::Closed(why) => lost(why),
+        SendError::GoingAway => Status::unavailable("the server is going away"),
+        SendError::DeadlinePassed => expired(),
+        SendError::CallEnded => Status::cancelled("the call has ended"),
+        SendError::Blocked | SendError::Limit(_) | SendError::Memory { .. } => {
+            Status::resource_exhausted(error.to_string())
+        }
+    }
+}
+
+/// tonic's status for a message that is no valid protobuf.
+#[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
+pub(crate) fn undecodable(error: prost::DecodeError) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_comes_back_whole() {
+        let mut status =
+            Status::with_details(Code::NotFound, "no\tteapot\n☕", Bytes::from_static(&[1, 2]));
+        status.metadata_mut().insert("x-shelf", "7".parse().unwrap());
+        let (code, head) = encode(&status);
+        let back = decode(code, &head);
+        assert_eq!(back.code(), Code::NotFound);
+        assert_eq!(back.message(), status.message());
+        assert_eq!(back.details(), status.details());
+        assert_eq!(back.metadata().get("x-shelf").unwrap(), "7");
+    }
+
+    #[test]
+    fn a_code_nobody_knows_is_unknown() {
+        assert_eq!(decode(99, &[]).code(), Code::Unknown);
+    }
+}

@@ -1,0 +1,348 @@
+//! tonic's `Streaming` over a local call, and the pump that feeds a call from a stream.
+//!
+//! `Streaming` insists on a body of framed bytes. It gets markers: an empty message in its framing
+//! for each decoded message that waits in a queue beside it, which our [`Decoder`] pops. So a
+//! payload is decoded where it arrived, without a second copy through tonic's buffer.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use parking_lot::Mutex;
+use prost::Message;
+use ringway_local::{Call, CallSender, Inbound};
+use tokio_stream::Stream;
+use tonic::codec::{DecodeBuf, Decoder};
+use tonic::metadata::MetadataMap;
+use tonic::{Status, Streaming};
+
+use crate::method::MessageLimits;
+use crate::status;
+
+/// Bytes of an empty message in gRPC's framing: a flag and a length.
+const MARKER_BYTES: usize = 5;
+/// Markers handed out at once.
+const MAX_MARKERS: usize = 512;
+static MARKERS: [u8; MARKER_BYTES * MAX_MARKERS] = [0; MARKER_BYTES * MAX_MARKERS];
+
+/// Length in front of each message of a packed frame.
+const LENGTH_BYTES: usize = 4;
+/// A frame of packed messages is closed at about this size.
+const PACK_BYTES: usize = 6 * 1024;
+/// Messages of a packed frame, at most.
+const PACK_MESSAGES: usize = 256;
+
+type Queue<T> = Arc<Mutex<VecDeque<Result<T, Status>>>>;
+
+/// Pops what the body has decoded.
+struct Pop<T>(Queue<T>);
+
+impl<T> Decoder for Pop<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn decode(&mut self, _marker: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
+        self.0.lock().pop_front().transpose()
+    }
+}
+
+/// The receiving end of a call as a body of markers.
+struct Markers<T> {
+    call: Call,
+    /// Whether these are requests, whose end must never look clean when it is not.
+    requests: bool,
+    queue: Queue<T>,
+    limits: MessageLimits,
+    first: Option<ringway_local::Message>,
+    over: bool,
+}
+
+impl<T: Message + Default> Markers<T> {
+    /// Decodes the messages of one frame; how many results now wait in the queue.
+    fn accept(&mut self, message: ringway_local::Message) -> usize {
+        let mut queue = self.queue.lock();
+        if message.compressed {
+            queue.push_back(Err(Status::unimplemented(
+                "a local path carries no compressed messages",
+            )));
+        } else if message.packed {
+            unpack(message.bytes, &self.limits, &mut queue);
+        } else {
+            queue.push_back(decode(&self.limits, message.bytes));
+        }
+        queue.len().min(MAX_MARKERS)
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        if let Some(message) = self.first.take() {
+            return Poll::Ready(Next::Messages(self.accept(message)));
+        }
+        let waiting = self.queue.lock().len();
+        if waiting > 0 {
+            return Poll::Ready(Next::Messages(waiting.min(MAX_MARKERS)));
+        }
+        let inbound = ready!(self.call.poll_inbound(context));
+        Poll::Ready(match inbound {
+            Some(Inbound::Message(message)) => Next::Messages(self.accept(message)),
+            Some(Inbound::Headers(_)) => Next::Nothing,
+            None | Some(Inbound::HalfClosed) => Next::End(None),
+            Some(Inbound::Response { message, .. }) => Next::Messages(self.accept(message)),
+            Some(Inbound::Trailers { code, head }) => Next::End(Some(status::decode(code, &head))),
+            Some(Inbound::Reset { code, .. }) => Next::End(Some(status::reset(code))),
+            Some(Inbound::Expired) => Next::End(Some(status::expired())),
+            Some(Inbound::Lost { why, .. }) => Next::End(Some(status::lost(&why))),
+        })
+    }
+}
+
+enum Next {
+    Messages(usize),
+    Nothing,
+    End(Option<Status>),
+}
+
+impl<T: Message + Default + Unpin> Body for Markers<T> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        loop {
+            match ready!(self.poll_next(context)) {
+                Next::Nothing => {}
+                Next::Messages(count) => {
+                    let markers = Bytes::from_static(&MARKERS[..count * MARKER_BYTES]);
+                    return Poll::Ready(Some(Ok(Frame::data(markers))));
+                }
+                Next::End(None) => {
+                    self.over = true;
+                    return Poll::Ready(None);
+                }
+                Next::End(Some(status)) => {
+                    self.over = true;
+                    return Poll::Ready(Some(match self.requests {
+                        true => Err(broken_off(&status)),
+                        false => trailers(status),
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// What a handler reads where its client went away: tonic takes `CANCELLED` for a clean end, and
+/// then an upload that was killed would seem complete.
+fn broken_off(status: &Status) -> Status {
+    Status::aborted(format!("the stream of requests broke off: {}", status.message()))
+}
+
+/// The frame that makes `Streaming` end with `status`.
+fn trailers(status: Status) -> Result<Frame<Bytes>, Status> {
+    let mut headers = HeaderMap::new();
+    match status.add_header(&mut headers) {
+        Ok(()) => Ok(Frame::trailers(headers)),
+        Err(_) => Err(status),
+    }
+}
+
+fn unpack<T: Message + Default>(
+    mut bytes: Bytes,
+    limits: &MessageLimits,
+    queue: &mut VecDeque<Result<T, Status>>,
+) {
+    while bytes.has_remaining() {
+        let len = bytes.try_get_u32_le().map_or(usize::MAX, |len| len as usize);
+        if len > bytes.remaining() {
+            let error = "protocol error: a packed message leaves its frame";
+            queue.push_back(Err(Status::internal(error)));
+            return;
+        }
+        queue.push_back(decode(limits, bytes.split_to(len)));
+    }
+}
+
+pub(crate) fn decode<T: Message + Default>(
+    limits: &MessageLimits,
+    bytes: Bytes,
+) -> Result<T, Status> {
+    limits.check_decoding(bytes.len())?;
+    T::decode(bytes).map_err(status::undecodable)
+}
+
+/// The messages of a request, as a handler reads them.
+pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
+    call: Call,
+    limits: MessageLimits,
+    first: Option<ringway_local::Message>,
+    over: bool,
+) -> Streaming<T> {
+    let queue = Queue::default();
+    let body = Markers {
+        call,
+        requests: true,
+        queue: Arc::clone(&queue),
+        limits,
+        over: over && first.is_none(),
+        first,
+    };
+    // The limits are ours: a marker is always within tonic's.
+    Streaming::new_request(Pop(queue), body, None, None)
+}
+
+/// The messages of a response, as a caller reads them.
+pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
+    call: Call,
+    limits: MessageLimits,
+) -> Streaming<T> {
+    let queue = Queue::default();
+    let body = Markers {
+        call,
+        requests: false,
+        queue: Arc::clone(&queue),
+        limits,
+        first: None,
+        over: false,
+    };
+    Streaming::new_response(Pop(queue), body, http::StatusCode::OK, None, None)
+}
+
+/// How a pump ended.
+pub(crate) enum Pumped {
+    /// The stream ended.
+    All,
+    /// The stream ended with a status.
+    Failed(Status),
+    /// The call ended first.
+    CallOver,
+}
+
+/// Sends a stream's messages, several small ones in a frame where they are ready together.
+pub(crate) async fn pump<S, T>(call: &CallSender, stream: S, limits: MessageLimits) -> Pumped
+where
+    S: Stream<Item = Result<T, Status>>,
+    T: Message,
+{
+    let mut stream = pin!(stream);
+    let mut batch = Batch::default();
+    loop {
+        let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits)).await;
+        if !batch.is_empty() && send(call, &mut batch).await.is_err() {
+            return Pumped::CallOver;
+        }
+        match filled {
+            Filled::More => {}
+            Filled::End => return Pumped::All,
+            Filled::Failed(status) => return Pumped::Failed(status),
+        }
+    }
+}
+
+async fn send<T: Message>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
+    let (packed, len) = (batch.messages.len() > 1, batch.len_bytes);
+    let sent = poll_fn(|context| {
+        call.poll_send(context, packed, len, &mut |out| batch.write(out))
+    });
+    let sent = sent.await;
+    batch.clear();
+    sent.map_err(drop)
+}
+
+/// Messages that were ready together.
+struct Batch<T> {
+    messages: Vec<T>,
+    /// Bytes of the frame: one message bare, several each behind its length.
+    len_bytes: usize,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            len_bytes: 0,
+        }
+    }
+}
+
+enum Filled {
+    More,
+    End,
+    Failed(Status),
+}
+
+impl<T: Message> Batch<T> {
+    /// Takes what is ready; pending only while nothing is.
+    fn fill<S: Stream<Item = Result<T, Status>>>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut stream: Pin<&mut S>,
+        limits: MessageLimits,
+    ) -> Poll<Filled> {
+        while self.len_bytes < PACK_BYTES && self.messages.len() < PACK_MESSAGES {
+            match stream.as_mut().poll_next(context) {
+                Poll::Pending if self.is_empty() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Filled::More),
+                Poll::Ready(None) => return Poll::Ready(Filled::End),
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Filled::Failed(status)),
+                Poll::Ready(Some(Ok(message))) => {
+                    if let Err(status) = self.push(message, limits) {
+                        return Poll::Ready(Filled::Failed(status));
+                    }
+                }
+            }
+        }
+        Poll::Ready(Filled::More)
+    }
+
+    fn push(&mut self, message: T, limits: MessageLimits) -> Result<(), Status> {
+        let len = message.encoded_len();
+        limits.check_encoding(len)?;
+        // The first message's length counts only once there is a second.
+        self.len_bytes += match self.messages.len() {
+            0 => len,
+            1 => 2 * LENGTH_BYTES + len,
+            _ => LENGTH_BYTES + len,
+        };
+        self.messages.push(message);
+        Ok(())
+    }
+
+    fn write(&self, out: &mut [u8]) {
+        let mut out = out;
+        let packed = self.messages.len() > 1;
+        for message in &self.messages {
+            if packed {
+                let len = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
+                bytes::BufMut::put_u32_le(&mut out, len);
+            }
+            message.encode_raw(&mut out);
+        }
+    }
+}
+
+impl<T> Batch<T> {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.len_bytes = 0;
+    }
+}
+
+/// Metadata of a status as trailers, for a stream that ended well.
+pub(crate) fn ok_trailers(metadata: MetadataMap) -> (u16, Vec<u8>) {
+    let mut status = Status::ok("");
+    *status.metadata_mut() = metadata;
+    status::encode(&status)
+}

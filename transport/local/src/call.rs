@@ -231,7 +231,10 @@ impl Call {
         head: &[u8],
     ) -> Poll<Result<(), SendError>> {
         let sender = &self.sender;
-        let sent = sender.connection.lock().send_trailers(sender.id, code, head);
+        let sent = sender
+            .connection
+            .lock()
+            .send_trailers(sender.id, code, head);
         self.over |= sent.is_ok();
         self.sender.or_wait(context, head.len(), sent)
     }

@@ -131,11 +131,12 @@ pub struct OpenDirectory {
 impl OpenDirectory {
     fn open(path: PathBuf) -> Result<Self, DirectoryError> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY;
-        let descriptor =
-            rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| DirectoryError::Open {
+        let descriptor = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| {
+            DirectoryError::Open {
                 path: path.clone(),
                 error: error.into(),
-            })?;
+            }
+        })?;
         let opened = Self { path, descriptor };
         opened.check_owner()?;
         Ok(opened)

@@ -81,8 +81,8 @@ impl Driver {
         for connection in turn.ready.drain(..) {
             let progress = connection.drive();
             total = total.max(progress);
-            turn.busy.retain(|busy| !Arc::ptr_eq(busy, &connection));
-            if turn.busy.len() < MAX_BUSY && connection.is_open() {
+            let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
+            if !known && turn.busy.len() < MAX_BUSY && connection.is_open() {
                 connection.keep_awake();
                 turn.busy.push(connection);
             }

@@ -7,10 +7,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The name can't be a directory entry.
-    #[error("`{0}` can't be a server's name: use host:port, at most 255 bytes, without `/` and not starting with `.`")]
+    #[error(
+        "`{0}` can't be a server's name: use host:port, at most 255 bytes, without `/` and not starting with `.`"
+    )]
     Name(String),
     /// The directory can't be made.
-    #[error("can't make the socket directory {path}: {error}; set RINGWAY_DIR to a directory of yours")]
+    #[error(
+        "can't make the socket directory {path}: {error}; set RINGWAY_DIR to a directory of yours"
+    )]
     Create {
         /// Which directory.
         path: PathBuf,
@@ -18,7 +22,9 @@ pub enum DirectoryError {
         error: io::Error,
     },
     /// The directory can't be opened.
-    #[error("can't open the socket directory {path}: {error}; set RINGWAY_DIR to a directory of yours")]
+    #[error(
+        "can't open the socket directory {path}: {error}; set RINGWAY_DIR to a directory of yours"
+    )]
     Open {
         /// Which directory.
         path: PathBuf,
@@ -26,7 +32,9 @@ pub enum DirectoryError {
         error: io::Error,
     },
     /// The directory belongs to somebody else.
-    #[error("the socket directory {path} belongs to uid {owner_uid}, this process is uid {own_uid}: run both ends as one user, or set RINGWAY_DIR")]
+    #[error(
+        "the socket directory {path} belongs to uid {owner_uid}, this process is uid {own_uid}: run both ends as one user, or set RINGWAY_DIR"
+    )]
     Owner {
         /// Which directory.
         path: PathBuf,
@@ -36,7 +44,9 @@ pub enum DirectoryError {
         own_uid: u32,
     },
     /// Others may write to the directory.
-    #[error("the socket directory {path} has mode {mode:o}, so others could put a socket of theirs in it: chmod 0700 {path}")]
+    #[error(
+        "the socket directory {path} has mode {mode:o}, so others could put a socket of theirs in it: chmod 0700 {path}"
+    )]
     Writable {
         /// Which directory.
         path: PathBuf,
@@ -49,7 +59,9 @@ pub enum DirectoryError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody listens under the name.
-    #[error("no server called `{name}` listens in {directory}: is it running on this host, with the same RINGWAY_DIR?")]
+    #[error(
+        "no server called `{name}` listens in {directory}: is it running on this host, with the same RINGWAY_DIR?"
+    )]
     Absent {
         /// The name that was looked for.
         name: String,
@@ -60,7 +72,9 @@ pub enum ConnectError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The peer's user is not one that is allowed.
-    #[error("`{name}` is served by uid {uid}, which is not allowed: allow it with allow_local, or run both ends as one user")]
+    #[error(
+        "`{name}` is served by uid {uid}, which is not allowed: allow it with allow_local, or run both ends as one user"
+    )]
     PeerUid {
         /// The server's name.
         name: String,

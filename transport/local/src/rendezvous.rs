@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion};
-use ringway_sys::{Blocking, EventFd, PeerCredentials, receive_with_descriptors, send_with_descriptors};
+use ringway_sys::{
+    Blocking, EventFd, PeerCredentials, receive_with_descriptors, send_with_descriptors,
+};
 use ringway_wire::{Capabilities, Hello, Negotiated, Role};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -43,7 +45,10 @@ impl Rendezvous<'_> {
     }
 
     /// The server's end.
-    pub(crate) async fn answer(mut self, service: Arc<dyn Serve>) -> Result<Arc<Connection>, String> {
+    pub(crate) async fn answer(
+        mut self,
+        service: Arc<dyn Serve>,
+    ) -> Result<Arc<Connection>, String> {
         let theirs = self.receive_hello().await?;
         let ours = self.hello(Role::Server);
         // Sent before it is judged: the client, too, should learn which versions do not fit.
@@ -89,7 +94,8 @@ impl Rendezvous<'_> {
         agreed: Negotiated,
         service: Option<Arc<dyn Serve>>,
     ) -> Result<Arc<Connection>, String> {
-        let own = OwnRegion::create(&self.config.memory.region).map_err(|error| error.to_string())?;
+        let own =
+            OwnRegion::create(&self.config.memory.region).map_err(|error| error.to_string())?;
         let own_bell = EventFd::new().map_err(text)?;
         self.send_region(&own, &own_bell).await?;
         let (region, peer_bell) = self.receive_region().await?;
@@ -101,7 +107,13 @@ impl Rendezvous<'_> {
             ringway_wire::Connection::new(role, &agreed, &self.config.wire, Connection::now());
         let socket = Arc::new(OwnedFd::from(self.stream.into_std().map_err(text)?));
         Ok(Connection::start(assemble(
-            endpoint, core, socket, own_bell, Arc::new(peer_bell), service, self.peer,
+            endpoint,
+            core,
+            socket,
+            own_bell,
+            Arc::new(peer_bell),
+            service,
+            self.peer,
         )?))
     }
 
@@ -173,7 +185,10 @@ fn assemble(
     })
 }
 
-#[allow(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor; ours own it")]
+#[allow(
+    deprecated,
+    reason = "its successor is unsafe, for types that lie about their descriptor; ours own it"
+)]
 fn watched<T: AsFd + AsRawFd>(descriptor: T) -> Result<AsyncFd<T>, String> {
     AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(text)
 }

@@ -56,11 +56,12 @@ impl Listener {
         let opened = directory.create_for(name)?;
         remove_stale_sockets(&opened);
         let file = format!("{}-{:08x}.sock", std::process::id(), next_number());
-        let listener =
-            UnixListener::bind(opened.short_path(&file)).map_err(|error| DirectoryError::Create {
+        let listener = UnixListener::bind(opened.short_path(&file)).map_err(|error| {
+            DirectoryError::Create {
                 path: opened.path().join(&file),
                 error,
-            })?;
+            }
+        })?;
         Ok(Self {
             directory: opened,
             file,
@@ -153,8 +154,11 @@ async fn greet(
 
 /// Waits until every call is answered.
 async fn drain(connections: &Mutex<Vec<Weak<Connection>>>) {
-    let held: Vec<Arc<Connection>> =
-        connections.lock().iter().filter_map(Weak::upgrade).collect();
+    let held: Vec<Arc<Connection>> = connections
+        .lock()
+        .iter()
+        .filter_map(Weak::upgrade)
+        .collect();
     for connection in &held {
         connection.drain();
     }
@@ -173,8 +177,8 @@ async fn wait_out(error: &io::Error) {
 fn remove_stale_sockets(directory: &OpenDirectory) {
     for socket in directory.sockets().unwrap_or_default() {
         let path = directory.short_path(&socket);
-        let stale = std::os::unix::net::UnixStream::connect(&path)
-            .is_err_and(|error| is_stale(&error));
+        let stale =
+            std::os::unix::net::UnixStream::connect(&path).is_err_and(|error| is_stale(&error));
         if stale {
             // Another server may have been quicker.
             let _ = fs::remove_file(path);

@@ -61,8 +61,10 @@ impl Machine {
                 .is_ok()
         {
             let running = self.runnable.as_ref().and_then(|file| file.sample().ok());
-            self.crowded
-                .store(running.is_none_or(|running| running > self.cpus), Ordering::Relaxed);
+            self.crowded.store(
+                running.is_none_or(|running| running > self.cpus),
+                Ordering::Relaxed,
+            );
         }
         self.crowded.load(Ordering::Relaxed)
     }
@@ -134,12 +136,20 @@ impl Patience {
 
     /// Tells what a look came to.
     pub(crate) fn learn(&mut self, paid: bool) {
-        self.misses = if paid { 0 } else { self.misses.wrapping_add(1).max(1) };
+        self.misses = if paid {
+            0
+        } else {
+            self.misses.wrapping_add(1).max(1)
+        };
     }
 }
 
 /// Looks until `found` or until `budget` has passed; true if found.
-pub(crate) fn look_until(start: Instant, budget: Duration, mut found: impl FnMut() -> bool) -> bool {
+pub(crate) fn look_until(
+    start: Instant,
+    budget: Duration,
+    mut found: impl FnMut() -> bool,
+) -> bool {
     loop {
         for _ in 0..32 {
             if found() {

@@ -66,7 +66,9 @@ where
             }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 None if self.buffer.is_empty() => return Poll::Ready(Ok(Step::End)),
-                None => return Poll::Ready(Err(Status::internal("Unexpected EOF decoding stream."))),
+                None => {
+                    return Poll::Ready(Err(Status::internal("Unexpected EOF decoding stream.")));
+                }
                 Some(Err(error)) => return Poll::Ready(Err(Status::from_error(error.into()))),
                 Some(Ok(frame)) => frame,
             };
@@ -226,7 +228,9 @@ impl Service<Request<Body>> for Channel {
             match channel.route_stream().await? {
                 Route::Local(connection) => call(&connection, channel.local_path(), request).await,
                 Route::Net(mut net) => {
-                    poll_fn(|context| net.poll_ready(context)).await.map_err(net_error)?;
+                    poll_fn(|context| net.poll_ready(context))
+                        .await
+                        .map_err(net_error)?;
                     let mut response = net.call(request).await.map_err(net_error)?;
                     response.extensions_mut().insert(Path::Grpc);
                     Ok(response)
@@ -256,7 +260,10 @@ async fn call(
                 out.copy_from_slice(message);
             }
         };
-        let message = first.message.as_ref().map(|message| (message.len(), encode as _));
+        let message = first
+            .message
+            .as_ref()
+            .map(|message| (message.len(), encode as _));
         Call::poll_open(connection, context, &request, message)
     })
     .await
@@ -286,8 +293,18 @@ impl FirstMessage {
         poll_fn(|context| {
             let message = match messages.poll_next(context)? {
                 Poll::Ready(Step::Message(message)) => message,
-                Poll::Ready(Step::End) => return Poll::Ready(Ok(Self { message: None, end: true })),
-                Poll::Pending => return Poll::Ready(Ok(Self { message: None, end: false })),
+                Poll::Ready(Step::End) => {
+                    return Poll::Ready(Ok(Self {
+                        message: None,
+                        end: true,
+                    }));
+                }
+                Poll::Pending => {
+                    return Poll::Ready(Ok(Self {
+                        message: None,
+                        end: false,
+                    }));
+                }
             };
             // A second message that is ready already waits in the buffer.
             let end = messages.buffer.is_empty()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use prost::Message;
-use ringway_local::{Connection, ConnectError};
+use ringway_local::{ConnectError, Connection};
 use ringway_net::CallSettings;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -125,7 +125,11 @@ impl Channel {
     pub(crate) fn forget(&mut self, connection: &Arc<Connection>) {
         self.cached = None;
         let mut local = self.shared.local.lock();
-        if local.connection.as_ref().is_some_and(|held| Arc::ptr_eq(held, connection)) {
+        if local
+            .connection
+            .as_ref()
+            .is_some_and(|held| Arc::ptr_eq(held, connection))
+        {
             local.connection = None;
         }
     }
@@ -140,7 +144,11 @@ impl Shared {
         let may_stay_local = self.endpoint.may_stay_local();
         match self.endpoint.forced {
             Some(Path::Grpc) => self.net(),
-            Some(_) => self.find_local().await.map(Route::Local).map_err(unavailable),
+            Some(_) => self
+                .find_local()
+                .await
+                .map(Route::Local)
+                .map_err(unavailable),
             None if !may_stay_local || self.is_known_absent() => self.net(),
             None => match self.find_local().await {
                 Ok(connection) => Ok(Route::Local(connection)),
@@ -160,7 +168,9 @@ impl Shared {
 
     fn is_known_absent(&self) -> bool {
         let local = self.local.lock();
-        local.absent_until.is_some_and(|until| Instant::now() < until)
+        local
+            .absent_until
+            .is_some_and(|until| Instant::now() < until)
     }
 
     async fn find_local(&self) -> Result<Arc<Connection>, Error> {
@@ -185,7 +195,12 @@ impl Shared {
     }
 
     async fn connect_local(&self) -> Result<Arc<Connection>, Error> {
-        let Endpoint { name, directory, local, .. } = &self.endpoint;
+        let Endpoint {
+            name,
+            directory,
+            local,
+            ..
+        } = &self.endpoint;
         match self.local_path() {
             Path::Inproc => server::inproc_connection(name, local).ok_or_else(|| Error::Forced {
                 path: Path::Inproc,

@@ -228,7 +228,8 @@ async fn in_pieces<R: Message + Default>(
             }
             Some(Inbound::Trailers { code: 0, head }) => {
                 let trailing = status::decode(0, &head).metadata().clone();
-                let message = message.ok_or_else(|| Status::internal("Missing response message."))?;
+                let message =
+                    message.ok_or_else(|| Status::internal("Missing response message."))?;
                 return Ok(with_path(metadata, message, trailing, path));
             }
             other => return Err(failure(other)),
@@ -238,10 +239,18 @@ async fn in_pieces<R: Message + Default>(
 
 fn response<R>(head: &[u8], message: R, path: Path) -> Result<Response<R>, Status> {
     if head.is_empty() {
-        return Ok(with_path(MetadataMap::new(), message, MetadataMap::new(), path));
+        return Ok(with_path(
+            MetadataMap::new(),
+            message,
+            MetadataMap::new(),
+            path,
+        ));
     }
     let head = ResponseHead::decode(head).map_err(|error| Status::internal(error.to_string()))?;
-    let (initial, trailing) = (metadata::decode(head.initial)?, metadata::decode(head.trailing)?);
+    let (initial, trailing) = (
+        metadata::decode(head.initial)?,
+        metadata::decode(head.trailing)?,
+    );
     Ok(with_path(initial, message, trailing, path))
 }
 
@@ -266,7 +275,10 @@ fn failure(inbound: Option<Inbound>) -> Failure {
             Status::internal("Missing response message.").into()
         }
         Some(Inbound::Trailers { code, head }) => status::decode(code, &head).into(),
-        Some(Inbound::Reset { code, refused: true }) => Failure::Elsewhere(status::reset(code)),
+        Some(Inbound::Reset {
+            code,
+            refused: true,
+        }) => Failure::Elsewhere(status::reset(code)),
         Some(Inbound::Reset { code, .. }) => status::reset(code).into(),
         Some(Inbound::Expired) => status::expired().into(),
         Some(Inbound::Lost { why, unseen: true }) => Failure::Elsewhere(status::lost(&why)),

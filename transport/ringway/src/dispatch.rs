@@ -187,7 +187,11 @@ impl Refused {
 
 fn request<T>(block: &[u8], message: T) -> Result<Request<T>, Status> {
     let metadata = metadata::decode_bytes(block)?;
-    Ok(Request::from_parts(metadata, tonic::Extensions::default(), message))
+    Ok(Request::from_parts(
+        metadata,
+        tonic::Extensions::default(),
+        message,
+    ))
 }
 
 fn uncompressed(message: ringway_local::Message) -> Result<bytes::Bytes, Status> {

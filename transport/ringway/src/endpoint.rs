@@ -171,10 +171,13 @@ impl FromStr for Endpoint {
         };
         let target = match forced {
             Some(Path::Shm | Path::Socket | Path::Inproc) => rest.parse().ok(),
-            _ => Some(rest.parse().map_err(|error: ringway_net::Error| Error::Address {
-                address: address.to_owned(),
-                reason: error.to_string(),
-            })?),
+            _ => Some(
+                rest.parse()
+                    .map_err(|error: ringway_net::Error| Error::Address {
+                        address: address.to_owned(),
+                        reason: error.to_string(),
+                    })?,
+            ),
         };
         Ok(Self {
             name: local_name(rest, target.as_ref()),
@@ -220,13 +223,14 @@ fn split_scheme(address: &str) -> (Option<Path>, &str) {
 fn path_from_environment() -> Result<Option<Path>, Error> {
     match std::env::var(PATH_VARIABLE) {
         Ok(value) if value.is_empty() || value == "auto" => Ok(None),
-        Ok(value) => value.parse().map(Some).map_err(|error: crate::UnknownPath| {
-            Error::Environment {
+        Ok(value) => value
+            .parse()
+            .map(Some)
+            .map_err(|error: crate::UnknownPath| Error::Environment {
                 variable: PATH_VARIABLE,
                 value,
                 reason: error.to_string(),
-            }
-        }),
+            }),
         Err(_) => Ok(None),
     }
 }

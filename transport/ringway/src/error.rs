@@ -7,7 +7,9 @@ use ringway_local::{ConnectError, DirectoryError};
 #[non_exhaustive]
 pub enum Error {
     /// The address can't be understood.
-    #[error("`{address}` is no address: {reason}; use host:port, or shm://, socket://, grpc://, http://, https:// or unix: in front")]
+    #[error(
+        "`{address}` is no address: {reason}; use host:port, or shm://, socket://, grpc://, http://, https:// or unix: in front"
+    )]
     Address {
         /// What was given.
         address: String,

@@ -43,7 +43,7 @@ pub struct Server {
     net: Option<ringway_net::BoundServer>,
     addresses: Vec<ListenAddress>,
     local: LocalConfig,
-    names: Vec<String>,
+    inproc: Registration,
 }
 
 /// What a server is to serve, and where.
@@ -90,7 +90,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let (stop, stopping) = watch::channel(false);
-        let _inproc = Registration::new(&self.names, &self.services);
+        let _inproc = self.inproc;
         let mut local = tokio::task::JoinSet::new();
         for listener in self.listeners {
             let service: Arc<dyn Serve> = Arc::clone(&self.services) as _;
@@ -233,7 +233,8 @@ impl ServerBuilder {
         S::Future: Send + 'static,
     {
         self.note_twice::<S>();
-        self.services.add_http(S::NAME, bridge::HttpService::new(service.clone()));
+        self.services
+            .add_http(S::NAME, bridge::HttpService::new(service.clone()));
         self.routes = self.routes.add_service(service);
         self
     }
@@ -257,14 +258,17 @@ impl ServerBuilder {
         }
         let listeners = self.bind_local()?;
         let net = self.bind_net().await?;
-        let addresses = net.as_ref().map_or_else(Vec::new, |net| net.addresses().to_vec());
+        let addresses = net
+            .as_ref()
+            .map_or_else(Vec::new, |net| net.addresses().to_vec());
+        let services = Arc::new(self.services);
         Ok(Server {
-            services: Arc::new(self.services),
+            inproc: Registration::new(&self.names, &services),
+            services,
             listeners,
             net,
             addresses,
             local: self.local,
-            names: self.names,
         })
     }
 
@@ -342,7 +346,8 @@ impl Services {
     fn add(&mut self, service: Arc<dyn LocalService>) {
         let index = self.typed.len() as u64;
         for (number, method) in service.methods().iter().enumerate() {
-            self.routes.insert(method.path(), index << 32 | number as u64);
+            self.routes
+                .insert(method.path(), index << 32 | number as u64);
         }
         self.typed.push(service);
     }
@@ -354,7 +359,10 @@ impl Services {
     fn has(&self, name: &str) -> bool {
         self.http.iter().any(|(known, _)| *known == name)
             || self.typed.iter().any(|service| {
-                service.methods().first().is_some_and(|method| method.service() == name)
+                service
+                    .methods()
+                    .first()
+                    .is_some_and(|method| method.service() == name)
             })
     }
 }
@@ -385,6 +393,7 @@ impl Serve for Services {
 /// The servers of this process, by name, for the `inproc` path.
 static INPROC: OnceLock<Mutex<HashMap<String, Weak<Services>>>> = OnceLock::new();
 
+#[derive(Debug)]
 struct Registration(Vec<String>);
 
 impl Registration {
@@ -408,6 +417,10 @@ impl Drop for Registration {
 
 /// A connection to the server of this process that is called `name`.
 pub(crate) fn inproc_connection(name: &str, config: &LocalConfig) -> Option<Arc<Connection>> {
-    let services = INPROC.get_or_init(Mutex::default).lock().get(name)?.upgrade()?;
+    let services = INPROC
+        .get_or_init(Mutex::default)
+        .lock()
+        .get(name)?
+        .upgrade()?;
     Some(ringway_local::connect_inproc(services, config))
 }

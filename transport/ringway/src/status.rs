@@ -86,9 +86,14 @@ mod tests {
 
     #[test]
     fn a_status_comes_back_whole() {
-        let mut status =
-            Status::with_details(Code::NotFound, "no\tteapot\n☕", Bytes::from_static(&[1, 2]));
-        status.metadata_mut().insert("x-shelf", "7".parse().unwrap());
+        let mut status = Status::with_details(
+            Code::NotFound,
+            "no\tteapot\n☕",
+            Bytes::from_static(&[1, 2]),
+        );
+        status
+            .metadata_mut()
+            .insert("x-shelf", "7".parse().unwrap());
         let (code, head) = encode(&status);
         let back = decode(code, &head);
         assert_eq!(back.code(), Code::NotFound);

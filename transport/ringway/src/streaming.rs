@@ -143,7 +143,10 @@ impl<T: Message + Default + Unpin> Body for Markers<T> {
 /// What a handler reads where its client went away: tonic takes `CANCELLED` for a clean end, and
 /// then an upload that was killed would seem complete.
 fn broken_off(status: &Status) -> Status {
-    Status::aborted(format!("the stream of requests broke off: {}", status.message()))
+    Status::aborted(format!(
+        "the stream of requests broke off: {}",
+        status.message()
+    ))
 }
 
 /// The frame that makes `Streaming` end with `status`.
@@ -161,7 +164,9 @@ fn unpack<T: Message + Default>(
     queue: &mut VecDeque<Result<T, Status>>,
 ) {
     while bytes.has_remaining() {
-        let len = bytes.try_get_u32_le().map_or(usize::MAX, |len| len as usize);
+        let len = bytes
+            .try_get_u32_le()
+            .map_or(usize::MAX, |len| len as usize);
         if len > bytes.remaining() {
             let error = "protocol error: a packed message leaves its frame";
             queue.push_back(Err(Status::internal(error)));
@@ -249,9 +254,7 @@ where
 
 async fn send<T: Message>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
     let (packed, len) = (batch.messages.len() > 1, batch.len_bytes);
-    let sent = poll_fn(|context| {
-        call.poll_send(context, packed, len, &mut |out| batch.write(out))
-    });
+    let sent = poll_fn(|context| call.poll_send(context, packed, len, &mut |out| batch.write(out)));
     let sent = sent.await;
     batch.clear();
     sent.map_err(drop)

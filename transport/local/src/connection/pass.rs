@@ -97,7 +97,9 @@ impl Pass {
         self.receiver.receive(&mut self.frames)?;
         if let Some(service) = &connection.service {
             self.deliveries.connection = connection.me.upgrade();
-            self.deliveries.service.get_or_insert_with(|| Arc::clone(service));
+            self.deliveries
+                .service
+                .get_or_insert_with(|| Arc::clone(service));
         }
         let now = Connection::now();
         let mut progress = match self.frames.is_empty() {
@@ -126,7 +128,9 @@ impl Pass {
         if let Some(doorbell) = &self.wakeups.doorbell {
             while let Poll::Ready(ready) = doorbell.poll_read_ready(&mut context) {
                 // Edge-triggered: the next ring stirs again, so the counter need not be read.
-                ready.map_err(|error| Closed::Io(error.to_string()))?.clear_ready();
+                ready
+                    .map_err(|error| Closed::Io(error.to_string()))?
+                    .clear_ready();
             }
         }
         if let Some(socket) = &self.wakeups.socket {
@@ -189,7 +193,11 @@ impl Pass {
             sleep: Box::pin(tokio::time::sleep_until(at.into())),
         });
         if let Some(timer) = &mut self.timer
-            && timer.sleep.as_mut().poll(&mut Context::from_waker(&self.stir)).is_ready()
+            && timer
+                .sleep
+                .as_mut()
+                .poll(&mut Context::from_waker(&self.stir))
+                .is_ready()
         {
             self.stir.wake_by_ref();
         }

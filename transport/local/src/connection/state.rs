@@ -70,10 +70,7 @@ pub enum Inbound {
 impl Inbound {
     /// Whether nothing can follow.
     pub(crate) fn ends_call(&self) -> bool {
-        !matches!(
-            self,
-            Self::Headers(_) | Self::Message(_) | Self::HalfClosed
-        )
+        !matches!(self, Self::Headers(_) | Self::Message(_) | Self::HalfClosed)
     }
 
     fn message_bytes(&self) -> usize {
@@ -261,7 +258,9 @@ impl State {
         // Asked before the message is encoded, which may be long.
         self.core.can_send(id).map_err(send_error)?;
         let len = payload.len;
-        self.send(&[], Some(payload), place, |core| core.send_message(id, len, flags))
+        self.send(&[], Some(payload), place, |core| {
+            core.send_message(id, len, flags)
+        })
     }
 
     /// Sends a frame once there is room for it; only then does `make` change the core.
@@ -297,7 +296,9 @@ impl State {
     /// Server: sends initial metadata.
     pub(crate) fn send_headers(&mut self, id: CallId, metadata: &[u8]) -> Result<(), SendError> {
         let len = metadata.len();
-        self.send(metadata, None, Place::Inline, |core| core.send_headers(id, len))
+        self.send(metadata, None, Place::Inline, |core| {
+            core.send_headers(id, len)
+        })
     }
 
     /// Server: sends the whole answer of a unary call. The call is over.
@@ -324,7 +325,9 @@ impl State {
         head: &[u8],
     ) -> Result<(), SendError> {
         let len = head.len();
-        self.send(head, None, Place::Inline, |core| core.send_trailers(id, code, len))?;
+        self.send(head, None, Place::Inline, |core| {
+            core.send_trailers(id, code, len)
+        })?;
         self.release(id);
         Ok(())
     }
@@ -486,7 +489,11 @@ impl State {
         frame: Frame,
         deliveries: &mut Deliveries,
     ) -> Result<(), Closed> {
-        let Frame { header, head, payload } = frame;
+        let Frame {
+            header,
+            head,
+            payload,
+        } = frame;
         let event = self
             .core
             .handle_frame(now, &header, &head)
@@ -516,7 +523,9 @@ impl State {
                     end,
                 });
             }
-            Event::Message(message) => self.deliver_message(message, header.flags, payload, deliveries),
+            Event::Message(message) => {
+                self.deliver_message(message, header.flags, payload, deliveries)
+            }
             Event::HalfClosed { call } => self.deliver(call, Inbound::HalfClosed, deliveries),
             Event::Headers { call, metadata } => {
                 let metadata = head.slice_ref(metadata.as_bytes());
@@ -528,12 +537,20 @@ impl State {
                     packed: false,
                     compressed: response.compressed,
                 };
-                self.deliver(response.call, Inbound::Response { head, message }, deliveries);
+                self.deliver(
+                    response.call,
+                    Inbound::Response { head, message },
+                    deliveries,
+                );
             }
             Event::Trailers { call, code, .. } => {
                 self.deliver(call, Inbound::Trailers { code, head }, deliveries);
             }
-            Event::Reset { call, code, refused } => {
+            Event::Reset {
+                call,
+                code,
+                refused,
+            } => {
                 self.end(call, Inbound::Reset { code, refused }, deliveries);
             }
             Event::Expired { call } => self.end(call, Inbound::Expired, deliveries),
@@ -601,11 +618,18 @@ impl State {
 
     fn route(&mut self, method: Method<'_>, deliveries: &Deliveries) -> Route {
         let resolve = |path: &str| Route {
-            number: deliveries.service.as_ref().and_then(|service| service.resolve(path)),
+            number: deliveries
+                .service
+                .as_ref()
+                .and_then(|service| service.resolve(path)),
             path: path.into(),
         };
         match method {
-            Method::Known(number) => self.routes.get(number as usize).cloned().unwrap_or_default(),
+            Method::Known(number) => self
+                .routes
+                .get(number as usize)
+                .cloned()
+                .unwrap_or_default(),
             Method::Inline(path) => resolve(path),
             Method::Define(number, path) => {
                 let index = number as usize;
@@ -661,7 +685,9 @@ impl State {
         let Some(slot) = self.slot(id) else { return };
         slot.inbox.clear();
         slot.inbox.push_back(inbound);
-        deliveries.dropped.extend(slot.handler.take().map(HandlerBox));
+        deliveries
+            .dropped
+            .extend(slot.handler.take().map(HandlerBox));
         deliveries.wakers.extend(slot.reader.take());
         deliveries.wakers.extend(slot.writer.take());
     }

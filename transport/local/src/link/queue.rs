@@ -30,9 +30,8 @@ struct Queue {
 /// Both ends of a link inside one process.
 pub(crate) fn pair() -> [(Sender, Receiver); 2] {
     let (left, right) = (Arc::<Queue>::default(), Arc::<Queue>::default());
-    let end = |out: &Arc<Queue>, into: &Arc<Queue>| {
-        (Sender(Arc::clone(out)), Receiver(Arc::clone(into)))
-    };
+    let end =
+        |out: &Arc<Queue>, into: &Arc<Queue>| (Sender(Arc::clone(out)), Receiver(Arc::clone(into)));
     [end(&left, &right), end(&right, &left)]
 }
 

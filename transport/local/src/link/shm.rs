@@ -266,9 +266,10 @@ impl Receiver {
                 "the rendezvous socket carried something else than a segment".into(),
             ));
         };
-        let word = |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
-        let len = usize::try_from(u64::from(word(8)) | u64::from(word(12)) << 32)
-            .unwrap_or(usize::MAX);
+        let word =
+            |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
+        let len =
+            usize::try_from(u64::from(word(8)) | u64::from(word(12)) << 32).unwrap_or(usize::MAX);
         self.arena
             .add_segment(SegmentId(word(0)), len, descriptor)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))

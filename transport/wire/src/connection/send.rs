@@ -124,7 +124,8 @@ impl Connection {
             .cut(len, piece)
             .ok_or(SendError::OutOfOrder)?;
         let last = !pieces.has(Flags::MORE);
-        let flags = pieces | flags & Flags::COMPRESSED.with(Flags::END, last);
+        let kept = (Flags::COMPRESSED | Flags::PACKED).with(Flags::END, last);
+        let flags = pieces | flags & kept;
         call.answered |= server;
         call.sent_end |= flags.has(Flags::END);
         if !flags.has(Flags::CONTINUED) {

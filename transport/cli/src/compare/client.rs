@@ -1,0 +1,111 @@
+//! The process that a person started: starts the servers, runs the plan, reports.
+
+use std::path::Path as FsPath;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::error::Error;
+use super::machine::Machine;
+use super::measure::Row;
+use super::options::Options;
+use super::part::Process;
+use super::peer::Peer;
+use super::plan::Plan;
+use super::report::{Config, Report};
+use super::{idle, report, rounds};
+
+/// Runs a comparison and leaves nothing of it behind, interrupted or not.
+#[tokio::main]
+pub(crate) async fn run(options: &Options) -> Result<(), Error> {
+    options.check()?;
+    report::check_writable(options)?;
+    let plan = Plan::new(options);
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        |source| Error::Process { what, source }
+    };
+    let scratch = tempfile::Builder::new().prefix("ringway-").tempdir();
+    let scratch = scratch.map_err(failed("could not make a directory for sockets"))?;
+    let rows = tokio::select! {
+        rows = measure(options, &plan, scratch.path()) => rows?,
+        () = interrupted() => return Err(Error::Interrupted),
+    };
+    scratch
+        .close()
+        .map_err(failed("could not remove the directory for sockets"))?;
+    let report = Report {
+        machine: Machine::this(),
+        config: Config::new(options, plan.rounds),
+        rows,
+    };
+    report.publish(options)
+}
+
+async fn interrupted() {
+    let mut terminated = signal(SignalKind::terminate()).ok();
+    let terminated = async {
+        match &mut terminated {
+            Some(terminated) => terminated.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
+}
+
+async fn measure(options: &Options, plan: &Plan, scratch: &FsPath) -> Result<Vec<Row>, Error> {
+    let mut peers = Vec::new();
+    for &path in &options.paths {
+        peers.push(Peer::start(path, scratch).await?);
+    }
+    let busy: Vec<Process> = (0..options.busy)
+        .map(|_| Process::start_part("bench-busy", [""; 0]))
+        .collect::<Result<_, _>>()?;
+
+    let progress = progress(plan, options);
+    let rows = run_plan(options, plan, &mut peers, &progress).await?;
+    progress.finish_and_clear();
+
+    drop(busy);
+    for peer in peers {
+        peer.stop().await?;
+    }
+    Ok(rows)
+}
+
+async fn run_plan(
+    options: &Options,
+    plan: &Plan,
+    peers: &mut [Peer],
+    progress: &ProgressBar,
+) -> Result<Vec<Row>, Error> {
+    let each_round = |row: &str| {
+        progress.set_message(row.to_owned());
+        progress.inc(1);
+    };
+    let mut rows = Vec::new();
+    for group in &plan.groups {
+        let timed = rounds::run(plan, group, options.spread, peers, each_round).await?;
+        rows.extend(timed.into_iter().map(Row::Calls));
+    }
+    if let Some(connections) = options.idle {
+        for peer in peers.iter_mut() {
+            each_round(&format!("{} idle, {connections} connections", peer.path));
+            let watch = Duration::from_secs_f64(options.seconds);
+            rows.push(Row::Idle(idle::watch(peer, connections, watch).await?));
+        }
+    }
+    Ok(rows)
+}
+
+/// Drawn only between rounds: a bar that ticks by itself would take part in the measurement.
+fn progress(plan: &Plan, options: &Options) -> ProgressBar {
+    let idle_rows = options.idle.map_or(0, |_| options.paths.len() as u64);
+    let bar = ProgressBar::new(plan.total_rounds() + idle_rows);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

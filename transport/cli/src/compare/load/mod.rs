@@ -1,0 +1,117 @@
+//! The load: what a client does during one round, the same for every path.
+//!
+//! `unary` and `bidi` keep a number of lanes going, each of which makes one call, or sends one
+//! message, at a time; `server_stream` and `client_stream` keep streams of ready messages going.
+
+mod bidi;
+mod client_stream;
+mod lanes;
+mod server_stream;
+mod unary;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use lanes::LaneId;
+
+use super::connect::{Client, with_caller};
+use super::error::Failure;
+use super::measure::{Latencies, Tally};
+use super::options::{Kind, Spread};
+use super::pace::Schedule;
+use super::stubs::Caller;
+
+/// Messages between two looks at the clock in a stream of ready messages.
+const BLOCK_MESSAGES: u64 = 64;
+
+/// What one stream of ready messages carries, at most.
+const STREAM_MESSAGES_MAX: u64 = 100_000;
+const STREAM_BYTES_MAX: u64 = 64 << 20;
+
+/// One round of one row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) kind: Kind,
+    pub(crate) size_bytes: usize,
+    pub(crate) in_flight: u16,
+    /// Calls a second over all lanes; none for as fast as possible.
+    pub(crate) rate: Option<f64>,
+    pub(crate) spread: Spread,
+    pub(crate) duration: Duration,
+    /// Tells this round's payloads from those of all others.
+    pub(crate) round: u16,
+}
+
+impl Load {
+    /// Runs it. CPU time is left to the caller, who knows which processes take part.
+    pub(crate) async fn run(&self, client: &Client) -> Result<Tally, Failure> {
+        with_caller!(client, caller => self.run_with(caller).await)
+    }
+
+    async fn run_with<C: Caller>(&self, client: &C) -> Result<Tally, Failure> {
+        let begun = Instant::now();
+        let latencies = match self.kind {
+            Kind::Unary => lanes::gather(self, client, unary::lane).await,
+            Kind::ServerStream => lanes::gather(self, client, server_stream::lane).await,
+            Kind::ClientStream => lanes::gather(self, client, client_stream::lane).await,
+            Kind::Bidi => lanes::gather(self, client, bidi::lane).await,
+        }?;
+        Ok(Tally {
+            latencies,
+            elapsed: begun.elapsed(),
+            cpu_ns: 0,
+        })
+    }
+
+    /// When the calls of one lane start.
+    fn schedule(&self, lane: LaneId) -> Result<Schedule, Failure> {
+        let deadline = Instant::now() + self.duration;
+        let lane_rate = self.rate.map(|rate| rate / f64::from(self.in_flight));
+        Ok(match lane_rate {
+            Some(rate) => Schedule::paced(rate, lane.first_sequence(), deadline)?,
+            None => Schedule::at_once(deadline),
+        })
+    }
+
+    /// How many messages one stream of ready messages carries: enough that its start costs
+    /// nothing, few enough that all lanes are done soon after the deadline.
+    fn stream_messages(&self) -> u64 {
+        let by_bytes = STREAM_BYTES_MAX / (self.size_bytes as u64).max(1);
+        let all_lanes = by_bytes.clamp(1, STREAM_MESSAGES_MAX);
+        (all_lanes / u64::from(self.in_flight)).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(size_bytes: usize, in_flight: u16) -> Load {
+        Load {
+            kind: Kind::ServerStream,
+            size_bytes,
+            in_flight,
+            rate: None,
+            spread: Spread::Tasks,
+            duration: Duration::from_millis(50),
+            round: 1,
+        }
+    }
+
+    #[test]
+    fn streams_are_long_but_bounded() {
+        assert_eq!(load(0, 1).stream_messages(), 100_000);
+        assert_eq!(load(64, 1).stream_messages(), 100_000);
+        assert_eq!(load(4096, 1).stream_messages(), 16_384);
+        assert_eq!(load(1 << 20, 1).stream_messages(), 64);
+        assert_eq!(load(1 << 20, 64).stream_messages(), 1);
+        assert_eq!(load(64 << 20, 1000).stream_messages(), 1);
+    }
+
+    #[test]
+    fn no_two_lanes_share_sequence_numbers() {
+        let first = |lane, round| LaneId { lane, round }.first_sequence();
+        assert!(first(1, 0) - first(0, 0) > u64::from(u32::MAX));
+        assert_ne!(first(0, 1), first(1, 0));
+        assert!(first(u16::MAX, 0) < first(0, 1));
+    }
+}

@@ -1,0 +1,148 @@
+//! What a comparison came to: as JSON, as a table, and against the bars.
+
+mod bars;
+mod table;
+mod words;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path as FsPath;
+
+use serde::Serialize;
+
+pub(crate) use words::size;
+
+use super::error::Error;
+use super::machine::Machine;
+use super::measure::Row;
+use super::options::{Kind, Options, Path, Spread};
+
+/// The result of a comparison. Serialized, it is the contract of `--json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) config: Config,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// What was asked for.
+#[derive(Debug, Serialize)]
+pub(crate) struct Config {
+    pub(crate) paths: Vec<Path>,
+    pub(crate) sizes: Vec<usize>,
+    pub(crate) in_flight: Vec<u16>,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) busy: u16,
+    pub(crate) idle: Option<u32>,
+    pub(crate) seconds: f64,
+    pub(crate) rounds: u16,
+    pub(crate) floors: bool,
+    pub(crate) spread: Spread,
+}
+
+impl Config {
+    pub(crate) fn new(options: &Options, rounds: u16) -> Self {
+        Config {
+            paths: options.paths.clone(),
+            sizes: options.sizes(),
+            in_flight: options.in_flight(),
+            kinds: options.kinds(),
+            rate: options.rate,
+            busy: options.busy,
+            idle: options.idle,
+            seconds: options.seconds,
+            rounds,
+            floors: options.floors,
+            spread: options.spread,
+        }
+    }
+}
+
+impl Report {
+    /// Prints the tables, and writes the JSON where `options` want it.
+    pub(crate) fn publish(&self, options: &Options) -> Result<(), Error> {
+        let text = self.text();
+        match options.json.as_deref() {
+            None => print(&mut io::stdout(), "standard output", &text),
+            Some(file) if file == FsPath::new("-") => {
+                print(&mut io::stderr(), "standard error", &text)?;
+                print(&mut io::stdout(), "standard output", &self.json())
+            }
+            Some(file) => {
+                print(&mut io::stdout(), "standard output", &text)?;
+                std::fs::write(file, self.json()).map_err(|source| Error::Write {
+                    file: file.to_owned(),
+                    source,
+                })
+            }
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut json = serde_json::to_string_pretty(self).expect("plain structs serialize");
+        json.push('\n');
+        json
+    }
+
+    fn text(&self) -> String {
+        let Machine {
+            cpus,
+            model,
+            kernel,
+            build,
+            ..
+        } = &self.machine;
+        let mut text = format!("{cpus} × {model}, Linux {kernel}\n");
+        if *build == "debug" {
+            text.push_str(
+                "A debug build: use `cargo run --release`, these figures mean nothing.\n",
+            );
+        }
+        for table in [table::calls(&self.rows), table::idle(&self.rows)] {
+            text.extend(table.map(|table| format!("{table}\n")));
+        }
+        for bar in bars::bars(self) {
+            text.push_str(&format!("{bar}\n"));
+        }
+        text
+    }
+}
+
+/// Finds out before the measurement, not after it.
+pub(crate) fn check_writable(options: &Options) -> Result<(), Error> {
+    match options.json.as_deref() {
+        Some(file) if file != FsPath::new("-") => {
+            let opened = File::options().append(true).create(true).open(file);
+            opened.map(|_| ()).map_err(|source| Error::Write {
+                file: file.to_owned(),
+                source,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print(to: &mut impl Write, name: &str, text: &str) -> Result<(), Error> {
+    let written = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    written.map_err(|source| Error::Write {
+        file: name.into(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_has_the_three_parts_of_the_contract() {
+        let report = bars::tests::report(Vec::new());
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        let object = json.as_object().unwrap();
+        assert_eq!(object.len(), 3);
+        assert!(object["machine"].is_object() && object["config"].is_object());
+        assert!(object["rows"].is_array());
+        assert_eq!(json["config"]["paths"][0], "shm");
+    }
+}

@@ -1,0 +1,129 @@
+//! Rounds: each row of a group in turn, until the group's time is used.
+
+use std::time::Duration;
+
+use super::connect::{Client, prove};
+use super::error::Error;
+use super::floors::FloorPair;
+use super::load::Load;
+use super::measure::{CallRow, Tally};
+use super::options::{Path, Spread};
+use super::peer::Peer;
+use super::plan::{Group, Plan, Subject};
+
+/// How much of a round is run before its clock starts: a tenth, within limits.
+const WARM_UP_MIN: Duration = Duration::from_millis(20);
+const WARM_UP_MAX: Duration = Duration::from_millis(200);
+
+/// Times all rows of `group`; `peers` hold the server of each of its paths.
+pub(crate) async fn run(
+    plan: &Plan,
+    group: &Group,
+    spread: Spread,
+    peers: &mut [Peer],
+    each_round: impl Fn(&str),
+) -> Result<Vec<CallRow>, Error> {
+    let mut entrants = Vec::new();
+    for &subject in &group.subjects {
+        entrants.push(Entrant::ready(subject, peers).await?);
+    }
+    for round in 0..plan.rounds {
+        for entrant in &mut entrants {
+            each_round(&describe(group, entrant.subject));
+            let load = load_of(plan, group, spread, round);
+            let timed = entrant.round(group, load, peers).await?;
+            entrant.total.add(&timed);
+        }
+    }
+    let row = |entrant: Entrant| entrant.total.into_row(group.label(entrant.subject));
+    Ok(entrants.into_iter().map(row).collect())
+}
+
+fn load_of(plan: &Plan, group: &Group, spread: Spread, round: u16) -> Load {
+    Load {
+        kind: group.kind,
+        size_bytes: group.size_bytes,
+        in_flight: group.in_flight,
+        rate: group.rate,
+        spread,
+        duration: plan.round,
+        round: round * 2 + 1,
+    }
+}
+
+/// A row while it is timed.
+struct Entrant {
+    subject: Subject,
+    means: Means,
+    total: Tally,
+}
+
+enum Means {
+    Calls(Path, Client),
+    Floor(FloorPair),
+}
+
+impl Entrant {
+    async fn ready(subject: Subject, peers: &[Peer]) -> Result<Self, Error> {
+        let means = match subject {
+            Subject::Floor(floor) => Means::Floor(FloorPair::start(floor)?),
+            Subject::Path(path) => {
+                let peer = peers.iter().find(|peer| peer.path == path);
+                let peer = peer.ok_or(Error::NoSuchPath(path))?;
+                let client = peer.connect().await?;
+                prove(path, &client).await?;
+                Means::Calls(path, client)
+            }
+        };
+        Ok(Entrant {
+            subject,
+            means,
+            total: Tally::new(),
+        })
+    }
+
+    /// Warms up, then times one round.
+    async fn round(
+        &mut self,
+        group: &Group,
+        load: Load,
+        peers: &mut [Peer],
+    ) -> Result<Tally, Error> {
+        let warm_up = Load {
+            duration: (load.duration / 10).clamp(WARM_UP_MIN, WARM_UP_MAX),
+            round: load.round - 1,
+            ..load
+        };
+        let failed = |source| Error::Call {
+            row: describe(group, self.subject),
+            source,
+        };
+        match &mut self.means {
+            Means::Floor(pair) => {
+                pair.run(warm_up.duration).map_err(failed)?;
+                let before_ns = pair.cpu_ns();
+                let mut timed = pair.run(load.duration).map_err(failed)?;
+                timed.cpu_ns = pair.cpu_ns().saturating_sub(before_ns);
+                Ok(timed)
+            }
+            Means::Calls(path, client) => {
+                let peer = peers.iter_mut().find(|peer| peer.path == *path);
+                let peer = peer.ok_or(Error::NoSuchPath(*path))?;
+                warm_up.run(client).await.map_err(failed)?;
+                let before_ns = peer.cpu_ns()?;
+                let mut timed = load.run(client).await.map_err(failed)?;
+                timed.cpu_ns = peer.cpu_ns()?.saturating_sub(before_ns);
+                Ok(timed)
+            }
+        }
+    }
+}
+
+/// A row in words.
+fn describe(group: &Group, subject: Subject) -> String {
+    let size = super::report::size(group.size_bytes);
+    format!(
+        "{subject} {} {size}, {} in flight",
+        group.kind, group.in_flight
+    )
+}

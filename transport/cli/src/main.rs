@@ -1,0 +1,40 @@
+//! The `ringway` command.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod compare;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Ringway: one set of stubs, calls over memory rings, a Unix socket or gRPC.
+#[derive(Parser)]
+#[command(name = "ringway", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Time calls over each path, and the machine's bare mechanisms beside them.
+    Compare(compare::Options),
+    /// The processes that `compare` starts: this binary again.
+    #[command(flatten)]
+    Part(compare::Part),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Compare(options) => compare::run(&options),
+        Command::Part(part) => compare::play(part),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringway: {}", compare::with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `ringway compare` as a person runs it: what it prints and leaves behind, never how fast it is.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn compare(temp: &Path, args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command
+        .arg("compare")
+        .args(args.split_whitespace())
+        .env("TMPDIR", temp);
+    command
+}
+
+fn json(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn is_empty(dir: &Path) -> bool {
+    dir.read_dir().unwrap().next().is_none()
+}
+
+#[test]
+fn rows_come_as_the_contract_names_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let args = "--paths grpc-unix,grpc-tcp --kinds unary,bidi --sizes 64 --in-flight 1,4 \
+                --seconds 0.2 --json -";
+    let output = compare(temp.path(), args).output().unwrap();
+    let report = json(&output);
+    assert!(report["machine"]["cpus"].as_u64().unwrap() >= 1);
+    assert_eq!(report["config"]["seconds"], 0.2);
+
+    let rows = report["rows"].as_array().unwrap();
+    let mut shapes: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let in_flight = row["in_flight"].as_u64().unwrap();
+            let kind = row["kind"].as_str().unwrap();
+            (kind, in_flight, row["path"].as_str().unwrap())
+        })
+        .collect();
+    shapes.sort_unstable();
+    assert_eq!(
+        shapes,
+        [
+            ("bidi", 1, "grpc-tcp"),
+            ("bidi", 1, "grpc-unix"),
+            ("bidi", 4, "grpc-tcp"),
+            ("bidi", 4, "grpc-unix"),
+            ("unary", 1, "grpc-tcp"),
+            ("unary", 1, "grpc-unix"),
+            ("unary", 4, "grpc-tcp"),
+            ("unary", 4, "grpc-unix"),
+        ]
+    );
+    for row in rows {
+        assert_eq!(row["size_bytes"], 64);
+        assert!(row["rate"].is_null());
+        assert!(row["calls"].as_u64().unwrap() > 0);
+        let [p50, p99, p999] =
+            ["p50_ns", "p99_ns", "p999_ns"].map(|name| row[name].as_u64().unwrap());
+        assert!(0 < p50 && p50 <= p99 && p99 <= p999);
+        assert!(row["calls_per_s"].as_f64().unwrap() > 0.0);
+        assert!(row["cpu_ns_per_call"].as_f64().unwrap() > 0.0);
+    }
+    let table = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        table.contains("grpc-tcp") && table.contains("p50"),
+        "{table}"
+    );
+    assert!(is_empty(temp.path()), "sockets were left behind");
+}
+
+#[test]
+fn streams_of_every_size_are_counted_and_checked() {
+    let temp = tempfile::tempdir().unwrap();
+    let args = "--paths grpc-unix --kinds server-stream,client-stream --sizes 0,65536,1048577 \
+                --in-flight 2 --seconds 0.1 --json -";
+    let report = json(&compare(temp.path(), args).output().unwrap());
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    assert!(rows.iter().all(|row| row["calls"].as_u64().unwrap() > 0));
+}
+
+#[test]
+fn paced_calls_come_at_their_rate_beside_a_busy_process() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("report.json");
+    let args = format!(
+        "--paths grpc-tcp --kinds unary --sizes 64 --rate 200 --busy 1 --seconds 1 --json {}",
+        file.display()
+    );
+    let output = compare(temp.path(), &args).output().unwrap();
+    assert!(output.status.success());
+    let report: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(report["rows"][0]["rate"], 200.0);
+    assert_eq!(report["config"]["busy"], 1);
+    // Poisson: 200 ± five standard deviations.
+    let calls = report["rows"][0]["calls"].as_u64().unwrap();
+    assert!((129..=271).contains(&calls), "{calls}");
+}
+
+#[test]
+fn floors_stand_in_rows_of_their_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let args =
+        "--paths grpc-unix --kinds unary --sizes 64 --in-flight 1 --seconds 0.1 --floors --json -";
+    let report = json(&compare(temp.path(), args).output().unwrap());
+    let rows = report["rows"].as_array().unwrap();
+    let paths: Vec<_> = rows
+        .iter()
+        .map(|row| row["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths[0], "grpc-unix");
+    for floor in [
+        "spin", "futex", "eventfd", "pipe", "unix", "tcp", "mqueue", "signal",
+    ] {
+        assert!(
+            paths.contains(&format!("floor:{floor}").as_str()),
+            "{floor}: {paths:?}"
+        );
+    }
+    assert!(rows.iter().all(|row| row["calls"].as_u64().unwrap() > 0));
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_before_anything_starts() {
+    let temp = tempfile::tempdir().unwrap();
+    let unpaceable = compare(temp.path(), "--rate 10 --kinds client-stream")
+        .output()
+        .unwrap();
+    assert!(!unpaceable.status.success());
+    assert!(String::from_utf8_lossy(&unpaceable.stderr).contains("client-stream"));
+    let nowhere = compare(temp.path(), "--json /nonexistent/report.json")
+        .output()
+        .unwrap();
+    assert!(!nowhere.status.success());
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("/nonexistent/report.json"));
+    assert!(is_empty(temp.path()));
+}
+
+#[test]
+fn an_interrupted_comparison_cleans_up() {
+    let temp = tempfile::tempdir().unwrap();
+    let args = "--paths grpc-unix --kinds unary --sizes 64 --in-flight 1 --seconds 60 --busy 1";
+    let mut child = compare(temp.path(), args)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while is_empty(temp.path()) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert!(is_empty(temp.path()), "sockets were left behind");
+}

@@ -9,6 +9,9 @@ use std::time::Instant;
 use crate::flow::{RecvWindow, SendWindow};
 use crate::{Flags, FrameHeader, ProtocolError};
 
+/// A call has one reader, so its window may be granted in large parts.
+const STREAM_GRANT_PARTS: u32 = 4;
+
 /// The id of a call: unique for the life of a connection (up to four thousand million calls in
 /// one slot). Callers index their own tables by [`CallId::slot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,7 +239,7 @@ impl Calls {
             free: Vec::new(),
             limit,
             send: SendWindow::new(send_window),
-            recv: RecvWindow::new(recv_window),
+            recv: RecvWindow::new(recv_window, STREAM_GRANT_PARTS),
         }
     }
 

@@ -63,14 +63,19 @@ pub(crate) struct RecvWindow {
     available: i64,
     /// What was taken out, and not granted again yet.
     returned: i64,
+    /// Less than this is not worth a frame.
+    least: u32,
 }
 
 impl RecvWindow {
+    /// A window that grants 1/`parts` of itself at a time, at least. A reader that holds messages
+    /// for ever finds its window smaller by that part, and loses nothing else.
     #[inline]
-    pub(crate) fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32, parts: u32) -> Self {
         RecvWindow {
             available: i64::from(limit),
             returned: 0,
+            least: limit / parts,
         }
     }
 
@@ -90,10 +95,11 @@ impl RecvWindow {
 
     /// Whether a grant is worth a frame: as much is free as half of what the peer has left.
     /// Compared with what is *left*, not with the whole window: bytes that a slow reader holds
-    /// for ever must not keep the rest of the window from being granted.
+    /// for ever must not keep the rest of the window from being granted. But not below `least`,
+    /// or a window that is always full would be granted message by message.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.returned > 0 && self.returned * 2 >= self.available
+        self.returned > i64::from(self.least) && self.returned * 2 >= self.available
     }
 
     /// Grants what is free.

@@ -29,6 +29,10 @@ use crate::{Event, Negotiated, ProtocolError, Role};
 
 pub use transmit::ControlFrame;
 
+/// Calls share the connection's window, and what slow ones hold the others must not miss: so it is
+/// granted in small parts when it is nearly full.
+const GRANT_PARTS: u32 = 32;
+
 /// The protocol of one connection, either end: admission, ids, credit, headers. No payload, no
 /// clock, no I/O.
 ///
@@ -36,7 +40,7 @@ pub use transmit::ControlFrame;
 ///
 /// 1. For each frame that arrived: [`FrameHeader::decode`](crate::FrameHeader::decode), then
 ///    [`handle_frame`](Self::handle_frame) with a private copy of its head. Act on the event.
-///    An error ends the connection.
+///    An error ends the connection; one of `decode` is reported with [`close`](Self::close).
 /// 2. When [`poll_timeout`](Self::poll_timeout) has come: [`handle_timeout`](Self::handle_timeout).
 /// 3. [`poll_event`](Self::poll_event) until it is empty: what timers brought about.
 /// 4. While [`wants_transmit`](Self::wants_transmit) and there is room for a frame:
@@ -149,7 +153,7 @@ impl Connection {
             calls_in_flight: 0,
             max_concurrent_calls: config.max_concurrent_calls,
             send: SendWindow::new(agreed.send_connection_window_bytes),
-            recv: RecvWindow::new(agreed.recv_connection_window_bytes),
+            recv: RecvWindow::new(agreed.recv_connection_window_bytes, GRANT_PARTS),
             due: VecDeque::new(),
             events: VecDeque::new(),
             deadlines: Deadlines::default(),

@@ -1,1 +1,11 @@
+//! Simulated peers in simulated time, and properties of the codecs.
 
+mod calls;
+mod cancel;
+mod codec;
+mod flow;
+mod handshake;
+mod hostile;
+mod pair;
+mod random;
+mod time;

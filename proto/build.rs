@@ -2,35 +2,35 @@
 
 use std::path::PathBuf;
 
-use tonic_prost_build::FileDescriptorSet;
+const BENCH: &str = "ringway/bench/v1/bench.proto";
+
+const SHOP: [&str; 5] = [
+    "shop/v1/catalog.proto",
+    "shop/v1/inventory.proto",
+    "shop/v1/media.proto",
+    "shop/v1/orders.proto",
+    "shop/v1/payments.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=ringway");
-    let bench = protox::compile(["ringway/bench/v1/bench.proto"], ["."])?;
-    tonic_prost_build::configure()
+    ringway_build::configure()
         .bytes(".")
-        .compile_fds(bench.clone())?;
-    plain_tonic(bench)?;
-
-    println!("cargo:rerun-if-changed=shop");
-    let shop = protox::compile(
-        ["catalog", "inventory", "media", "orders", "payments"]
-            .map(|service| format!("shop/v1/{service}.proto")),
-        ["."],
-    )?;
-    tonic_prost_build::configure()
+        .compile_protos(&[BENCH], &["."])?;
+    plain_tonic()?;
+    ringway_build::configure()
         .bytes(".")
-        .compile_fds(shop)?;
+        .compile_protos(&SHOP, &["."])?;
     Ok(())
 }
 
-/// The same contract as tonic alone generates it, in a directory of its own: the comparison's other
+/// The bench contract as tonic alone generates it, in a directory of its own: the comparison's other
 /// half shares nothing with ours.
-fn plain_tonic(bench: FileDescriptorSet) -> std::io::Result<()> {
+fn plain_tonic() -> Result<(), Box<dyn std::error::Error>> {
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by Cargo")).join("tonic");
     std::fs::create_dir_all(&out_dir)?;
     tonic_prost_build::configure()
         .bytes(".")
         .out_dir(out_dir)
-        .compile_fds(bench)
+        .compile_fds(protox::compile([BENCH], ["."])?)?;
+    Ok(())
 }

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use shop_link::Address;
+use shop_link::{Address, Peer};
 use tempfile::TempDir;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 
 use crate::Error;
@@ -24,9 +23,9 @@ const STOCK: &str = "1000000000";
 pub(crate) struct Fleet {
     members: Vec<Member>,
     pub(crate) gateway: Option<SocketAddr>,
-    pub(crate) orders: Address,
+    orders: Address,
     // Declared last: removed when the services are gone.
-    _scratch: TempDir,
+    scratch: TempDir,
 }
 
 #[derive(Debug)]
@@ -75,8 +74,14 @@ impl Fleet {
             members,
             gateway,
             orders: orders.parse()?,
-            _scratch: scratch,
+            scratch,
         })
+    }
+
+    /// The `orders` service, for a load that leaves HTTP out.
+    pub(crate) fn orders(&self) -> Result<Peer, Error> {
+        let directory = self.scratch.path();
+        Ok(Peer::connect_lazy_in(directory, "orders", &self.orders)?)
     }
 
     /// The services' process ids.
@@ -169,7 +174,7 @@ impl Launch<'_> {
 
     async fn wait(&mut self, service: &'static str, address: &Address) -> Result<(), Error> {
         let start = Instant::now();
-        while !answers(address).await {
+        while !shop_link::answers(self.scratch.path(), address).await {
             if let Some(ended) = self.members.last_mut().and_then(Member::ended) {
                 return Err(ended);
             }
@@ -184,12 +189,5 @@ impl Launch<'_> {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
-    }
-}
-
-async fn answers(address: &Address) -> bool {
-    match address {
-        Address::Tcp(authority) => TcpStream::connect(authority).await.is_ok(),
-        Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use shop_link::Peer;
 use tokio::task::JoinSet;
 
 use crate::Error;
@@ -81,7 +80,7 @@ impl Crowd {
                 }
             }
             None => {
-                let peer = Peer::connect_lazy("orders", &fleet.orders)?;
+                let peer = fleet.orders()?;
                 shoppers.extend((0..in_flight).map(|_| Shopper::direct(&peer)));
             }
         }

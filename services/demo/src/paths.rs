@@ -10,6 +10,10 @@ use shop_link::{Address, path_name};
 /// A path as `--paths` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DemoPath {
+    /// Memory that two processes share.
+    Shm,
+    /// Unix sockets with Ringway's own frames.
+    Socket,
     /// HTTP/2 over Unix sockets.
     GrpcUnix,
     /// HTTP/2 over loopback TCP.
@@ -20,6 +24,8 @@ impl DemoPath {
     /// What a hop over it reports.
     pub(crate) fn carries(self) -> Path {
         match self {
+            Self::Shm => Path::Shm,
+            Self::Socket => Path::Socket,
             Self::GrpcUnix => Path::GrpcUnix,
             Self::GrpcTcp => Path::GrpcTcp,
         }
@@ -27,7 +33,11 @@ impl DemoPath {
 
     /// Where a service listens, and is called, on this path.
     pub(crate) fn address(self, scratch: &FilePath, service: &str) -> io::Result<Address> {
+        // A name is enough where no port is listened on: the directory is this demo's own.
+        let name = || format!("{service}:1");
         Ok(match self {
+            Self::Shm => Address::Shm(name()),
+            Self::Socket => Address::Socket(name()),
             Self::GrpcUnix => Address::Unix(scratch.join(format!("{service}.sock"))),
             Self::GrpcTcp => Address::Tcp(free_port()?.to_string()),
         })

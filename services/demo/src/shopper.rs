@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use ringway_proto::shop::v1::orders_client::OrdersClient;
 use ringway_proto::shop::v1::{Call, Line, OrderStatus, PlaceOrderRequest};
 use serde::Deserialize;
-use shop_link::{Channel, Peer, path_name};
+use shop_link::{Channel, Peer, path_name, unary};
 use tokio::net::TcpStream;
 
 use crate::Error;
@@ -162,7 +162,10 @@ async fn over_path(
         card: CARD.to_owned(),
         report_hops: true,
     };
-    let timed = peer.timed(orders.place(request)).await.map_err(Box::new)?;
+    let timed = peer
+        .timed(orders.place(unary(request)))
+        .await
+        .map_err(Box::new)?;
     if timed.reply.status() != OrderStatus::Confirmed {
         return Err(Error::NotConfirmed(
             timed.reply.status().as_str_name().to_owned(),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
@@ -25,7 +26,7 @@ fn address() -> Address {
         .unwrap()
         .local_addr()
         .unwrap();
-    free.to_string().parse().unwrap()
+    Address::Tcp(free.to_string())
 }
 
 async fn forever() {
@@ -114,10 +115,7 @@ impl Shop {
 
 async fn wait_for(service: &Address) {
     for _ in 0..500 {
-        if tokio::net::TcpStream::connect(service.to_string())
-            .await
-            .is_ok()
-        {
+        if shop_link::answers(Path::new("/nowhere"), service).await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

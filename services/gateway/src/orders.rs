@@ -9,6 +9,7 @@ use ringway_proto::shop::v1::{
     Call, CancelOrderRequest, GetOrderRequest, Hop, Order, OrderEvent, OrderStatus,
     PlaceOrderRequest, TrackRequest,
 };
+use shop_link::unary;
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
@@ -28,7 +29,10 @@ impl axum::response::IntoResponse for Answer {
 pub(crate) async fn place(State(shop): State<Shop>, Raw(body): Raw) -> Result<Answer, Problem> {
     let request = PlaceOrderRequest::try_from(read::<PlaceJson<'_>>(&body)?)?;
     let report_hops = request.report_hops;
-    let timed = shop.orders_peer.timed(shop.orders().place(request)).await?;
+    let timed = shop
+        .orders_peer
+        .timed(shop.orders().place(unary(request)))
+        .await?;
     let mut order = timed.reply;
     if report_hops {
         let (path, nanoseconds) = (timed.path.into(), timed.nanoseconds);
@@ -48,7 +52,7 @@ pub(crate) async fn get(
     let order = read_order(&order)?;
     Ok(Answer(
         shop.orders()
-            .get(GetOrderRequest { order })
+            .get(unary(GetOrderRequest { order }))
             .await?
             .into_inner(),
     ))
@@ -61,7 +65,7 @@ pub(crate) async fn cancel(
     let order = read_order(&order)?;
     Ok(Answer(
         shop.orders()
-            .cancel(CancelOrderRequest { order })
+            .cancel(unary(CancelOrderRequest { order }))
             .await?
             .into_inner(),
     ))

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use ringway_proto::shop::v1::picture_part::Part;
 use ringway_proto::shop::v1::{GetPictureRequest, PictureHead, PicturePart};
 use serde::Serialize;
+use shop_link::unary;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -45,7 +46,7 @@ pub(crate) async fn get(
     let request = GetPictureRequest {
         picture: read_id(&id)?,
     };
-    let picture = shop.media().get(request).await?.into_inner();
+    let picture = shop.media().get(unary(request)).await?.into_inner();
     respond(&picture.head.unwrap_or_default(), Body::from(picture.data))
 }
 

@@ -5,6 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use ringway_proto::shop::v1::{LevelsRequest, Line, ListProductsRequest, Product};
 use serde::{Deserialize, Serialize};
+use shop_link::unary;
 
 use crate::error::Problem;
 use crate::json::{Json, LineJson, ProductJson, Raw, read};
@@ -52,7 +53,7 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let id = read_id(&id)?;
     let mut inventory = shop.inventory();
-    let levels = inventory.levels(LevelsRequest { products: vec![id] });
+    let levels = inventory.levels(unary(LevelsRequest { products: vec![id] }));
     let (product, levels) = tokio::join!(shop.product(id), levels);
     let product = product?;
     let available = levels?

@@ -5,7 +5,7 @@ use ringway_proto::shop::v1::inventory_client::InventoryClient;
 use ringway_proto::shop::v1::media_client::MediaClient;
 use ringway_proto::shop::v1::orders_client::OrdersClient;
 use ringway_proto::shop::v1::{GetProductsRequest, Product};
-use shop_link::{Channel, Peer};
+use shop_link::{Channel, Peer, unary};
 
 use crate::Args;
 use crate::error::Problem;
@@ -58,7 +58,7 @@ impl Shop {
             ids: vec![id],
             with_description: true,
         };
-        let reply = self.catalog().get(request).await?.into_inner();
+        let reply = self.catalog().get(unary(request)).await?.into_inner();
         reply
             .products
             .into_iter()

@@ -1,12 +1,12 @@
 //! What can go wrong between a service and its transport.
 
-use std::io;
-
 /// Why a service can't be served or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address that is neither of the forms understood.
-    #[error("`{0}` is no address: write HOST:PORT, grpc://HOST:PORT or unix:/PATH")]
+    #[error(
+        "`{0}` is no address: write HOST:PORT, with shm://, socket:// or grpc:// in front to force a path, or unix:/PATH"
+    )]
     Address(String),
     /// The listener could not be set up.
     #[error("can't listen on {address}: {source}")]
@@ -14,7 +14,7 @@ pub enum Error {
         /// Where it should have listened.
         address: String,
         /// Why it can't.
-        source: io::Error,
+        source: ringway::Error,
     },
     /// The server stopped by itself.
     #[error("the server on {address} failed: {source}")]
@@ -22,7 +22,7 @@ pub enum Error {
         /// Where it listened.
         address: String,
         /// What it failed of.
-        source: tonic::transport::Error,
+        source: ringway::Error,
     },
     /// A client could not be set up for an address.
     #[error("can't reach {service} at {address}: {source}")]
@@ -32,6 +32,6 @@ pub enum Error {
         /// The address given for it.
         address: String,
         /// Why it is no use.
-        source: tonic::transport::Error,
+        source: ringway::Error,
     },
 }

@@ -17,7 +17,7 @@ pub use address::Address;
 pub use error::Error;
 pub use id::{OrderIds, format_order, parse_order};
 pub use path::path_name;
-pub use peer::{Channel, Peer, Timed};
+pub use peer::{Channel, Peer, Timed, answers, unary};
 pub use process::{run, signalled};
 pub use recent::Recent;
 pub use serve::{DRAIN, Stop, bounded, serve};

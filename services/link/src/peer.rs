@@ -1,21 +1,42 @@
 //! A service as its callers see it.
 
+use std::path::Path as FilePath;
 use std::time::{Duration, Instant};
 
+use ringway::Endpoint;
 use ringway_proto::shop::v1::Path;
-use tonic::transport::Endpoint;
-use tonic::{Response, Status};
+use tokio::net::{TcpStream, UnixStream};
+use tonic::{Request, Response, Status};
 
 use crate::{Address, Error};
 
 /// What the shop's clients are built over.
-pub type Channel = tonic::transport::Channel;
+pub type Channel = ringway::Channel;
 
-/// No call inside the shop takes longer.
+/// No unary call inside the shop takes longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Large enough that a picture never waits for credit.
-const WINDOW_BYTES: u32 = 4 << 20;
+/// A unary call's request: it ends after 10 s at the latest. A stream lives as long as somebody
+/// wants it and has no such end.
+pub fn unary<M>(message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// Whether somebody listens at `address`; local names are looked up in `directory`.
+pub async fn answers(directory: &FilePath, address: &Address) -> bool {
+    match address {
+        Address::Auto(authority) | Address::Tcp(authority) => {
+            TcpStream::connect(authority).await.is_ok()
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
+        Address::Shm(_) | Address::Socket(_) => match Endpoint::new(address.to_string()) {
+            Ok(endpoint) => endpoint.directory(directory).connect().await.is_ok(),
+            Err(_) => false,
+        },
+    }
+}
 
 /// Another service of the shop, and how it is reached.
 ///
@@ -25,7 +46,8 @@ const WINDOW_BYTES: u32 = 4 << 20;
 ///
 /// let peer = shop_link::Peer::connect_lazy("catalog", &"127.0.0.1:50051".parse()?)?;
 /// let mut catalog = CatalogClient::new(peer.channel());
-/// let products = peer.timed(catalog.get(GetProductsRequest::default())).await?;
+/// let request = shop_link::unary(GetProductsRequest::default());
+/// let products = peer.timed(catalog.get(request)).await?;
 /// println!("{} ns", products.nanoseconds);
 /// # Ok(())
 /// # }
@@ -34,7 +56,8 @@ const WINDOW_BYTES: u32 = 4 << 20;
 pub struct Peer {
     service: &'static str,
     channel: Channel,
-    path: Path,
+    /// Which of the two kinds of gRPC a call takes that takes gRPC.
+    grpc: Path,
 }
 
 /// A reply, how long it took, and what carried it.
@@ -55,22 +78,42 @@ impl Peer {
     /// # Errors
     /// [`Error::Connect`] for an address that can never be reached.
     pub fn connect_lazy(service: &'static str, address: &Address) -> Result<Self, Error> {
-        let connect = |source| Error::Connect {
-            service,
-            address: address.to_string(),
-            source,
+        Self::over(service, address, |endpoint| endpoint)
+    }
+
+    /// The same, but a local service is looked for in `directory`, in place of where the
+    /// environment says.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] for an address that can never be reached.
+    pub fn connect_lazy_in(
+        directory: &FilePath,
+        service: &'static str,
+        address: &Address,
+    ) -> Result<Self, Error> {
+        Self::over(service, address, |endpoint| endpoint.directory(directory))
+    }
+
+    fn over(
+        service: &'static str,
+        address: &Address,
+        with: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Result<Self, Error> {
+        let channel = Endpoint::new(address.to_string())
+            .and_then(|endpoint| with(endpoint).connect_lazy())
+            .map_err(|source| Error::Connect {
+                service,
+                address: address.to_string(),
+                source,
+            })?;
+        let grpc = match address {
+            Address::Unix(_) => Path::GrpcUnix,
+            _ => Path::GrpcTcp,
         };
-        let channel = Endpoint::from_shared(address.uri())
-            .map_err(connect)?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .timeout(CALL_TIMEOUT)
-            .connect_lazy();
         Ok(Self {
             service,
             channel,
-            path: address.path(),
+            grpc,
         })
     }
 
@@ -82,8 +125,14 @@ impl Peer {
 
     /// The path that a response came by.
     #[must_use]
-    pub fn path_of<T>(&self, _response: &Response<T>) -> Path {
-        self.path
+    pub fn path_of<T>(&self, response: &Response<T>) -> Path {
+        match ringway::Path::of(response) {
+            Some(ringway::Path::Shm) => Path::Shm,
+            Some(ringway::Path::Socket) => Path::Socket,
+            Some(ringway::Path::Inproc) => Path::Inproc,
+            Some(ringway::Path::Grpc) => self.grpc,
+            _ => Path::Unspecified,
+        }
     }
 
     /// Makes a unary call and takes its time.

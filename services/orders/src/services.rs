@@ -9,7 +9,7 @@ use ringway_proto::shop::v1::{
     AuthorizeRequest, Call, CancelPaymentRequest, CaptureRequest, CommitRequest,
     GetProductsRequest, Hop, Line, PreviewsRequest, Product, ReleaseRequest, ReserveRequest,
 };
-use shop_link::{Channel, Error, Peer, Timed};
+use shop_link::{Channel, Error, Peer, Timed, unary};
 use tonic::Status;
 
 use crate::Args;
@@ -68,7 +68,7 @@ impl Services {
             ids,
             with_description: false,
         };
-        let timed = peer.timed(client.get(request)).await?;
+        let timed = peer.timed(client.get(unary(request))).await?;
         let hop = hop(Call::CatalogGet, &timed);
         Ok((timed.reply.products, hop))
     }
@@ -76,14 +76,16 @@ impl Services {
     pub(crate) async fn reserve(&self, order: u64, lines: Vec<Line>) -> Answer<()> {
         let Remote { peer, mut client } = self.inventory.clone();
         let timed = peer
-            .timed(client.reserve(ReserveRequest { order, lines }))
+            .timed(client.reserve(unary(ReserveRequest { order, lines })))
             .await?;
         Ok(((), hop(Call::InventoryReserve, &timed)))
     }
 
     pub(crate) async fn commit(&self, order: u64) -> Answer<()> {
         let Remote { peer, mut client } = self.inventory.clone();
-        let timed = peer.timed(client.commit(CommitRequest { order })).await?;
+        let timed = peer
+            .timed(client.commit(unary(CommitRequest { order })))
+            .await?;
         Ok(((), hop(Call::InventoryCommit, &timed)))
     }
 
@@ -99,20 +101,22 @@ impl Services {
             amount_cents,
             card,
         };
-        let timed = peer.timed(client.authorize(request)).await?;
+        let timed = peer.timed(client.authorize(unary(request))).await?;
         Ok(((), hop(Call::PaymentsAuthorize, &timed)))
     }
 
     pub(crate) async fn capture(&self, order: u64) -> Answer<()> {
         let Remote { peer, mut client } = self.payments.clone();
-        let timed = peer.timed(client.capture(CaptureRequest { order })).await?;
+        let timed = peer
+            .timed(client.capture(unary(CaptureRequest { order })))
+            .await?;
         Ok(((), hop(Call::PaymentsCapture, &timed)))
     }
 
     pub(crate) async fn previews(&self, pictures: Vec<u32>) -> Answer<Vec<Bytes>> {
         let Remote { peer, mut client } = self.media.clone();
         let timed = peer
-            .timed(client.previews(PreviewsRequest { pictures }))
+            .timed(client.previews(unary(PreviewsRequest { pictures })))
             .await?;
         let hop = hop(Call::MediaPreviews, &timed);
         Ok((timed.reply.previews, hop))
@@ -129,8 +133,8 @@ impl Services {
             client: mut till,
         } = self.payments.clone();
         let (released, cancelled) = tokio::join!(
-            inventory.timed(stock.release(ReleaseRequest { order })),
-            payments.timed(till.cancel(CancelPaymentRequest { order })),
+            inventory.timed(stock.release(unary(ReleaseRequest { order }))),
+            payments.timed(till.cancel(unary(CancelPaymentRequest { order }))),
         );
         released?;
         cancelled?;

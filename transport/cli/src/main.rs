@@ -7,6 +7,8 @@ mod compare;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 /// Ringway: one set of stubs, calls over memory rings, a Unix socket or gRPC.
 #[derive(Parser)]
@@ -26,6 +28,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    log_to_stderr();
     let outcome = match Cli::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Part(part) => compare::play(part),
@@ -37,4 +40,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Warnings, unless `RUST_LOG` asks for more: standard output belongs to results.
+fn log_to_stderr() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -60,6 +60,23 @@ fn the_server_enforces_the_deadline_alone() {
 }
 
 #[test]
+fn what_an_expired_call_left_unread_comes_back() {
+    let config = Config {
+        connection_window_bytes: 10_000,
+        ..Config::default()
+    };
+    let mut pair = Pair::with(&config, &config);
+    for _ in 0..20 {
+        let call = pair.client.conn.open(pair.now, None).unwrap();
+        pair.send_request(call, Some(8000), Flags::END, Some(MS));
+        pair.pass(2 * MS);
+        assert_eq!(pair.server.take().last(), Some(&Seen::Expired(call)));
+        pair.client.conn.release(call);
+    }
+    pair.assert_clean();
+}
+
+#[test]
 fn deadlines_in_the_past() {
     let mut pair = Pair::new();
     let past = pair.client.conn.open(pair.now, Some(pair.now));

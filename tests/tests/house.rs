@@ -1,0 +1,142 @@
+//! The house's rules that no compiler checks: which way crates depend, and who may be `unsafe`.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A crate's directory, and the crates of ours that it may depend on.
+const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+    ("transport/wire", &[]),
+    ("transport/ring", &[]),
+    ("transport/sys", &[]),
+    ("transport/net", &["ringway-wire"]),
+    (
+        "transport/local",
+        &["ringway-ring", "ringway-sys", "ringway-wire"],
+    ),
+    (
+        "transport/ringway",
+        &["ringway-local", "ringway-net", "ringway-wire"],
+    ),
+    ("transport/build", &[]),
+    ("proto", &["ringway"]),
+];
+
+/// The files that hold `unsafe`; each block in them says why it is sound (clippy sees to it).
+const UNSAFE: [&str; 14] = [
+    "transport/ring/src/arena/block.rs",
+    "transport/ring/src/arena/mod.rs",
+    "transport/ring/src/consumer.rs",
+    "transport/ring/src/endpoint.rs",
+    "transport/ring/src/mapping.rs",
+    "transport/ring/src/memory.rs",
+    "transport/ring/src/tests/refused.rs",
+    "transport/sys/src/credentials.rs",
+    "transport/sys/src/floor/page.rs",
+    "transport/sys/src/floor/queue.rs",
+    "transport/sys/src/floor/signal.rs",
+    "transport/sys/src/process.rs",
+    "transport/sys/src/uring/buffers.rs",
+    "transport/sys/src/uring/engine.rs",
+];
+
+#[test]
+fn crates_depend_one_way() {
+    for (directory, allowed) in MAY_DEPEND_ON {
+        let manifest = fs::read_to_string(root().join(directory).join("Cargo.toml")).unwrap();
+        for dependency in dependencies(&manifest) {
+            assert!(
+                !is_ours(dependency) || allowed.contains(&dependency),
+                "{directory} must not depend on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn services_know_the_contracts_and_ringway_alone() {
+    for entry in fs::read_dir(root().join("services")).unwrap() {
+        let directory = entry.unwrap().path();
+        let manifest = fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+        for dependency in dependencies(&manifest) {
+            let transport = dependency.starts_with("ringway-") && dependency != "ringway-proto";
+            assert!(!transport, "{directory:?} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_stays_where_it_is_known() {
+    let found: BTreeSet<String> = ["transport", "services", "proto", "tests/src", "tests/tests"]
+        .iter()
+        .flat_map(|directory| sources(&root().join(directory)))
+        .filter(|file| has_unsafe(&fs::read_to_string(file).unwrap()))
+        .map(|file| file.strip_prefix(root()).unwrap().display().to_string())
+        .collect();
+    assert_eq!(found, UNSAFE.map(str::to_owned).into());
+}
+
+#[test]
+fn every_other_crate_forbids_unsafe() {
+    for directory in ["transport", "services", "proto", "tests/src"] {
+        for file in sources(&root().join(directory)) {
+            let is_root = file.ends_with("src/lib.rs") || file.ends_with("src/main.rs");
+            let may = ["transport/ring", "transport/sys"]
+                .iter()
+                .any(|crate_| file.starts_with(root().join(crate_)));
+            let forbids = fs::read_to_string(&file)
+                .unwrap()
+                .contains("#![forbid(unsafe_code)]");
+            assert!(
+                !is_root || may || forbids,
+                "{file:?} lacks forbid(unsafe_code)"
+            );
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+fn is_ours(dependency: &str) -> bool {
+    dependency.starts_with("ringway") || dependency.starts_with("shop-")
+}
+
+/// The names under `[dependencies]`; what tests and build scripts need is free.
+fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
+    let (_, section) = manifest
+        .split_once("\n[dependencies]\n")
+        .unwrap_or_default();
+    section
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+}
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Whether the keyword stands before what it makes unsafe, outside of comments.
+fn has_unsafe(source: &str) -> bool {
+    let opens = ["{", "impl ", "fn ", "extern ", "trait "];
+    source
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .flat_map(|code| code.split("unsafe ").skip(1))
+        .any(|after| opens.iter().any(|open| after.starts_with(open)))
+}

@@ -32,13 +32,16 @@ pub enum LocalPolicy {
 /// | address | path |
 /// | --- | --- |
 /// | `catalog:50051` | the best that works: shared memory, else gRPC |
+/// | `http://catalog:50051` | the same |
 /// | `shm://catalog:50051` | shared memory |
+/// | `socket://catalog:50051` | a Unix stream socket with Ringway's frames |
 /// | `inproc://catalog:50051` | a server of this process |
-/// | `grpc://catalog:50051`, `http://…` | gRPC without TLS |
-/// | `https://catalog:50051` | gRPC with TLS |
+/// | `grpc://catalog:50051` | gRPC without TLS |
+/// | `https://catalog:50051` | gRPC with TLS, unless a [`LocalPolicy`] allows more |
 /// | `unix:/run/catalog.sock` | gRPC over a Unix socket |
 ///
-/// `RINGWAY_PATH` forces a path for addresses that name none.
+/// `RINGWAY_PATH` forces a path for addresses that name none; `auto` or nothing leaves the choice
+/// open.
 ///
 /// ```
 /// use ringway::{Endpoint, Path};

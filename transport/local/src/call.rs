@@ -285,6 +285,14 @@ impl CallSender {
                 .lock()
                 .send_message(self.id, flags, Payload { len, encode }, place)
         });
+        if sent == Err(SendError::Blocked)
+            && self
+                .connection
+                .lock()
+                .wait_for_credit(self.id, context.waker())
+        {
+            return Poll::Pending;
+        }
         self.or_wait(context, len, sent)
     }
 

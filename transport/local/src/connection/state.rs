@@ -164,6 +164,8 @@ pub(crate) struct State {
     slots: Vec<Slot>,
     /// Who waits for room on the link, or for the connection's credit.
     blocked: Vec<Waker>,
+    /// Who waits for credit of the connection.
+    starved: Vec<Waker>,
     control: Option<ControlFrame>,
     /// Server: what the client's method numbers stand for.
     routes: Vec<Route>,
@@ -177,6 +179,7 @@ impl State {
             sender,
             slots: Vec::new(),
             blocked: Vec::new(),
+            starved: Vec::new(),
             control: None,
             routes: Vec::new(),
             closed: None,
@@ -402,12 +405,31 @@ impl State {
         )
     }
 
+    /// Has `waker` called when there is credit for a message of the call; false if there is some.
+    ///
+    /// Who lacks credit must not wait for room: that is there, and would wake it in each pass.
+    pub(crate) fn wait_for_credit(&mut self, id: CallId, waker: &Waker) -> bool {
+        match self.core.can_send(id) {
+            Err(ringway_wire::SendError::Blocked) => {
+                if let Some(slot) = self.slot(id) {
+                    slot.writer = Some(waker.clone());
+                }
+                true
+            }
+            Err(ringway_wire::SendError::ConnectionBlocked) => {
+                note_waker(&mut self.starved, waker);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Has `waker` called when there is room or credit; true if there is room already.
     pub(crate) fn wait_to_send(&mut self, id: Option<CallId>, len: usize, waker: &Waker) -> bool {
         if let Some(slot) = id.and_then(|id| self.slot(id)) {
             slot.writer = Some(waker.clone());
         }
-        self.blocked.push(waker.clone());
+        note_waker(&mut self.blocked, waker);
         self.sender.wait_for_room(len)
     }
 
@@ -558,7 +580,10 @@ impl State {
                 let writer = self.slot(call).and_then(|slot| slot.writer.take());
                 deliveries.wakers.extend(writer);
             }
-            Event::WritableAll => deliveries.wakers.append(&mut self.blocked),
+            Event::WritableAll => {
+                deliveries.wakers.append(&mut self.starved);
+                deliveries.wakers.append(&mut self.blocked);
+            }
             Event::PeerSilent => return Err(Closed::PeerGone),
             _ => {}
         }
@@ -611,6 +636,7 @@ impl State {
             }
             self.core.release(id);
         }
+        ended.wakers.append(&mut self.starved);
         ended.wakers.append(&mut self.blocked);
         self.closed = Some(why);
         ended
@@ -739,6 +765,13 @@ pub(crate) fn abandoned_status() -> (u16, Vec<u8>) {
     let mut bytes = vec![0; head.encoded_len().unwrap_or(0)];
     head.encode(&mut bytes);
     (code::INTERNAL, bytes)
+}
+
+/// Keeps `waker` once, however often it asks.
+fn note_waker(wakers: &mut Vec<Waker>, waker: &Waker) {
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
+    }
 }
 
 fn wire_len(len: usize) -> u32 {

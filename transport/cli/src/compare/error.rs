@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ringway_sys::floor::Mechanism;
 
@@ -74,6 +75,9 @@ pub(crate) enum Failure {
     /// The pacing timer or the bare mechanism.
     #[error("the kernel refused")]
     System(#[from] io::Error),
+    /// Calls that neither end nor fail.
+    #[error("no end in sight {0:?} after the deadline")]
+    Stalled(Duration),
     /// A task of the load panicked.
     #[error("a task of the load ended")]
     Task(#[from] tokio::task::JoinError),

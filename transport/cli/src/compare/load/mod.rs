@@ -27,6 +27,9 @@ const BLOCK_MESSAGES: u64 = 64;
 const STREAM_MESSAGES_MAX: u64 = 100_000;
 const STREAM_BYTES_MAX: u64 = 64 << 20;
 
+/// How long after its deadline a round may still be under way: its calls are stuck then.
+const OVERRUN_MAX: Duration = Duration::from_secs(30);
+
 /// One round of one row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
@@ -49,12 +52,16 @@ impl Load {
 
     async fn run_with<C: Caller>(&self, client: &C) -> Result<Tally, Failure> {
         let begun = Instant::now();
-        let latencies = match self.kind {
-            Kind::Unary => lanes::gather(self, client, unary::lane).await,
-            Kind::ServerStream => lanes::gather(self, client, server_stream::lane).await,
-            Kind::ClientStream => lanes::gather(self, client, client_stream::lane).await,
-            Kind::Bidi => lanes::gather(self, client, bidi::lane).await,
-        }?;
+        let lanes = async {
+            match self.kind {
+                Kind::Unary => lanes::gather(self, client, unary::lane).await,
+                Kind::ServerStream => lanes::gather(self, client, server_stream::lane).await,
+                Kind::ClientStream => lanes::gather(self, client, client_stream::lane).await,
+                Kind::Bidi => lanes::gather(self, client, bidi::lane).await,
+            }
+        };
+        let ended = tokio::time::timeout(self.duration + OVERRUN_MAX, lanes).await;
+        let latencies = ended.map_err(|_| Failure::Stalled(OVERRUN_MAX))??;
         Ok(Tally {
             latencies,
             elapsed: begun.elapsed(),

@@ -1,2 +1,25 @@
-//! What crosses crates or processes.
+//! What the tests share: a handler, a server on any path, a server in a process of its own.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod process;
+mod running;
+mod seen;
+
+pub use process::{ChildServer, descriptors, is_server_process, mapped_regions, serve_as_child};
+pub use running::{Running, Way, client_of, eventually, within};
+pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};
+
+/// The handler over the stubs that `ringway-build` generates.
+#[allow(missing_docs, unreachable_pub)]
+pub mod ours {
+    pub use ringway_proto::bench as stubs;
+    include!("tonic_handler.rs");
+}
+
+/// The very same source over the stubs that tonic generates.
+#[allow(missing_docs, unreachable_pub)]
+pub mod plain {
+    pub use ringway_proto::bench_tonic as stubs;
+    include!("tonic_handler.rs");
+}

@@ -1,0 +1,121 @@
+//! A server in a process of its own: the test binary, started again.
+//!
+//! A test file that uses it has a test called `server_process` that calls [`serve_as_child`].
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ringway::Server;
+use ringway_proto::bench::bench_server::BenchServer;
+
+use crate::ours::Handler;
+use crate::seen::EXECUTIONS_VARIABLE;
+
+const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
+const NAME: &str = "RINGWAY_TEST_NAME";
+const LISTEN: &str = "RINGWAY_TEST_LISTEN";
+const READY: &str = "the server is ready";
+
+/// Whether this process was started to be a server.
+pub fn is_server_process() -> bool {
+    std::env::var_os(DIRECTORY).is_some()
+}
+
+/// Serves until killed, if this process was started for it; else returns at once.
+pub async fn serve_as_child() {
+    let Ok(directory) = std::env::var(DIRECTORY) else {
+        return;
+    };
+    let mut builder = Server::builder().directory(directory);
+    if let Ok(name) = std::env::var(NAME) {
+        builder = builder.name(name);
+    }
+    if let Ok(address) = std::env::var(LISTEN) {
+        builder = builder.listen(&address).unwrap();
+    }
+    let handler = Handler::default();
+    let server = builder
+        .add_service(BenchServer::new(handler))
+        .bind()
+        .await
+        .unwrap();
+    println!("\n{READY}");
+    server.serve().await.unwrap();
+}
+
+/// A server process, killed when this is dropped.
+#[derive(Debug)]
+pub struct ChildServer {
+    child: Child,
+}
+
+impl ChildServer {
+    /// A server that local clients find as `name` in `directory`.
+    pub fn start(directory: &Path, name: &str) -> Self {
+        Self::run(directory, |command| command.env(NAME, name))
+    }
+
+    /// The same, with a line in `executions` for each unary call that it executes.
+    pub fn start_counting(directory: &Path, name: &str, executions: &Path) -> Self {
+        Self::run(directory, |command| {
+            command.env(NAME, name).env(EXECUTIONS_VARIABLE, executions)
+        })
+    }
+
+    /// A server that is reached over the network alone.
+    pub fn start_on_network(directory: &Path, address: &str) -> Self {
+        Self::run(directory, |command| command.env(LISTEN, address))
+    }
+
+    fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "server_process", "--nocapture"])
+            .env(DIRECTORY, directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = configure(&mut command).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(
+            lines.any(|line| line.unwrap() == READY),
+            "the server did not start"
+        );
+        Self { child }
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    fn kill_now(&mut self) {
+        // It may be dead already; then there is nothing to kill.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for ChildServer {
+    fn drop(&mut self) {
+        self.kill_now();
+    }
+}
+
+/// Open descriptors of this process.
+pub fn descriptors() -> usize {
+    let own: Vec<PathBuf> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter(|target| !target.to_string_lossy().starts_with("/proc/"))
+        .collect();
+    own.len()
+}
+
+/// Mapped regions and segments of this process.
+pub fn mapped_regions() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines()
+        .filter(|line| line.contains("memfd:ringway"))
+        .count()
+}

@@ -1,0 +1,146 @@
+//! A server on one path, with whatever it takes to reach it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringway::{Channel, Endpoint, Path, Server, ServerBuilder};
+use ringway_proto::bench::bench_client::BenchClient;
+use ringway_proto::bench::bench_server::BenchServer;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::ours::Handler;
+use crate::seen::Seen;
+
+/// A path, and for gRPC what it runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Shared memory.
+    Shm,
+    /// Queues within the process.
+    Inproc,
+    /// gRPC over TCP.
+    GrpcTcp,
+    /// gRPC over a Unix socket.
+    GrpcUnix,
+}
+
+impl Way {
+    /// What a response says.
+    pub fn path(self) -> Path {
+        match self {
+            Self::Shm => Path::Shm,
+            Self::Inproc => Path::Inproc,
+            Self::GrpcTcp | Self::GrpcUnix => Path::Grpc,
+        }
+    }
+}
+
+/// A server that runs within the test.
+#[derive(Debug)]
+pub struct Running {
+    /// What the handler has seen, where it is the usual one.
+    pub seen: Arc<Seen>,
+    directory: tempfile::TempDir,
+    address: String,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), ringway::Error>>,
+}
+
+impl Running {
+    /// The usual handler, over stubs of ours.
+    pub async fn start(way: Way) -> Self {
+        let handler = Handler::default();
+        let seen = Arc::clone(&handler.seen);
+        let add = |builder: ServerBuilder| builder.add_service(BenchServer::new(handler));
+        Self {
+            seen,
+            ..Self::with(way, add).await
+        }
+    }
+
+    /// Whatever `configure` adds to the server.
+    pub async fn with(way: Way, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let name = "tested:50051".to_owned()
+            + &directory.path().to_string_lossy().replace(['/', '.'], "-");
+        let builder = configure(Server::builder().directory(directory.path().join("ringway")));
+        let builder = match way {
+            Way::Shm | Way::Inproc => builder.name(&name),
+            Way::GrpcTcp => builder.listen("127.0.0.1:0").unwrap(),
+            Way::GrpcUnix => {
+                let socket = directory.path().join("grpc.sock");
+                builder
+                    .listen(&format!("unix:{}", socket.display()))
+                    .unwrap()
+            }
+        };
+        let server = builder.bind().await.unwrap();
+        let address = match way {
+            Way::Shm | Way::Inproc => format!("{}://{name}", way.path()),
+            Way::GrpcTcp => format!("grpc://{}", server.addresses()[0]),
+            Way::GrpcUnix => server.addresses()[0].to_string(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(server.serve_with_shutdown(async {
+            // A test that ends without stopping its server ends its runtime too.
+            let _ = stopped.await;
+        }));
+        Self {
+            seen: Arc::default(),
+            directory,
+            address,
+            stop,
+            serving,
+        }
+    }
+
+    /// How a client asks for it.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::new(&self.address).unwrap().directory(self.root())
+    }
+
+    /// Where its socket is.
+    pub fn root(&self) -> std::path::PathBuf {
+        self.directory.path().join("ringway")
+    }
+
+    /// A channel to it.
+    pub async fn channel(&self) -> Channel {
+        self.endpoint().connect().await.unwrap()
+    }
+
+    /// A client of it.
+    pub async fn client(&self) -> BenchClient<Channel> {
+        BenchClient::new(self.channel().await)
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.serving.await.unwrap().unwrap();
+    }
+}
+
+/// A client of the server at `address`.
+pub async fn client_of(endpoint: &Endpoint) -> BenchClient<Channel> {
+    BenchClient::new(endpoint.connect().await.unwrap())
+}
+
+/// Waits for what must come, but not for ever. Generous: the machine may be busy.
+pub async fn within<F: Future>(future: F) -> F::Output {
+    let limit = Duration::from_secs(30);
+    tokio::time::timeout(limit, future).await.expect("it hangs")
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "never came true: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,120 @@
+//! What a handler has lived through, for the test that watches it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::Barrier;
+use tonic::{Code, Status};
+
+/// Names the file to which a handler writes a line for each unary call that it executes.
+pub const EXECUTIONS_VARIABLE: &str = "RINGWAY_TEST_EXECUTIONS";
+/// How many calls meet where `x-do: meet` is asked for.
+const MEETING_SIZE: usize = 8;
+
+/// Counts of what a handler has seen.
+#[derive(Debug)]
+pub struct Seen {
+    entered: AtomicU64,
+    left: Arc<AtomicU64>,
+    received: AtomicU64,
+    committed: AtomicU64,
+    executions: Option<File>,
+    /// Where eight calls wait for each other.
+    pub meeting: Barrier,
+}
+
+/// A call that is being handled, until it is dropped.
+#[derive(Debug)]
+pub struct Entered(Arc<AtomicU64>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let executions = std::env::var_os(EXECUTIONS_VARIABLE).map(|path| {
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .unwrap()
+        });
+        Self {
+            entered: AtomicU64::new(0),
+            left: Arc::default(),
+            received: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            executions,
+            meeting: Barrier::new(MEETING_SIZE),
+        }
+    }
+}
+
+impl Seen {
+    /// Notes a call's beginning, and its end when the guard drops.
+    pub fn enter(&self, sequence: u64) -> Entered {
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        if let Some(mut executions) = self.executions.as_ref() {
+            // One write, so that lines of several threads stay apart.
+            executions
+                .write_all(format!("{sequence}\n").as_bytes())
+                .unwrap();
+        }
+        Entered(Arc::clone(&self.left))
+    }
+
+    /// Notes a message of an upload.
+    pub fn note_received(&self) {
+        self.received.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Notes an upload that came to its end.
+    pub fn note_committed(&self) {
+        self.committed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Calls that have begun.
+    pub fn entered(&self) -> u64 {
+        self.entered.load(Ordering::SeqCst)
+    }
+
+    /// Calls that are being handled.
+    pub fn inside(&self) -> u64 {
+        self.entered() - self.left.load(Ordering::SeqCst)
+    }
+
+    /// Messages of uploads.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::SeqCst)
+    }
+
+    /// Uploads that came to their end.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::SeqCst)
+    }
+}
+
+/// A status with everything that a status can carry.
+pub fn rich_status() -> Status {
+    let details = Bytes::from_static(&[0, 1, 254, 255]);
+    let mut status = Status::with_details(
+        Code::FailedPrecondition,
+        "tabs\tand\nlines, ☕ %41",
+        details,
+    );
+    status
+        .metadata_mut()
+        .insert("x-why", "because".parse().unwrap());
+    status
+        .metadata_mut()
+        .append("x-why", "twice".parse().unwrap());
+    let value = tonic::metadata::MetadataValue::from_bytes(&[9, 0, 255]);
+    status.metadata_mut().insert_bin("x-why-bin", value);
+    status
+}

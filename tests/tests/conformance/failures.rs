@@ -1,0 +1,132 @@
+//! Calls that fail, and connections that don't.
+
+use ringway_proto::bench::{Payload, StreamRequest};
+use ringway_tests::{Running, Way, rich_status};
+use tonic::{Code, Request, Status};
+
+use crate::kinds::{payload, payloads};
+
+pub(crate) fn asking<T>(wish: &'static str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("x-do", wish.parse().unwrap());
+    request
+}
+
+fn assert_rich(status: &Status) {
+    let expected = rich_status();
+    assert_eq!(status.code(), expected.code(), "{status:?}");
+    assert_eq!(status.message(), expected.message());
+    assert_eq!(status.details(), expected.details());
+    let why: Vec<_> = status.metadata().get_all("x-why").iter().collect();
+    assert_eq!(why, ["because", "twice"]);
+    let bytes = status.metadata().get_bin("x-why-bin").unwrap().to_bytes();
+    assert_eq!(bytes.unwrap().as_ref(), [9, 0, 255]);
+}
+
+pub(crate) async fn a_status_comes_whole(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let failed = client.unary(asking("fail", payload(1, 1))).await;
+    assert_rich(&failed.unwrap_err());
+    let failed = client.client_stream(asking("fail", payloads(3, 10))).await;
+    assert_rich(&failed.unwrap_err());
+    client.unary(payload(1, 1)).await.unwrap();
+}
+
+pub(crate) async fn a_status_ends_a_stream(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let request = StreamRequest {
+        count: 100,
+        size_bytes: 10,
+    };
+    let response = client.server_stream(asking("fail", request)).await;
+    let mut stream = response.unwrap().into_inner();
+    for _ in 0..100 {
+        stream.message().await.unwrap().unwrap();
+    }
+    assert_rich(&stream.message().await.unwrap_err());
+    assert_eq!(stream.message().await.unwrap(), None);
+
+    let response = client.bidi(asking("fail", payloads(3, 10))).await;
+    let mut stream = response.unwrap().into_inner();
+    for _ in 0..3 {
+        stream.message().await.unwrap().unwrap();
+    }
+    assert_rich(&stream.message().await.unwrap_err());
+}
+
+pub(crate) async fn unknown_methods_and_services(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    for path in ["/ringway.bench.v1.Bench/Nothing", "/nobody.Knows/This"] {
+        let mut grpc = tonic::client::Grpc::new(running.channel().await);
+        grpc.ready().await.unwrap();
+        let codec = tonic_codec();
+        let called = grpc.unary(Request::new(payload(1, 1)), path.parse().unwrap(), codec);
+        assert_eq!(
+            called.await.unwrap_err().code(),
+            Code::Unimplemented,
+            "{path}"
+        );
+    }
+    client.unary(payload(1, 1)).await.unwrap();
+}
+
+fn tonic_codec() -> tonic_prost::ProstCodec<Payload, Payload> {
+    tonic_prost::ProstCodec::default()
+}
+
+pub(crate) async fn a_request_over_the_limit(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    // One byte more than what `unary_of_every_size` shows to pass.
+    let size = (4 << 20) - 6;
+    let status = client.unary(payload(1, size)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    let status = client.client_stream(payloads(3, size)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    client.unary(payload(1, 1 << 20)).await.unwrap();
+}
+
+pub(crate) async fn a_response_over_the_limit(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await.max_decoding_message_size(10_000);
+    let status = client.unary(payload(1, 20_000)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    let request = StreamRequest {
+        count: 3,
+        size_bytes: 20_000,
+    };
+    let mut stream = client.server_stream(request).await.unwrap().into_inner();
+    let status = stream.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    client.unary(payload(1, 5_000)).await.unwrap();
+
+    let mut client = running.client().await.max_encoding_message_size(10_000);
+    let status = client.unary(payload(1, 20_000)).await.unwrap_err();
+    // tonic resets its own request over HTTP/2 and so loses the code.
+    let expected = match way.path() {
+        ringway::Path::Grpc => Code::Internal,
+        _ => Code::OutOfRange,
+    };
+    assert_eq!(status.code(), expected, "{status:?}");
+    client.unary(payload(1, 5_000)).await.unwrap();
+}
+
+pub(crate) async fn a_panic_fails_its_call_alone(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let mut waiting = running.client().await;
+    let waits = tokio::spawn(async move { waiting.unary(asking("nap", payload(9, 9))).await });
+    let failed = client.unary(asking("panic", payload(1, 1))).await;
+    // HTTP/2 says no more than that the stream was reset.
+    assert!(matches!(
+        failed.unwrap_err().code(),
+        Code::Internal | Code::Unknown | Code::Cancelled
+    ));
+    assert_eq!(waits.await.unwrap().unwrap().into_inner(), payload(9, 9));
+    for sequence in 0..10 {
+        client.unary(payload(sequence, 100)).await.unwrap();
+    }
+}

@@ -1,0 +1,130 @@
+//! Many calls at once, and none that stands in another's way.
+
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use ringway_proto::bench::StreamRequest;
+use ringway_tests::{Running, Way, eventually};
+use tokio_stream::StreamExt;
+
+use crate::failures::asking;
+use crate::kinds::{payload, payloads};
+
+pub(crate) async fn many_calls_in_flight(way: Way) {
+    let running = Running::start(way).await;
+    let client = running.client().await;
+    let tasks = (0..8).map(|task| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            for round in 0..10 {
+                let calls = (0..32).map(|number| {
+                    let mut client = client.clone();
+                    let sent = payload(task << 20 | round << 10 | number, 16 << (number % 12));
+                    async move {
+                        let answer = client.unary(sent.clone()).await?;
+                        assert_eq!(answer.into_inner(), sent);
+                        Ok::<_, tonic::Status>(())
+                    }
+                });
+                try_join_all(calls).await.unwrap();
+            }
+        })
+    });
+    for task in join_all(tasks).await {
+        task.unwrap();
+    }
+    assert_eq!(running.seen.entered(), 8 * 10 * 32);
+}
+
+/// The handlers wait for each other: a caller that waited before it had sent all would wait for ever.
+pub(crate) async fn eight_calls_are_sent_before_the_first_is_waited_for(way: Way) {
+    let running = Running::start(way).await;
+    let client = running.client().await;
+    for _ in 0..20 {
+        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] =
+            std::array::from_fn(|_| client.clone());
+        let meet = || asking("meet", payload(1, 64));
+        let met = tokio::try_join!(
+            a.unary(meet()),
+            b.unary(meet()),
+            c.unary(meet()),
+            d.unary(meet()),
+            e.unary(meet()),
+            f.unary(meet()),
+            g.unary(meet()),
+            h.unary(meet()),
+        );
+        met.unwrap();
+    }
+}
+
+pub(crate) async fn a_slow_reader_stalls_its_own_stream_only(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let count = 10_000;
+    let request = StreamRequest {
+        count,
+        size_bytes: 4096,
+    };
+    let mut stalled = client.server_stream(request).await.unwrap().into_inner();
+    // Longer than it takes to fill every window.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for sequence in 0..50 {
+        let sent = payload(sequence, 10_000);
+        assert_eq!(client.unary(sent.clone()).await.unwrap().into_inner(), sent);
+    }
+    let other = StreamRequest {
+        count: 1000,
+        size_bytes: 4096,
+    };
+    let other = client.server_stream(other).await.unwrap().into_inner();
+    assert_eq!(other.collect::<Vec<_>>().await.len(), 1000);
+    assert_eq!(
+        running.seen.inside(),
+        1,
+        "the stalled stream was read by nobody"
+    );
+    for sequence in 0..count {
+        let payload = stalled.message().await.unwrap().unwrap();
+        assert_eq!(payload.sequence, sequence);
+    }
+    assert_eq!(stalled.message().await.unwrap(), None);
+}
+
+pub(crate) async fn a_slow_handler_stalls_its_own_upload_only(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let mut uploader = client.clone();
+    let endless = tokio_stream::iter(0..).map(|sequence| payload(sequence, 4096));
+    let upload = tokio::spawn(async move { uploader.client_stream(asking("hang", endless)).await });
+    eventually("the handler hangs", || running.seen.inside() == 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for sequence in 0..50 {
+        let sent = payload(sequence, 10_000);
+        assert_eq!(client.unary(sent.clone()).await.unwrap().into_inner(), sent);
+    }
+    client.client_stream(payloads(1000, 4096)).await.unwrap();
+    upload.abort();
+    eventually("the handler is dropped", || running.seen.inside() == 0).await;
+}
+
+pub(crate) async fn calls_in_flight_finish_while_the_server_stops(way: Way) {
+    let running = Running::start(way).await;
+    let client = running.client().await;
+    let calls: Vec<_> = (0..7)
+        .map(|number| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.unary(asking("meet", payload(number, 64))).await })
+        })
+        .collect();
+    let seen = std::sync::Arc::clone(&running.seen);
+    eventually("seven wait for the eighth", || seen.inside() == 7).await;
+    let stopping = tokio::spawn(running.stop());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!stopping.is_finished());
+    seen.meeting.wait().await;
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    stopping.await.unwrap();
+}

@@ -1,0 +1,88 @@
+//! One suite that every path passes.
+//!
+//! A new path is one more [`suite!`] line, and an arm in [`ringway_tests::Way`].
+#![allow(clippy::unwrap_used)]
+
+mod cancellation;
+mod failures;
+mod kinds;
+mod load;
+mod local_extras;
+mod metadata;
+mod middleware;
+mod other_makes;
+
+/// Makes tests of async functions that take a [`ringway_tests::Way`].
+macro_rules! tests_of {
+    ($way:expr; $($module:ident :: $test:ident),* $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            ringway_tests::within(crate::$module::$test($way)).await;
+        }
+    )*};
+}
+
+/// What every path has to do.
+macro_rules! suite {
+    ($name:ident, $way:expr) => {
+        mod $name {
+            tests_of! { $way;
+                kinds::unary_of_every_size,
+                kinds::server_streams,
+                kinds::client_streams,
+                kinds::bidi_in_lockstep,
+                kinds::bidi_at_full_speed,
+                kinds::large_messages_in_streams,
+                kinds::the_path_is_visible,
+                metadata::ascii_and_binary_both_ways,
+                metadata::repeated_keys_keep_their_order,
+                metadata::on_streams,
+                failures::a_status_comes_whole,
+                failures::a_status_ends_a_stream,
+                failures::unknown_methods_and_services,
+                failures::a_request_over_the_limit,
+                failures::a_response_over_the_limit,
+                failures::a_panic_fails_its_call_alone,
+                cancellation::a_dropped_call_cancels_its_handler,
+                cancellation::a_dropped_stream_cancels_its_handler,
+                cancellation::a_killed_upload_is_never_committed,
+                cancellation::a_failed_upload_is_never_committed,
+                load::many_calls_in_flight,
+                load::eight_calls_are_sent_before_the_first_is_waited_for,
+                load::a_slow_reader_stalls_its_own_stream_only,
+                load::a_slow_handler_stalls_its_own_upload_only,
+                load::calls_in_flight_finish_while_the_server_stops,
+                middleware::an_interceptor_adds_metadata,
+                middleware::an_interceptor_refuses,
+                other_makes::plain_stubs_over_our_channel,
+                other_makes::our_stubs_to_a_plain_service,
+                other_makes::plain_stubs_to_a_plain_service,
+                other_makes::health,
+            }
+        }
+    };
+}
+
+/// What the local paths do beside it.
+macro_rules! local_suite {
+    ($name:ident, $way:expr) => {
+        mod $name {
+            tests_of! { $way;
+                local_extras::trailers_with_an_answer,
+                local_extras::trailers_after_a_stream,
+                local_extras::a_deadline_ends_a_call,
+                local_extras::a_deadline_ends_a_stream,
+                local_extras::a_deadline_that_is_past,
+                cancellation::a_dropped_exchange_cancels_its_handler,
+            }
+        }
+    };
+}
+
+suite!(shm, ringway_tests::Way::Shm);
+suite!(inproc, ringway_tests::Way::Inproc);
+suite!(grpc_tcp, ringway_tests::Way::GrpcTcp);
+suite!(grpc_unix, ringway_tests::Way::GrpcUnix);
+
+local_suite!(shm_alone, ringway_tests::Way::Shm);
+local_suite!(inproc_alone, ringway_tests::Way::Inproc);

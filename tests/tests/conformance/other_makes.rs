@@ -1,0 +1,132 @@
+//! Stubs and services of tonic's own, over our channel and server.
+
+use ringway::ServerBuilder;
+use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
+use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
+use ringway_proto::bench_tonic::{Payload, StreamRequest};
+use ringway_tests::{Running, Way, plain, rich_status};
+use tokio_stream::{Stream, StreamExt};
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::failures::asking;
+use crate::kinds;
+
+fn payload(sequence: u64, size: usize) -> Payload {
+    let data = kinds::payload(sequence, size).data;
+    Payload { sequence, data }
+}
+
+fn payloads(count: u64, size: usize) -> impl Stream<Item = Payload> + Send + 'static {
+    tokio_stream::iter((0..count).map(move |sequence| payload(sequence, size)))
+}
+
+fn add_plain(builder: ServerBuilder) -> ServerBuilder {
+    builder.add_tonic_service(PlainServer::new(plain::Handler::default()))
+}
+
+pub(crate) async fn plain_stubs_over_our_channel(way: Way) {
+    let running = Running::start(way).await;
+    every_kind(running.channel().await).await;
+}
+
+pub(crate) async fn plain_stubs_to_a_plain_service(way: Way) {
+    let running = Running::with(way, add_plain).await;
+    every_kind(running.channel().await).await;
+}
+
+async fn every_kind(channel: ringway::Channel) {
+    let mut client = PlainClient::new(channel);
+    for size in [0, 64, 10_000, 1 << 20, (4 << 20) - 7] {
+        let response = client.unary(payload(1, size)).await.unwrap();
+        assert_eq!(response.into_inner(), payload(1, size));
+    }
+    let request = StreamRequest {
+        count: 1000,
+        size_bytes: 100,
+    };
+    let stream = client.server_stream(request).await.unwrap().into_inner();
+    let sequences: Vec<u64> = stream.map(|item| item.unwrap().sequence).collect().await;
+    assert!(sequences.into_iter().eq(0..1000));
+    let summary = client.client_stream(payloads(500, 100)).await.unwrap();
+    assert_eq!(summary.into_inner().bytes, 50_000);
+    let replies = client.bidi(payloads(500, 100)).await.unwrap().into_inner();
+    assert_eq!(replies.collect::<Vec<_>>().await.len(), 500);
+
+    let mut request = asking("fail", payload(1, 1));
+    let status = client.unary(request).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (rich_status().code(), rich_status().message())
+    );
+    assert_eq!(status.details(), rich_status().details());
+    request = tonic::Request::new(payload(1, 1));
+    request
+        .metadata_mut()
+        .insert("x-echo", "there and back".parse().unwrap());
+    let response = client.unary(request).await.unwrap();
+    assert_eq!(response.metadata().get("x-echo").unwrap(), "there and back");
+    let status = client.unary(payload(1, (4 << 20) - 6)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    client.unary(payload(1, 1)).await.unwrap();
+}
+
+pub(crate) async fn our_stubs_to_a_plain_service(way: Way) {
+    let running = Running::with(way, add_plain).await;
+    let mut client = running.client().await;
+    for size in [0, 64, 10_000, 1 << 20] {
+        let sent = kinds::payload(1, size);
+        let response = client.unary(sent.clone()).await.unwrap();
+        assert_eq!(response.into_inner(), sent);
+    }
+    let request = ringway_proto::bench::StreamRequest {
+        count: 1000,
+        size_bytes: 100,
+    };
+    let stream = client.server_stream(request).await.unwrap().into_inner();
+    assert_eq!(stream.collect::<Vec<_>>().await.len(), 1000);
+    let summary = client
+        .client_stream(kinds::payloads(500, 100))
+        .await
+        .unwrap();
+    assert_eq!(summary.into_inner().bytes, 50_000);
+    let replies = client
+        .bidi(kinds::payloads(500, 100))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(replies.collect::<Vec<_>>().await.len(), 500);
+    let status = client
+        .unary(asking("fail", kinds::payload(1, 1)))
+        .await
+        .unwrap_err();
+    assert_eq!(status.details(), rich_status().details());
+}
+
+pub(crate) async fn health(way: Way) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("shop", tonic_health::ServingStatus::Serving)
+        .await;
+    let running = Running::with(way, |builder| builder.add_tonic_service(service)).await;
+    let mut client = HealthClient::new(running.channel().await);
+    let request = HealthCheckRequest {
+        service: "shop".into(),
+    };
+    let answer = client.check(request.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.status(), ServingStatus::Serving);
+    let mut watch = client.watch(request).await.unwrap().into_inner();
+    assert_eq!(
+        watch.message().await.unwrap().unwrap().status(),
+        ServingStatus::Serving
+    );
+    reporter
+        .set_service_status("shop", tonic_health::ServingStatus::NotServing)
+        .await;
+    assert_eq!(
+        watch.message().await.unwrap().unwrap().status(),
+        ServingStatus::NotServing
+    );
+}

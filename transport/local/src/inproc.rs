@@ -9,10 +9,16 @@ use crate::connection::{Connection, Parts, Wakeups};
 use crate::link::{self, LinkKind, Watch, queue};
 use crate::server::Serve;
 
-/// A client's connection to `service`, in the same process and runtime.
-pub fn connect(service: Arc<dyn Serve>, config: &LocalConfig) -> Arc<Connection> {
+/// A client's connection to `service`, in the same process and runtime. `note` is shown the
+/// server's end, for its owner to drain.
+pub fn connect(
+    service: Arc<dyn Serve>,
+    config: &LocalConfig,
+    note: impl FnOnce(&Arc<Connection>),
+) -> Arc<Connection> {
     let [client, server] = queue::pair();
     let server = start(Role::Server, server, Some(service), config);
+    note(&server);
     // The server's end lives as long as the client's queue does.
     tokio::spawn(async move { server.hold_until_closed().await });
     start(Role::Client, client, None, config)

@@ -38,4 +38,4 @@ pub use error::{Closed, ConnectError, DirectoryError, SendError};
 pub use inproc::connect as connect_inproc;
 pub use link::LinkKind;
 pub use ringway_sys::PeerCredentials;
-pub use server::{Listener, Serve};
+pub use server::{Listener, Serve, drain};

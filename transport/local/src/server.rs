@@ -97,7 +97,8 @@ impl Listener {
         }
         let connections = Arc::clone(&self.connections);
         drop(self);
-        drain(&connections).await;
+        let connections = std::mem::take(&mut *connections.lock());
+        drain(connections).await;
     }
 
     fn welcome(&self, stream: UnixStream, service: &Arc<dyn Serve>, config: &Arc<LocalConfig>) {
@@ -152,12 +153,11 @@ async fn greet(
     }
 }
 
-/// Waits until every call is answered.
-async fn drain(connections: &Mutex<Vec<Weak<Connection>>>) {
+/// Has clients go elsewhere, waits until every call is answered, and closes.
+pub async fn drain(connections: impl IntoIterator<Item = Weak<Connection>>) {
     let held: Vec<Arc<Connection>> = connections
-        .lock()
-        .iter()
-        .filter_map(Weak::upgrade)
+        .into_iter()
+        .filter_map(|connection| connection.upgrade())
         .collect();
     for connection in &held {
         connection.drain();

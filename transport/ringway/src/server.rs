@@ -90,8 +90,8 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let (stop, stopping) = watch::channel(false);
-        let _inproc = self.inproc;
         let mut local = tokio::task::JoinSet::new();
+        local.spawn(self.inproc.serve(stopped(stopping.clone())));
         for listener in self.listeners {
             let service: Arc<dyn Serve> = Arc::clone(&self.services) as _;
             local.spawn(listener.serve(service, self.local.clone(), stopped(stopping.clone())));
@@ -391,36 +391,74 @@ impl Serve for Services {
 }
 
 /// The servers of this process, by name, for the `inproc` path.
-static INPROC: OnceLock<Mutex<HashMap<String, Weak<Services>>>> = OnceLock::new();
+static INPROC: OnceLock<Mutex<HashMap<String, Weak<Inproc>>>> = OnceLock::new();
+
+/// What the `inproc` path needs of a server.
+#[derive(Debug)]
+struct Inproc {
+    services: Arc<Services>,
+    /// The server's ends.
+    connections: Mutex<Vec<Weak<Connection>>>,
+}
 
 #[derive(Debug)]
-struct Registration(Vec<String>);
+struct Registration {
+    names: Vec<String>,
+    server: Arc<Inproc>,
+}
 
 impl Registration {
     fn new(names: &[String], services: &Arc<Services>) -> Self {
+        let server = Arc::new(Inproc {
+            services: Arc::clone(services),
+            connections: Mutex::default(),
+        });
         let mut servers = INPROC.get_or_init(Mutex::default).lock();
         for name in names {
-            servers.insert(name.clone(), Arc::downgrade(services));
+            servers.insert(name.clone(), Arc::downgrade(&server));
         }
-        Self(names.to_vec())
+        Self {
+            names: names.to_vec(),
+            server,
+        }
+    }
+
+    /// Can be found until `shutdown` is done; then drains.
+    async fn serve(self, shutdown: impl Future<Output = ()>) {
+        shutdown.await;
+        let server = Arc::clone(&self.server);
+        drop(self);
+        let connections = std::mem::take(&mut *server.connections.lock());
+        ringway_local::drain(connections).await;
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut servers = INPROC.get_or_init(Mutex::default).lock();
-        for name in &self.0 {
-            servers.remove(name);
+        for name in &self.names {
+            // Another server may have taken the name over.
+            if servers
+                .get(name)
+                .is_some_and(|known| known.as_ptr() == Arc::as_ptr(&self.server))
+            {
+                servers.remove(name);
+            }
         }
     }
 }
 
 /// A connection to the server of this process that is called `name`.
 pub(crate) fn inproc_connection(name: &str, config: &LocalConfig) -> Option<Arc<Connection>> {
-    let services = INPROC
+    let server = INPROC
         .get_or_init(Mutex::default)
         .lock()
         .get(name)?
         .upgrade()?;
-    Some(ringway_local::connect_inproc(services, config))
+    let services: Arc<dyn Serve> = Arc::clone(&server.services) as _;
+    Some(ringway_local::connect_inproc(services, config, |end| {
+        let mut connections = server.connections.lock();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.push(Arc::downgrade(end));
+    }))
 }

@@ -1,9 +1,13 @@
 //! What an operator may set for the local paths of one process.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ringway_ring::EndpointConfig;
+
+/// Chooses the engine of sockets where the settings do not.
+const ENGINE_VARIABLE: &str = "RINGWAY_SOCKET_ENGINE";
 
 /// Which users may be at the other end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +32,56 @@ impl UidPolicy {
     }
 }
 
+/// Which links a process takes part in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Links {
+    /// Shared memory, or a socket where that is refused.
+    #[default]
+    Any,
+    /// Shared memory alone.
+    Shm,
+    /// A socket alone.
+    Socket,
+}
+
+/// What moves the bytes of a socket link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum SocketEngine {
+    /// What `RINGWAY_SOCKET_ENGINE` says (`uring`, `epoll` or `auto`); io_uring where the kernel
+    /// allows it, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or no connection.
+    Uring,
+    /// epoll; a client that says so has its server do without io_uring as well.
+    Epoll,
+}
+
+impl SocketEngine {
+    /// What was set, or what the environment says.
+    pub(crate) fn resolve(self) -> Result<Self, String> {
+        match (self, std::env::var(ENGINE_VARIABLE)) {
+            (Self::Auto, Ok(name)) => name.parse(),
+            (engine, _) => Ok(engine),
+        }
+    }
+}
+
+impl FromStr for SocketEngine {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "" | "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "epoll" => Ok(Self::Epoll),
+            other => Err(format!(
+                "`{other}` is no socket engine: set {ENGINE_VARIABLE} to uring, epoll or auto"
+            )),
+        }
+    }
+}
+
 /// Settings of the local paths. The defaults suit.
 #[derive(Debug, Clone)]
 pub struct LocalConfig {
@@ -37,6 +91,10 @@ pub struct LocalConfig {
     pub memory: EndpointConfig,
     /// Who may be at the other end.
     pub peers: UidPolicy,
+    /// Which links are used: as a client, what is asked for; as a server, what is offered.
+    pub links: Links,
+    /// What moves the bytes of a socket link.
+    pub socket_engine: SocketEngine,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// Connections that a server holds at once; further ones are turned away.
@@ -49,6 +107,8 @@ impl Default for LocalConfig {
             wire: ringway_wire::Config::default(),
             memory: EndpointConfig::default(),
             peers: UidPolicy::default(),
+            links: Links::default(),
+            socket_engine: SocketEngine::default(),
             handshake_timeout: Duration::from_secs(5),
             max_connections: 4096,
         }

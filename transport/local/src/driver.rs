@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::connection::{Connection, Progress};
 use crate::waiting::{Pass, Patience, look_until};
 
 /// How long the driver keeps its worker before it lets other tasks run.
-const LONGEST_TURN: Duration = Duration::from_micros(500);
+const LONGEST_TURN: Duration = Duration::from_millis(1);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
@@ -26,6 +27,9 @@ const MAX_BUSY: usize = 64;
 #[derive(Debug, Default)]
 pub struct Driver {
     ready: Mutex<Vec<Arc<Connection>>>,
+    /// The driver's task is at work and will look at `ready` again before it sleeps: waking it
+    /// would only have the runtime poll it once more, and wake another worker for that.
+    awake: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -52,21 +56,28 @@ impl Driver {
     /// Puts `connection` on the list and wakes the driver.
     pub(crate) fn add_ready(&self, connection: Arc<Connection>) {
         self.ready.lock().push(connection);
-        self.waker.wake();
+        if !self.awake.load(Ordering::SeqCst) {
+            self.waker.wake();
+        }
     }
 
     fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         self.waker.register(context.waker());
+        self.awake.store(true, Ordering::SeqCst);
         let started = Instant::now();
         loop {
             let progress = self.pass(turn);
-            if progress == Progress::GiveWay || !self.wait(turn, progress) {
+            let idle = progress == Progress::GiveWay || !self.wait(turn, progress);
+            if idle {
                 turn.sleep();
+                self.awake.store(false, Ordering::SeqCst);
                 if self.ready.lock().is_empty() {
                     return Poll::Pending;
                 }
+                self.awake.store(true, Ordering::SeqCst);
             }
             if started.elapsed() > LONGEST_TURN {
+                self.awake.store(false, Ordering::SeqCst);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -78,9 +89,11 @@ impl Driver {
         std::mem::swap(&mut *self.ready.lock(), &mut turn.ready);
         let _pass = Pass::enter();
         let mut total = Progress::Idle;
+        for connection in turn.busy.iter().filter(|busy| busy.has_records()) {
+            total = total.max(connection.drive());
+        }
         for connection in turn.ready.drain(..) {
-            let progress = connection.drive();
-            total = total.max(progress);
+            total = total.max(connection.drive());
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
             if !known && turn.busy.len() < MAX_BUSY && connection.is_open() {
                 connection.keep_awake();
@@ -97,22 +110,15 @@ impl Driver {
         }
         let start = Instant::now();
         let Some(budget) = turn.patience.look(start) else {
-            return progress == Progress::Busy && self.collect(turn);
+            return progress == Progress::Busy && self.anything(turn);
         };
-        let found = look_until(start, budget, || self.collect(turn));
+        let found = look_until(start, budget, || self.anything(turn));
         turn.patience.learn(found);
         found
     }
 
-    fn collect(&self, turn: &Turn) -> bool {
-        let mut found = false;
-        for connection in &turn.busy {
-            if connection.has_records() {
-                connection.mark_ready();
-                found = true;
-            }
-        }
-        found || !self.ready.lock().is_empty()
+    fn anything(&self, turn: &Turn) -> bool {
+        turn.busy.iter().any(|busy| busy.has_records()) || !self.ready.lock().is_empty()
     }
 }
 

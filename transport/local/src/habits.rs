@@ -11,7 +11,7 @@ use std::task::Waker;
 /// Lone calls after which a task counts as one that makes one at a time.
 const LONE_CALLS: u32 = 4;
 /// Of so many lone calls one does not look.
-const PROBE_EVERY: u32 = 128;
+const PROBE_EVERY: u32 = 1024;
 
 /// What is known of the task that called last.
 #[derive(Debug, Default)]

@@ -30,12 +30,13 @@ mod waiting;
 
 pub use call::{Call, CallSender, Encode};
 pub use client::connect;
-pub use config::{LocalConfig, UidPolicy};
+pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{Connection, HandlerFuture, Inbound, Message, Request, Started};
 pub use directory::{Directory, OpenDirectory};
 pub use driver::Driver;
 pub use error::{Closed, ConnectError, DirectoryError, SendError};
 pub use inproc::connect as connect_inproc;
 pub use link::LinkKind;
+pub use link::stream::Engine;
 pub use ringway_sys::PeerCredentials;
 pub use server::{Listener, Serve, drain};

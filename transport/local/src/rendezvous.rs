@@ -1,5 +1,5 @@
 //! How two ends meet over a Unix socket: a hello each, then (for shared memory) a region and a
-//! doorbell each. Whatever goes wrong here ends in one error that names it, and no connection.
+//! doorbell each; otherwise frames follow on the same socket. Whatever goes wrong here ends in one error that names it, and no connection.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,14 +14,19 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use crate::config::LocalConfig;
+use crate::config::{Links, LocalConfig, SocketEngine};
 use crate::connection::{Connection, Parts, Wakeups};
 use crate::link::shm::{Blocks, Receiver, Sender};
+use crate::link::stream::Stream;
 use crate::link::{self, LinkKind, Watch};
 use crate::server::Serve;
 
-/// Both ends speak shared memory.
-const SHM: Capabilities = Capabilities(1);
+/// Shared memory.
+const SHM: u64 = 1;
+/// Frames over the rendezvous socket itself.
+const SOCKET: u64 = 2;
+/// On such a socket: without io_uring, at both ends.
+const EPOLL: u64 = 4;
 /// The one byte with which a region and a doorbell travel.
 const REGION_NOTE: u8 = b'R';
 
@@ -34,14 +39,26 @@ pub(crate) struct Rendezvous<'a> {
     pub(crate) peer: PeerCredentials,
 }
 
+/// What one end brings to a connection.
+struct Offer {
+    capabilities: u64,
+    engine: SocketEngine,
+    /// Made before it is offered: a machine that refuses it offers a socket alone.
+    region: Option<OwnRegion>,
+}
+
 impl Rendezvous<'_> {
     /// The client's end.
     pub(crate) async fn call(mut self) -> Result<Arc<Connection>, String> {
-        let ours = self.hello(Role::Client);
+        let mut offer = self.offer(true)?;
+        if offer.engine == SocketEngine::Epoll {
+            offer.capabilities |= EPOLL;
+        }
+        let ours = self.hello(Role::Client, &offer);
         self.send_hello(&ours).await?;
         let theirs = self.receive_hello().await?;
-        let agreed = self.agree(&ours, &theirs)?;
-        self.join(Role::Client, agreed, None).await
+        let agreed = agree(&ours, &theirs)?;
+        self.join(Role::Client, agreed, offer, None).await
     }
 
     /// The server's end.
@@ -50,18 +67,54 @@ impl Rendezvous<'_> {
         service: Arc<dyn Serve>,
     ) -> Result<Arc<Connection>, String> {
         let theirs = self.receive_hello().await?;
-        let ours = self.hello(Role::Server);
+        let mut offer = self.offer(theirs.capabilities.has(Capabilities(SHM)))?;
+        offer.capabilities |= EPOLL;
+        let ours = self.hello(Role::Server, &offer);
         // Sent before it is judged: the client, too, should learn which versions do not fit.
         self.send_hello(&ours).await?;
         if theirs.server_name != self.name {
             return Err(format!("the client asked for `{}`", theirs.server_name));
         }
-        let agreed = self.agree(&ours, &theirs)?;
-        self.join(Role::Server, agreed, Some(service)).await
+        let agreed = agree(&ours, &theirs)?;
+        self.join(Role::Server, agreed, offer, Some(service)).await
     }
 
-    fn hello(&self, role: Role) -> Hello {
-        Hello::new(role, &self.config.wire, self.instance, self.name, SHM)
+    /// What this end can do, of what its settings allow.
+    fn offer(&self, shm_is_wanted: bool) -> Result<Offer, String> {
+        let links = self.config.links;
+        let mut offer = Offer {
+            capabilities: match links {
+                Links::Any | Links::Socket => SOCKET,
+                Links::Shm => 0,
+            },
+            engine: self.config.socket_engine.resolve()?,
+            region: None,
+        };
+        if links == Links::Socket || !shm_is_wanted {
+            return Ok(offer);
+        }
+        match OwnRegion::create(&self.config.memory.region) {
+            Ok(region) => {
+                offer.capabilities |= SHM;
+                offer.region = Some(region);
+            }
+            Err(error) if links == Links::Shm => return Err(error.to_string()),
+            Err(error) => {
+                tracing::warn!(name = self.name, %error, "no shared memory, taking a socket")
+            }
+        }
+        Ok(offer)
+    }
+
+    fn hello(&self, role: Role, offer: &Offer) -> Hello {
+        let capabilities = Capabilities(offer.capabilities);
+        Hello::new(
+            role,
+            &self.config.wire,
+            self.instance,
+            self.name,
+            capabilities,
+        )
     }
 
     async fn send_hello(&mut self, hello: &Hello) -> Result<(), String> {
@@ -80,22 +133,17 @@ impl Rendezvous<'_> {
         Hello::decode(&bytes).map_err(|error| error.to_string())
     }
 
-    fn agree(&self, ours: &Hello, theirs: &Hello) -> Result<Negotiated, String> {
-        let agreed = ours.negotiate(theirs).map_err(|error| error.to_string())?;
-        if !agreed.capabilities.has(SHM) {
-            return Err("the peer does not speak shared memory".into());
-        }
-        Ok(agreed)
-    }
-
     async fn join(
         self,
         role: Role,
         agreed: Negotiated,
+        offer: Offer,
         service: Option<Arc<dyn Serve>>,
     ) -> Result<Arc<Connection>, String> {
-        let own =
-            OwnRegion::create(&self.config.memory.region).map_err(|error| error.to_string())?;
+        let own = match offer.region {
+            Some(region) if agreed.capabilities.has(Capabilities(SHM)) => region,
+            _ => return self.stay(role, &agreed, offer.engine, service),
+        };
         let own_bell = EventFd::new().map_err(text)?;
         self.send_region(&own, &own_bell).await?;
         let (region, peer_bell) = self.receive_region().await?;
@@ -115,6 +163,41 @@ impl Rendezvous<'_> {
             service,
             self.peer,
         )?))
+    }
+
+    /// Frames follow the hellos on the socket itself.
+    fn stay(
+        self,
+        role: Role,
+        agreed: &Negotiated,
+        engine: SocketEngine,
+        service: Option<Arc<dyn Serve>>,
+    ) -> Result<Arc<Connection>, String> {
+        let engine = match agreed.capabilities.has(Capabilities(EPOLL)) {
+            true => SocketEngine::Epoll,
+            false => engine,
+        };
+        let core =
+            ringway_wire::Connection::new(role, agreed, &self.config.wire, Connection::now());
+        let socket = OwnedFd::from(self.stream.into_std().map_err(text)?);
+        let stream = Stream::new(socket, engine).map_err(text)?;
+        let (sender, receiver, watch) = stream.halves();
+        let connection = Connection::start(Parts {
+            kind: LinkKind::Socket,
+            core,
+            sender: link::Sender::Stream(sender),
+            receiver: link::Receiver::Stream(receiver),
+            watch: Watch::Stream(watch),
+            blocks: None,
+            wakeups: Wakeups {
+                doorbell: None,
+                socket: Some(watched(stream.bell())?),
+            },
+            service,
+            peer: Some(self.peer),
+        });
+        stream.belongs_to(&connection);
+        Ok(connection)
     }
 
     async fn send_region(&self, region: &OwnRegion, bell: &EventFd) -> Result<(), String> {
@@ -146,6 +229,14 @@ impl Rendezvous<'_> {
         let bell = EventFd::from_peer(bell).map_err(|error| error.to_string())?;
         Ok((region, bell))
     }
+}
+
+fn agree(ours: &Hello, theirs: &Hello) -> Result<Negotiated, String> {
+    let agreed = ours.negotiate(theirs).map_err(|error| error.to_string())?;
+    if agreed.capabilities.0 & (SHM | SOCKET) == 0 {
+        return Err("one end takes shared memory alone, the other has none".into());
+    }
+    Ok(agreed)
 }
 
 fn assemble(

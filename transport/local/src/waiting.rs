@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use ringway_sys::schedule::{RunnableThreads, cpu_quota, online_cpus};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::link::stream::later::flush_now;
+
 /// The longest look, a little more than what waking the other side costs.
 const LONG_LOOK: Duration = Duration::from_micros(60);
 /// The look of a place whose looks did not pay lately: catches a peer that answers at once.
@@ -87,6 +89,9 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         IN_PASS.set(self.0);
+        if !self.0 {
+            flush_now();
+        }
     }
 }
 

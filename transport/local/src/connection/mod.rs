@@ -30,6 +30,7 @@ use crate::driver::Driver;
 use crate::error::Closed;
 use crate::habits::Habits;
 use crate::link::shm::Blocks;
+use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
 
@@ -130,6 +131,11 @@ impl Connection {
     /// Which link it runs over.
     pub fn kind(&self) -> LinkKind {
         self.kind
+    }
+
+    /// What moves the bytes of a socket link; `None` on other links.
+    pub fn engine(&self) -> Option<Engine> {
+        self.watch.engine()
     }
 
     /// Who is at the other end; `None` inside one process.
@@ -253,6 +259,7 @@ impl Connection {
         if let Some(blocks) = &self.blocks {
             blocks.hang_up();
         }
+        self.watch.hang_up();
         self.ended.notify_waiters();
         self.mark_ready();
     }

@@ -94,7 +94,7 @@ impl Pass {
             true => self.look_at_descriptors(),
             false => Ok(()),
         };
-        self.receiver.receive(&mut self.frames)?;
+        let end = end.and(self.receiver.receive(&mut self.frames));
         if let Some(service) = &connection.service {
             self.deliveries.connection = connection.me.upgrade();
             self.deliveries
@@ -140,6 +140,9 @@ impl Pass {
                     receiver.receive_segments()?;
                 }
                 ready.clear_ready();
+            }
+            if let Receiver::Stream(receiver) = &self.receiver {
+                receiver.stirred();
             }
         }
         Ok(())

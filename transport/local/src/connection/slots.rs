@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::BytesMut;
-use ringway_ring::Position;
 use ringway_wire::CallId;
 
 use super::handlers::HandlerFuture;
 use super::state::Inbound;
+use crate::link::Position;
 
 /// How a poll ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) struct Slot {
     pub(crate) handler: Option<HandlerFuture>,
     /// A message of which pieces are missing.
     pub(crate) pieces: BytesMut,
-    /// Where the request ends in the stream of records.
+    /// Where the request ends in what the link was given.
     pub(crate) sent: Option<Position>,
 }
 

@@ -198,7 +198,7 @@ impl State {
         self.core.drain();
         // What does not fit now goes out with the next pass.
         let _ = self.flush();
-        self.sender.ring();
+        self.sender.ring(self.core.calls_in_flight());
     }
 
     pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
@@ -246,7 +246,7 @@ impl State {
         let id = opened?;
         let sent = self.sender.position();
         self.occupy(id).sent = sent;
-        self.sender.ring();
+        self.sender.ring(self.core.calls_in_flight());
         Ok(id)
     }
 
@@ -287,7 +287,7 @@ impl State {
             },
         });
         settle(sent, refused.as_ref())?;
-        self.sender.ring();
+        self.sender.ring(self.core.calls_in_flight());
         Ok(())
     }
 
@@ -341,7 +341,7 @@ impl State {
             self.core.cancel(id, code);
             // What does not fit now goes out with the next pass.
             let _ = self.flush();
-            self.sender.ring();
+            self.sender.ring(self.core.calls_in_flight());
         }
         self.vacate(id)
     }
@@ -361,7 +361,7 @@ impl State {
 
     /// Whether no call is in flight and nothing waits to be sent.
     pub(crate) fn is_idle(&self) -> bool {
-        self.closed.is_some() || self.core.is_idle()
+        self.closed.is_some() || (self.core.is_idle() && self.sender.is_drained())
     }
 
     /// Sends the core's own frames. Those that do not fit wait for the next pass.
@@ -392,7 +392,7 @@ impl State {
             }
         }
         if sent {
-            self.sender.ring();
+            self.sender.ring(self.core.calls_in_flight());
         }
         Ok(())
     }
@@ -527,7 +527,7 @@ impl State {
                     packed: false,
                     compressed: request.compressed,
                 });
-                let metadata = head.slice_ref(request.metadata.as_bytes());
+                let metadata = head.keep(request.metadata.as_bytes());
                 let Some(connection) = deliveries.connection.clone() else {
                     return Ok(());
                 };
@@ -550,7 +550,7 @@ impl State {
             }
             Event::HalfClosed { call } => self.deliver(call, Inbound::HalfClosed, deliveries),
             Event::Headers { call, metadata } => {
-                let metadata = head.slice_ref(metadata.as_bytes());
+                let metadata = head.keep(metadata.as_bytes());
                 self.deliver(call, Inbound::Headers(metadata), deliveries);
             }
             Event::Response(response) => {
@@ -561,12 +561,22 @@ impl State {
                 };
                 self.deliver(
                     response.call,
-                    Inbound::Response { head, message },
+                    Inbound::Response {
+                        head: head.into_bytes(),
+                        message,
+                    },
                     deliveries,
                 );
             }
             Event::Trailers { call, code, .. } => {
-                self.deliver(call, Inbound::Trailers { code, head }, deliveries);
+                self.deliver(
+                    call,
+                    Inbound::Trailers {
+                        code,
+                        head: head.into_bytes(),
+                    },
+                    deliveries,
+                );
             }
             Event::Reset {
                 call,

@@ -4,10 +4,12 @@
 //! | link | frames travel |
 //! | --- | --- |
 //! | [`shm`] | as records of a memory ring, large payloads beside it in blocks of an arena |
+//! | [`stream`] | as bytes through a Unix stream socket |
 //! | [`queue`] | as values through a pair of queues inside one process |
 
 pub(crate) mod queue;
 pub(crate) mod shm;
+pub(crate) mod stream;
 
 use bytes::Bytes;
 use ringway_ring::BlockWriter;
@@ -30,8 +32,63 @@ pub enum LinkKind {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
-    pub(crate) head: Bytes,
+    pub(crate) head: Head,
     pub(crate) payload: Bytes,
+}
+
+/// A frame's head. Most are a few bytes, not worth an allocation.
+#[derive(Debug)]
+pub(crate) enum Head {
+    Short { bytes: [u8; 16], len: u8 },
+    Long(Bytes),
+}
+
+impl Head {
+    pub(crate) fn copy(head: &[u8]) -> Self {
+        let mut bytes = [0; 16];
+        match (bytes.get_mut(..head.len()), u8::try_from(head.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(head);
+                Self::Short { bytes, len }
+            }
+            _ => Self::Long(Bytes::copy_from_slice(head)),
+        }
+    }
+
+    /// A part of the head to keep.
+    pub(crate) fn keep(&self, part: &[u8]) -> Bytes {
+        match self {
+            _ if part.is_empty() => Bytes::new(),
+            Self::Short { .. } => Bytes::copy_from_slice(part),
+            Self::Long(bytes) => bytes.slice_ref(part),
+        }
+    }
+
+    /// The whole head to keep.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Short { bytes, len } => Self::short(&bytes, len),
+            Self::Long(bytes) => bytes,
+        }
+    }
+
+    fn short(bytes: &[u8], len: u8) -> Bytes {
+        match len {
+            0 => Bytes::new(),
+            len => Bytes::copy_from_slice(&bytes[..usize::from(len)]),
+        }
+    }
+}
+
+impl std::ops::Deref for Head {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short { bytes, len } => &bytes[..usize::from(*len)],
+            Self::Long(bytes) => bytes,
+        }
+    }
 }
 
 /// A payload to send: its length, and how to write it.
@@ -72,10 +129,18 @@ pub(crate) struct Outgoing<'a, 'p> {
     pub(crate) finish: &'a mut dyn FnMut(&mut [u8]) -> Option<FrameHeader>,
 }
 
+/// A place in what a link was given to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Position {
+    Record(ringway_ring::Position),
+    Byte(u64),
+}
+
 /// The sending half.
 #[derive(Debug)]
 pub(crate) enum Sender {
     Shm(shm::Sender),
+    Stream(stream::Sender),
     Queue(queue::Sender),
 }
 
@@ -84,6 +149,7 @@ impl Sender {
     pub(crate) fn send(&mut self, frame: Outgoing<'_, '_>) -> Result<(), LinkError> {
         match self {
             Self::Shm(sender) => sender.send(frame),
+            Self::Stream(sender) => sender.send(frame),
             Self::Queue(sender) => sender.send(frame),
         }
     }
@@ -92,34 +158,46 @@ impl Sender {
     pub(crate) fn wait_for_room(&mut self, len: usize) -> bool {
         match self {
             Self::Shm(sender) => sender.wait_for_room(len),
+            Self::Stream(sender) => sender.wait_for_room(),
             Self::Queue(sender) => sender.has_room(),
         }
     }
 
-    /// Rings if the peer sleeps.
-    pub(crate) fn ring(&mut self) {
+    /// Rings if the peer sleeps. A socket's frames go out now or, with others in flight, soon.
+    pub(crate) fn ring(&mut self, calls_in_flight: usize) {
         match self {
             Self::Shm(sender) => sender.ring(),
+            Self::Stream(sender) => sender.ring(calls_in_flight),
             Self::Queue(sender) => sender.ring(),
         }
     }
 
     /// Where the stream of records ends now; `None` where the link can't tell what was seen.
-    pub(crate) fn position(&self) -> Option<ringway_ring::Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         match self {
-            Self::Shm(sender) => Some(sender.producer.position()),
+            Self::Shm(sender) => Some(Position::Record(sender.producer.position())),
+            Self::Stream(sender) => Some(sender.position()),
             Self::Queue(_) => None,
         }
     }
 
     /// Whether the peer has certainly not seen what ends at `position`.
-    pub(crate) fn was_not_seen(&mut self, position: Option<ringway_ring::Position>) -> bool {
+    pub(crate) fn was_not_seen(&mut self, position: Option<Position>) -> bool {
         match (self, position) {
-            (Self::Shm(sender), Some(position)) => sender
+            (Self::Shm(sender), Some(Position::Record(position))) => sender
                 .producer
                 .peer_cursor()
                 .is_ok_and(|cursor| !position.reached_by(cursor)),
+            (Self::Stream(sender), Some(Position::Byte(position))) => sender.was_not_sent(position),
             _ => false,
+        }
+    }
+
+    /// Whether the peer can have everything, if it reads on.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self {
+            Self::Stream(sender) => sender.is_drained(),
+            Self::Shm(_) | Self::Queue(_) => true,
         }
     }
 }
@@ -128,6 +206,7 @@ impl Sender {
 #[derive(Debug)]
 pub(crate) enum Receiver {
     Shm(Box<shm::Receiver>),
+    Stream(stream::Receiver),
     Queue(queue::Receiver),
 }
 
@@ -136,6 +215,7 @@ impl Receiver {
     pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
         match self {
             Self::Shm(receiver) => receiver.receive(frames),
+            Self::Stream(receiver) => receiver.receive(frames),
             Self::Queue(receiver) => receiver.receive(frames),
         }
     }
@@ -148,6 +228,7 @@ pub(crate) enum Watch {
         peek: ringway_ring::Peek,
         sleep: ringway_ring::SleepWord,
     },
+    Stream(stream::Watch),
     Queue(queue::Watch),
 }
 
@@ -155,6 +236,7 @@ impl Watch {
     pub(crate) fn has_records(&self) -> bool {
         match self {
             Self::Shm { peek, .. } => peek.has_records(),
+            Self::Stream(watch) => watch.has_records(),
             Self::Queue(watch) => watch.has_frames(),
         }
     }
@@ -163,6 +245,7 @@ impl Watch {
     pub(crate) fn arm(&self) {
         match self {
             Self::Shm { sleep, .. } => sleep.arm(),
+            Self::Stream(watch) => watch.arm(),
             Self::Queue(watch) => watch.arm(),
         }
     }
@@ -170,7 +253,23 @@ impl Watch {
     pub(crate) fn disarm(&self) {
         match self {
             Self::Shm { sleep, .. } => sleep.disarm(),
+            Self::Stream(watch) => watch.disarm(),
             Self::Queue(watch) => watch.disarm(),
+        }
+    }
+
+    /// What moves the bytes, where that can differ.
+    pub(crate) fn engine(&self) -> Option<stream::Engine> {
+        match self {
+            Self::Stream(watch) => Some(watch.engine()),
+            Self::Shm { .. } | Self::Queue(_) => None,
+        }
+    }
+
+    /// Tells the peer at once that nothing follows.
+    pub(crate) fn hang_up(&self) {
+        if let Self::Stream(watch) = self {
+            watch.hang_up();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::{Frame, LinkError, Outgoing};
+use super::{Frame, Head, LinkError, Outgoing};
 use crate::connection::Connection;
 use crate::error::Closed;
 
@@ -63,7 +63,7 @@ impl Sender {
         let header = (frame.finish)(&mut head).ok_or(LinkError::TakenBack)?;
         self.0.frames.lock().push_back(Frame {
             header,
-            head: head.freeze(),
+            head: Head::Long(head.freeze()),
             payload,
         });
         self.0.len.fetch_add(1, Ordering::SeqCst);

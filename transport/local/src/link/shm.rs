@@ -13,7 +13,7 @@ use ringway_ring::{
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
 use ringway_wire::FrameHeader;
 
-use super::{Frame, LinkError, Outgoing, Place};
+use super::{Frame, Head, LinkError, Outgoing, Place};
 use crate::error::{Closed, SendError};
 
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
@@ -217,7 +217,7 @@ impl Receiver {
         };
         Ok(Frame {
             header,
-            head: Bytes::copy_from_slice(&body[..head_len]),
+            head: Head::copy(&body[..head_len]),
             payload,
         })
     }

@@ -1,0 +1,70 @@
+//! The engine of nonblocking sends and receives: a lone call costs one of each.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+
+use super::Received;
+use super::outbox::Outbox;
+use super::parse::Parser;
+use crate::error::Closed;
+
+#[derive(Debug)]
+pub(super) struct Socket(Arc<OwnedFd>);
+
+impl Socket {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self(Arc::new(socket))
+    }
+
+    pub(super) fn descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0)
+    }
+
+    /// Sends until nothing waits or the kernel takes no more.
+    pub(super) fn flush(&self, outbox: &mut Outbox) {
+        while outbox.len() > 0 {
+            match send(
+                &self.0,
+                outbox.bytes(),
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(len) => outbox.advance(len),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // What the peer sent before it went is still there: receiving tells of the end.
+                Err(errno) => outbox.end(closed(errno)),
+            }
+        }
+    }
+
+    pub(super) fn receive(&self, parser: &mut Parser) -> Received {
+        let space = parser.space();
+        let room = space.capacity() - space.len();
+        loop {
+            return match recv(&self.0, spare_capacity(space), RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => Received::Ended(Closed::PeerGone),
+                Ok((_, len)) if len == room => Received::MaybeMore,
+                Ok(_) => Received::All,
+                Err(Errno::AGAIN) => Received::Nothing,
+                Err(Errno::INTR) => continue,
+                Err(errno) => Received::Ended(closed(errno)),
+            };
+        }
+    }
+
+    pub(super) fn hang_up(&self) {
+        // The peer may have been faster.
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+fn closed(errno: Errno) -> Closed {
+    match errno {
+        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Closed::PeerGone,
+        other => Closed::Io(other.to_string()),
+    }
+}

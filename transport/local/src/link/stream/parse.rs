@@ -1,0 +1,301 @@
+//! Frames out of a stream of bytes, however it was cut.
+//!
+//! What has arrived lies in one buffer that is used again, and small frames are copied out of it.
+//! A large payload is received straight into memory of its own. What a header claims is believed
+//! only as far as bytes arrive: memory grows with them.
+
+use bytes::Bytes;
+use ringway_ring::{BufferPool, PooledBuffer};
+use ringway_wire::FrameHeader;
+
+use crate::error::Closed;
+use crate::link::{Frame, Head};
+
+/// Room for what is received at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Payloads above this length are received into memory of their own.
+const LARGE_BYTES: usize = 32 * 1024;
+/// Memory that a header gets before its payload has arrived; from there it doubles.
+const FIRST_CLAIM_BYTES: usize = 4 * 1024 * 1024;
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug)]
+pub(crate) struct Parser {
+    /// What has arrived, from `taken` on.
+    buffer: Vec<u8>,
+    taken: usize,
+    /// A frame whose payload is on its way.
+    large: Option<Large>,
+    pool: BufferPool,
+}
+
+#[derive(Debug)]
+struct Large {
+    header: FrameHeader,
+    head: Head,
+    payload: PooledBuffer,
+    len: usize,
+}
+
+impl Parser {
+    pub(crate) fn new(pool: BufferPool) -> Self {
+        Self {
+            buffer: Vec::new(),
+            taken: 0,
+            large: None,
+            pool,
+        }
+    }
+
+    /// Where to append what arrives next: its spare capacity is as much as is wanted at once.
+    pub(crate) fn space(&mut self) -> &mut Vec<u8> {
+        match &mut self.large {
+            Some(large) => {
+                large.make_room();
+                &mut large.payload
+            }
+            None => {
+                make_space(&mut self.buffer, &mut self.taken);
+                &mut self.buffer
+            }
+        }
+    }
+
+    /// Takes bytes that lie elsewhere.
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) {
+        if let Some(large) = &mut self.large {
+            let missing = large.len.saturating_sub(large.payload.len());
+            let (now, rest) = bytes.split_at(missing.min(bytes.len()));
+            large.payload.extend_from_slice(now);
+            bytes = rest;
+        }
+        // What belongs to a frame after the large one waits here for its turn.
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Moves complete frames into `frames`.
+    ///
+    /// # Errors
+    /// A header that breaks the protocol.
+    pub(crate) fn frames(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
+        loop {
+            if let Some(large) = &mut self.large {
+                // More than the payload may have been received: it follows in the buffer.
+                if large.payload.len() > large.len {
+                    self.buffer.extend_from_slice(&large.payload[large.len..]);
+                    large.payload.truncate(large.len);
+                }
+                if large.payload.len() < large.len {
+                    return Ok(());
+                }
+            }
+            if let Some(large) = self.large.take() {
+                frames.push(large.into_frame());
+            }
+            match self.next_small()? {
+                Some(frame) => frames.push(frame),
+                None if self.large.is_none() => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    /// Gives back memory that the last frames do not justify.
+    pub(crate) fn trim(&mut self) {
+        if self.taken == self.buffer.len() && self.buffer.capacity() > 2 * BUFFER_BYTES {
+            self.buffer = Vec::new();
+            self.taken = 0;
+        }
+    }
+
+    /// The next frame that lies in the buffer whole; or begins a large one.
+    fn next_small(&mut self) -> Result<Option<Frame>, Closed> {
+        let waiting = &self.buffer[self.taken..];
+        let Some((header, body)) = waiting.split_first_chunk::<{ FrameHeader::LEN }>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::decode(header)
+            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        let (head_len, len) = (header.head_len as usize, header.payload_len as usize);
+        let Some((head, rest)) = body.split_at_checked(head_len) else {
+            return Ok(None);
+        };
+        if let Some(payload) = rest.get(..len) {
+            let frame = Frame {
+                header,
+                head: Head::copy(head),
+                payload: self.copy(payload),
+            };
+            self.taken += FrameHeader::LEN + head_len + len;
+            return Ok(Some(frame));
+        }
+        if len > LARGE_BYTES {
+            let mut payload = self.pool.buffer(len.min(FIRST_CLAIM_BYTES));
+            payload.extend_from_slice(rest);
+            let head = Head::copy(head);
+            self.buffer.clear();
+            self.taken = 0;
+            self.large = Some(Large {
+                header,
+                head,
+                payload,
+                len,
+            });
+        }
+        Ok(None)
+    }
+
+    fn copy(&self, payload: &[u8]) -> Bytes {
+        let mut buffer = self.pool.buffer(payload.len());
+        buffer.extend_from_slice(payload);
+        buffer.freeze()
+    }
+}
+
+/// Moves what was not taken to the front, and sees that a receive finds room.
+fn make_space(buffer: &mut Vec<u8>, taken: &mut usize) {
+    buffer.drain(..std::mem::take(taken));
+    if buffer.capacity() - buffer.len() < BUFFER_BYTES / 2 {
+        buffer.reserve(BUFFER_BYTES);
+    }
+}
+
+impl Large {
+    fn make_room(&mut self) {
+        let (filled, room) = (self.payload.len(), self.payload.capacity());
+        if filled == room && filled < self.len {
+            self.payload.reserve_exact(filled.min(self.len - filled));
+        }
+    }
+
+    fn into_frame(self) -> Frame {
+        Frame {
+            header: self.header,
+            head: self.head,
+            payload: self.payload.freeze(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ringway_wire::{Flags, Kind};
+
+    use super::*;
+
+    fn parser() -> Parser {
+        Parser::new(BufferPool::default())
+    }
+
+    fn message(number: u64, len: usize) -> Vec<u8> {
+        let len = u32::try_from(len).unwrap();
+        let header = FrameHeader {
+            flags: Flags::HAS_MESSAGE,
+            call: 1 << 32 | number,
+            payload_len: len,
+            message_len: len,
+            ..FrameHeader::new(Kind::Message)
+        };
+        let mut bytes = header.encode().to_vec();
+        bytes
+            .extend((0..len).map(|index| u8::try_from((u64::from(index) + number) % 251).unwrap()));
+        bytes
+    }
+
+    /// What `frames` would be as bytes again.
+    fn encoded(frames: &[Frame]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            bytes.extend_from_slice(&frame.header.encode());
+            bytes.extend_from_slice(&frame.head);
+            bytes.extend_from_slice(&frame.payload);
+        }
+        bytes
+    }
+
+    fn stream_of(lens: &[usize]) -> Vec<u8> {
+        let numbered = lens.iter().zip(0..);
+        numbered.flat_map(|(len, n)| message(n, *len)).collect()
+    }
+
+    fn lens() -> impl Strategy<Value = Vec<usize>> {
+        let len =
+            prop_oneof![4 => 0_usize..300, 1 => 30_000_usize..70_000, 1 => 190_000_usize..200_000];
+        proptest::collection::vec(len, 1..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn frames_do_not_depend_on_where_the_stream_is_cut(
+            lens in lens(),
+            cuts in proptest::collection::vec(1_usize..90_000, 1..40),
+            appended in any::<bool>(),
+        ) {
+            let stream = stream_of(&lens);
+            let (mut parser, mut frames) = (parser(), Vec::new());
+            let (mut rest, mut cuts) = (stream.as_slice(), cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let cut = cuts.next().unwrap_or(1).min(rest.len());
+                let cut = if appended {
+                    let space = parser.space();
+                    let cut = cut.min(space.capacity() - space.len());
+                    space.extend_from_slice(&rest[..cut]);
+                    cut
+                } else {
+                    parser.push(&rest[..cut]);
+                    cut
+                };
+                rest = &rest[cut..];
+                parser.frames(&mut frames).unwrap();
+            }
+            prop_assert_eq!(frames.len(), lens.len());
+            prop_assert!(encoded(&frames) == stream);
+        }
+
+        #[test]
+        fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut parser = parser();
+            parser.push(&bytes);
+            let _ = parser.frames(&mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn byte_by_byte_works_as_well() {
+        let stream = stream_of(&[0, 5, 40_000, 7]);
+        let (mut parser, mut frames) = (parser(), Vec::new());
+        for byte in &stream {
+            parser.push(std::slice::from_ref(byte));
+            parser.frames(&mut frames).unwrap();
+        }
+        assert!(encoded(&frames) == stream);
+    }
+
+    #[test]
+    fn a_claim_gets_little_memory_before_bytes_arrive() {
+        let header = FrameHeader {
+            flags: Flags::HAS_MESSAGE,
+            call: 1 << 32,
+            payload_len: 2_000_000_000,
+            message_len: 2_000_000_000,
+            ..FrameHeader::new(Kind::Message)
+        };
+        let mut parser = parser();
+        parser.push(&header.encode());
+        parser.frames(&mut Vec::new()).unwrap();
+        assert!(parser.space().capacity() <= FIRST_CLAIM_BYTES);
+    }
+
+    #[test]
+    fn a_bad_header_is_the_peers_fault() {
+        let mut parser = parser();
+        parser.push(&[0; FrameHeader::LEN]);
+        assert!(matches!(
+            parser.frames(&mut Vec::new()),
+            Err(Closed::PeerMisbehaved(_))
+        ));
+    }
+}

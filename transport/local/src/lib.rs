@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`directory`] | where servers are found |
+//! | `directory` | where servers are found |
 //! | `rendezvous` | how two ends meet: hello, regions, doorbells |
 //! | `link` | what carries frames: memory rings, a socket, queues |
 //! | `connection` | one end: locks, looks, passes, calls |

@@ -226,7 +226,9 @@ impl Service<Request<Body>> for Channel {
         let mut channel = self.clone();
         Box::pin(async move {
             match channel.route_stream().await? {
-                Route::Local(connection) => call(&connection, channel.local_path(), request).await,
+                Route::Local(connection) => {
+                    call(&connection, Path::over(&connection), request).await
+                }
                 Route::Net(mut net) => {
                     poll_fn(|context| net.poll_ready(context))
                         .await

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use prost::Message;
-use ringway_local::{ConnectError, Connection};
+use ringway_local::{ConnectError, Connection, Links, LocalConfig, SocketEngine};
 use ringway_net::CallSettings;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -84,7 +84,7 @@ impl Channel {
     /// The path that the next call would take, as far as is known without trying.
     pub fn path(&self) -> Path {
         match &self.shared.local.lock().connection {
-            Some(connection) if connection.is_open() => self.shared.local_path(),
+            Some(connection) if connection.is_open() => Path::over(connection),
             _ => self.shared.endpoint.forced.unwrap_or(Path::Grpc),
         }
     }
@@ -117,10 +117,6 @@ impl Channel {
         Ok(route)
     }
 
-    pub(crate) fn local_path(&self) -> Path {
-        self.shared.local_path()
-    }
-
     /// Lets go of a connection that took a call no further.
     pub(crate) fn forget(&mut self, connection: &Arc<Connection>) {
         self.cached = None;
@@ -138,6 +134,15 @@ impl Channel {
 impl Shared {
     fn local_path(&self) -> Path {
         self.endpoint.forced.unwrap_or(Path::Shm)
+    }
+
+    /// Without a forced path, a host that refuses shared memory is called over a socket.
+    fn links(&self) -> Links {
+        match self.endpoint.forced {
+            Some(Path::Shm) => Links::Shm,
+            Some(Path::Socket) => Links::Socket,
+            _ => self.endpoint.local.links,
+        }
     }
 
     async fn route(&self) -> Result<Route, Status> {
@@ -206,11 +211,17 @@ impl Shared {
                 path: Path::Inproc,
                 reason: format!("no server of this process is called `{name}`"),
             }),
-            Path::Socket => Err(Error::Forced {
-                path: Path::Socket,
-                reason: "this build has no socket path".into(),
-            }),
-            Path::Shm | Path::Grpc => Ok(ringway_local::connect(directory, name, local).await?),
+            Path::Shm | Path::Socket | Path::Grpc => {
+                let local = LocalConfig {
+                    links: self.links(),
+                    socket_engine: match self.endpoint.epoll {
+                        true => SocketEngine::Epoll,
+                        false => local.socket_engine,
+                    },
+                    ..local.clone()
+                };
+                Ok(ringway_local::connect(directory, name, &local).await?)
+            }
         }
     }
 
@@ -268,7 +279,7 @@ impl Caller for Channel {
                 }
             };
             let head = Head::new(&metadata)?;
-            let path = self.local_path();
+            let path = Path::over(&connection);
             match client::unary(&connection, path, method, options, &head, &message).await {
                 Ok(response) => return Ok(response),
                 Err(Failure::Status(status)) => return Err(status),
@@ -303,7 +314,7 @@ impl Caller for Channel {
                 }
             };
             let head = Head::new(&metadata)?;
-            let path = self.local_path();
+            let path = Path::over(&connection);
             let answer =
                 client::server_streaming(&connection, path, method, options, &head, &message).await;
             match answer {
@@ -331,7 +342,7 @@ impl Caller for Channel {
             Route::Local(connection) => {
                 let (metadata, _, requests) = request.into_parts();
                 let head = Head::new(&metadata)?;
-                let path = self.local_path();
+                let path = Path::over(&connection);
                 client::client_streaming(&connection, path, method, options, &head, requests).await
             }
             Route::Net(net) => {
@@ -358,7 +369,7 @@ impl Caller for Channel {
             Route::Local(connection) => {
                 let (metadata, _, requests) = request.into_parts();
                 let head = Head::new(&metadata)?;
-                let path = self.local_path();
+                let path = Path::over(&connection);
                 client::streaming(&connection, path, method, options, &head, requests).await
             }
             Route::Net(net) => {

@@ -10,10 +10,13 @@ use tonic::transport::ClientTlsConfig;
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::path::Path;
+use crate::path::{Path, UnknownPath};
 
 /// Forces a path for every channel whose address does not name one.
 const PATH_VARIABLE: &str = "RINGWAY_PATH";
+
+/// The name of a socket without io_uring.
+const EPOLL: &str = "socket+epoll";
 
 /// Whether calls may stay on the host although TLS is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum LocalPolicy {
 /// | `http://catalog:50051` | the same |
 /// | `shm://catalog:50051` | shared memory |
 /// | `socket://catalog:50051` | a Unix stream socket with Ringway's frames |
+/// | `socket://catalog:50051` | a Unix socket, driven by io_uring where the kernel allows it |
+/// | `socket+epoll://catalog:50051` | the same without io_uring |
 /// | `inproc://catalog:50051` | a server of this process |
 /// | `grpc://catalog:50051` | gRPC without TLS |
 /// | `https://catalog:50051` | gRPC with TLS, unless a [`LocalPolicy`] allows more |
@@ -55,6 +60,8 @@ pub struct Endpoint {
     pub(crate) name: String,
     pub(crate) target: Option<Target>,
     pub(crate) forced: Option<Path>,
+    /// A socket is wanted without io_uring.
+    pub(crate) epoll: bool,
     pub(crate) directory: Directory,
     pub(crate) local: LocalConfig,
     pub(crate) net: NetOptions,
@@ -157,6 +164,7 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.forced {
+            Some(Path::Socket) if self.epoll => write!(formatter, "{EPOLL}://{}", self.name),
             Some(path) => write!(formatter, "{path}://{}", self.name),
             None => formatter.write_str(&self.name),
         }
@@ -169,9 +177,11 @@ impl FromStr for Endpoint {
     fn from_str(address: &str) -> Result<Self, Error> {
         let (forced, rest) = split_scheme(address);
         let forced = match forced {
-            Some(path) => Some(path),
-            None => path_from_environment()?,
+            Some(forced) => Some(forced),
+            None => forced_by_environment()?,
         };
+        let epoll = forced.is_some_and(|forced| forced.epoll);
+        let forced = forced.map(|forced| forced.path);
         let target = match forced {
             Some(Path::Shm | Path::Socket | Path::Inproc) => rest.parse().ok(),
             _ => Some(
@@ -186,6 +196,7 @@ impl FromStr for Endpoint {
             name: local_name(rest, target.as_ref()),
             target,
             forced,
+            epoll,
             directory: Directory::from_environment(),
             local: LocalConfig::default(),
             net: NetOptions::default(),
@@ -210,26 +221,52 @@ impl TryFrom<String> for Endpoint {
     }
 }
 
-fn split_scheme(address: &str) -> (Option<Path>, &str) {
-    let forced = address.split_once("://").and_then(|(scheme, rest)| {
-        let path: Path = scheme.parse().ok()?;
-        Some((Some(path), rest))
-    });
+/// What a scheme or the environment asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Forced {
+    path: Path,
+    epoll: bool,
+}
+
+impl From<Path> for Forced {
+    fn from(path: Path) -> Self {
+        Self { path, epoll: false }
+    }
+}
+
+impl FromStr for Forced {
+    type Err = UnknownPath;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPath> {
+        if name == EPOLL {
+            return Ok(Self {
+                path: Path::Socket,
+                epoll: true,
+            });
+        }
+        name.parse().map(Path::into)
+    }
+}
+
+fn split_scheme(address: &str) -> (Option<Forced>, &str) {
+    let forced = address
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((Some(scheme.parse().ok()?), rest)));
     match forced {
         Some(found) => found,
         // A Unix socket or a certificate is asked for: only the network path has them.
-        None if address.starts_with("unix:") => (Some(Path::Grpc), address),
+        None if address.starts_with("unix:") => (Some(Path::Grpc.into()), address),
         None => (None, address),
     }
 }
 
-fn path_from_environment() -> Result<Option<Path>, Error> {
+fn forced_by_environment() -> Result<Option<Forced>, Error> {
     match std::env::var(PATH_VARIABLE) {
         Ok(value) if value.is_empty() || value == "auto" => Ok(None),
         Ok(value) => value
             .parse()
             .map(Some)
-            .map_err(|error: crate::UnknownPath| Error::Environment {
+            .map_err(|error: UnknownPath| Error::Environment {
                 variable: PATH_VARIABLE,
                 value,
                 reason: error.to_string(),
@@ -254,12 +291,16 @@ mod tests {
     fn a_scheme_forces_its_path() {
         for (address, path) in [
             ("shm://catalog:1", Path::Shm),
+            ("socket://catalog:1", Path::Socket),
+            ("socket+epoll://catalog:1", Path::Socket),
             ("inproc://catalog:1", Path::Inproc),
             ("grpc://catalog:1", Path::Grpc),
         ] {
             let endpoint = Endpoint::new(address).unwrap();
             assert_eq!(endpoint.forced, Some(path), "{address}");
             assert_eq!(endpoint.name, "catalog:1");
+            assert_eq!(endpoint.epoll, address.contains("epoll"));
+            assert!(endpoint.to_string().starts_with(&address[..5]));
         }
         assert_eq!(Endpoint::new("catalog:1").unwrap().forced, None);
         assert_eq!(Endpoint::new("http://catalog:1").unwrap().name, "catalog:1");

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ringway_local::LinkKind;
+
 /// What carried a call.
 ///
 /// Every response carries the path it came by as an extension:
@@ -32,6 +34,15 @@ impl Path {
     /// The path that `response` came by; `None` if it did not come through a [`crate::Channel`].
     pub fn of<T>(response: &tonic::Response<T>) -> Option<Self> {
         response.extensions().get().copied()
+    }
+
+    /// The path that a local connection is.
+    pub(crate) fn over(connection: &ringway_local::Connection) -> Self {
+        match connection.kind() {
+            LinkKind::Shm => Self::Shm,
+            LinkKind::Socket => Self::Socket,
+            LinkKind::Inproc => Self::Inproc,
+        }
     }
 
     /// The name used in addresses, environment variables, tables and spans.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,12 +23,30 @@ struct Shop {
     gateway: Router,
 }
 
+/// Set where these tests run again over shared memory.
+const OVER_SHM: &str = "SHOP_TEST_OVER_SHM";
+
+/// An address that nobody has.
 fn address() -> Address {
+    static NAMES: AtomicU16 = AtomicU16::new(1);
+    if std::env::var_os(OVER_SHM).is_some() {
+        // A name takes no port, so the kernel would hand the same one out twice.
+        return Address::Shm(format!("shop:{}", NAMES.fetch_add(1, Ordering::Relaxed)));
+    }
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     Address::Tcp(free.to_string())
+}
+
+fn path() -> &'static str {
+    std::env::var_os(OVER_SHM).map_or("grpc-tcp", |_| "shm")
+}
+
+/// Where services of this process are found by their names.
+fn directory() -> PathBuf {
+    std::env::var_os("RINGWAY_DIR").map_or_else(PathBuf::new, PathBuf::from)
 }
 
 async fn forever() {
@@ -115,7 +135,7 @@ impl Shop {
 
 async fn wait_for(service: &Address) {
     for _ in 0..500 {
-        if shop_link::answers(Path::new("/nowhere"), service).await {
+        if shop_link::answers(&directory(), service).await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -167,7 +187,7 @@ async fn an_order_is_priced_charged_and_taken_from_stock() {
     assert_eq!(hops.len(), 7, "{calls:?}");
     assert!(
         hops.iter()
-            .all(|hop| hop["path"] == "grpc-tcp" && hop["nanoseconds"] != 0)
+            .all(|hop| hop["path"] == path() && hop["nanoseconds"] != 0)
     );
 
     let (_, known) = shop
@@ -382,4 +402,20 @@ async fn a_shop_without_services_says_that_they_are_missing() {
             .starts_with("orders: "),
         "{answer}"
     );
+}
+
+/// The same tests in a process of their own, whose environment names a directory of its own.
+#[test]
+fn shared_memory_changes_nothing() {
+    if std::env::var_os(OVER_SHM).is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .env(OVER_SHM, "1")
+        .env("RINGWAY_DIR", directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
 }

@@ -17,6 +17,10 @@ use crate::seen::Seen;
 pub enum Way {
     /// Shared memory.
     Shm,
+    /// A Unix stream socket, with the best engine that the kernel allows.
+    Socket,
+    /// A Unix stream socket without io_uring.
+    SocketEpoll,
     /// Queues within the process.
     Inproc,
     /// gRPC over TCP.
@@ -30,6 +34,7 @@ impl Way {
     pub fn path(self) -> Path {
         match self {
             Self::Shm => Path::Shm,
+            Self::Socket | Self::SocketEpoll => Path::Socket,
             Self::Inproc => Path::Inproc,
             Self::GrpcTcp | Self::GrpcUnix => Path::Grpc,
         }
@@ -66,7 +71,7 @@ impl Running {
             + &directory.path().to_string_lossy().replace(['/', '.'], "-");
         let builder = configure(Server::builder().directory(directory.path().join("ringway")));
         let builder = match way {
-            Way::Shm | Way::Inproc => builder.name(&name),
+            Way::Shm | Way::Socket | Way::SocketEpoll | Way::Inproc => builder.name(&name),
             Way::GrpcTcp => builder.listen("127.0.0.1:0").unwrap(),
             Way::GrpcUnix => {
                 let socket = directory.path().join("grpc.sock");
@@ -77,7 +82,8 @@ impl Running {
         };
         let server = builder.bind().await.unwrap();
         let address = match way {
-            Way::Shm | Way::Inproc => format!("{}://{name}", way.path()),
+            Way::Shm | Way::Socket | Way::Inproc => format!("{}://{name}", way.path()),
+            Way::SocketEpoll => format!("socket+epoll://{name}"),
             Way::GrpcTcp => format!("grpc://{}", server.addresses()[0]),
             Way::GrpcUnix => server.addresses()[0].to_string(),
         };

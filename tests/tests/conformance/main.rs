@@ -80,9 +80,13 @@ macro_rules! local_suite {
 }
 
 suite!(shm, ringway_tests::Way::Shm);
+suite!(socket, ringway_tests::Way::Socket);
+suite!(socket_epoll, ringway_tests::Way::SocketEpoll);
 suite!(inproc, ringway_tests::Way::Inproc);
 suite!(grpc_tcp, ringway_tests::Way::GrpcTcp);
 suite!(grpc_unix, ringway_tests::Way::GrpcUnix);
 
 local_suite!(shm_alone, ringway_tests::Way::Shm);
+local_suite!(socket_alone, ringway_tests::Way::Socket);
+local_suite!(socket_epoll_alone, ringway_tests::Way::SocketEpoll);
 local_suite!(inproc_alone, ringway_tests::Way::Inproc);

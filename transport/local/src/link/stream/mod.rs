@@ -79,6 +79,10 @@ pub(crate) struct Stream {
 
 /// The engines.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each connection, on the heap already"
+)]
 enum Mover {
     Epoll(epoll::Socket),
     Uring(uring::Socket),

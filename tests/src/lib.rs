@@ -6,7 +6,7 @@ mod process;
 mod running;
 mod seen;
 
-pub use process::{ChildServer, descriptors, is_server_process, mapped_regions, serve_as_child};
+pub use process::{ChildServer, descriptors, mapped_regions, serve_as_child};
 pub use running::{Running, Way, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};
 

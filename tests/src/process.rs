@@ -14,13 +14,7 @@ use crate::seen::EXECUTIONS_VARIABLE;
 
 const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
 const NAME: &str = "RINGWAY_TEST_NAME";
-const LISTEN: &str = "RINGWAY_TEST_LISTEN";
 const READY: &str = "the server is ready";
-
-/// Whether this process was started to be a server.
-pub fn is_server_process() -> bool {
-    std::env::var_os(DIRECTORY).is_some()
-}
 
 /// Serves until killed, if this process was started for it; else returns at once.
 pub async fn serve_as_child() {
@@ -30,9 +24,6 @@ pub async fn serve_as_child() {
     let mut builder = Server::builder().directory(directory);
     if let Ok(name) = std::env::var(NAME) {
         builder = builder.name(name);
-    }
-    if let Ok(address) = std::env::var(LISTEN) {
-        builder = builder.listen(&address).unwrap();
     }
     let handler = Handler::default();
     let server = builder
@@ -61,11 +52,6 @@ impl ChildServer {
         Self::run(directory, |command| {
             command.env(NAME, name).env(EXECUTIONS_VARIABLE, executions)
         })
-    }
-
-    /// A server that is reached over the network alone.
-    pub fn start_on_network(directory: &Path, address: &str) -> Self {
-        Self::run(directory, |command| command.env(LISTEN, address))
     }
 
     fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {

@@ -1,0 +1,349 @@
+//! Which path a channel takes, and what it says where there is none.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path as FilePath;
+use std::process::{Command, Stdio};
+
+use ringway::{Endpoint, LocalPolicy, Path, Server, UidPolicy};
+use ringway_proto::bench::Payload;
+use ringway_proto::bench::bench_client::BenchClient;
+use ringway_proto::bench::bench_server::BenchServer;
+use ringway_tests::ours::Handler;
+use ringway_tests::{ChildServer, client_of, serve_as_child, within};
+use tonic::Code;
+use tonic::transport::ClientTlsConfig;
+
+/// Not a test: what a child process runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_process() {
+    serve_as_child().await;
+}
+
+fn payload() -> Payload {
+    let data = vec![1; 10].into();
+    Payload { sequence: 1, data }
+}
+
+/// A server of this process that is reached over the network and, if it may, locally.
+struct Both {
+    address: String,
+    serving: tokio::task::JoinHandle<Result<(), ringway::Error>>,
+}
+
+impl Drop for Both {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Serves on a port of the kernel's choice, under the name of that very address.
+async fn serve_on_both(directory: &FilePath) -> Both {
+    // The name has to be known before the port is bound; nobody else takes it that fast.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let server = Server::builder()
+        .directory(directory)
+        .name(&address)
+        .listen(&address)
+        .unwrap()
+        .add_service(BenchServer::new(Handler::default()))
+        .bind()
+        .await
+        .unwrap();
+    let serving = tokio::spawn(server.serve());
+    Both { address, serving }
+}
+
+async fn path_taken(endpoint: &Endpoint) -> Path {
+    let mut client = client_of(endpoint).await;
+    Path::of(&client.unary(payload()).await.unwrap()).unwrap()
+}
+
+fn at(address: &str, directory: &FilePath) -> Endpoint {
+    Endpoint::new(address).unwrap().directory(directory)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_best_path_is_taken_and_each_can_be_forced() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve_on_both(directory.path()).await;
+        let address = &server.address;
+        assert_eq!(path_taken(&at(address, directory.path())).await, Path::Shm);
+        for (scheme, path) in [
+            ("shm", Path::Shm),
+            ("inproc", Path::Inproc),
+            ("grpc", Path::Grpc),
+        ] {
+            let forced = at(&format!("{scheme}://{address}"), directory.path());
+            assert_eq!(path_taken(&forced).await, path);
+            let forced = at(address, directory.path()).path(path);
+            assert_eq!(path_taken(&forced).await, path);
+        }
+        let never = at(address, directory.path()).allow_local(LocalPolicy::Never);
+        assert_eq!(path_taken(&never).await, Path::Grpc);
+    })
+    .await;
+}
+
+const EXPECTED_PATH: &str = "RINGWAY_TEST_EXPECTED_PATH";
+
+/// The environment belongs to the whole process, so each value gets a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_environment_forces_a_path() {
+    if let Ok(expected) = std::env::var(EXPECTED_PATH) {
+        return within(takes_as_told(&expected)).await;
+    }
+    let name = "the_environment_forces_a_path";
+    for (value, expected) in [
+        ("shm", "shm"),
+        ("inproc", "inproc"),
+        ("grpc", "grpc"),
+        ("auto", "shm"),
+        ("", "shm"),
+        ("pigeon", "refused"),
+    ] {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env("RINGWAY_PATH", value)
+            .env(EXPECTED_PATH, expected)
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "RINGWAY_PATH={value}");
+    }
+}
+
+async fn takes_as_told(expected: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve_on_both(directory.path()).await;
+    if expected == "refused" {
+        let error = Endpoint::new(&server.address).unwrap_err().to_string();
+        assert!(error.contains("RINGWAY_PATH=pigeon"), "{error}");
+        return;
+    }
+    let endpoint = at(&server.address, directory.path());
+    assert_eq!(path_taken(&endpoint).await.name(), expected);
+    // An address that names a path is stronger.
+    let forced = at(&format!("grpc://{}", server.address), directory.path());
+    assert_eq!(path_taken(&forced).await, Path::Grpc);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absent_server_is_one_clear_error() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let forced = at("shm://nobody:1", directory.path());
+        let error = forced.connect().await.unwrap_err().to_string();
+        assert!(
+            error.contains("nobody:1") && error.contains("RINGWAY_DIR"),
+            "{error}"
+        );
+        let mut client = BenchClient::new(forced.connect_lazy().unwrap());
+        let status = client.unary(payload()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(status.message().contains("nobody:1"), "{status:?}");
+
+        // A port on which nobody listens.
+        let mut client = client_of(&at("127.0.0.1:1", directory.path())).await;
+        let status = client.unary(payload()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+
+        let server = serve_on_both(directory.path()).await;
+        let wrong = at("shm://wrong-name:50051", directory.path());
+        assert!(wrong.connect().await.is_err());
+        drop(server);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_directory_calls_go_over_the_network() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve_on_both(directory.path()).await;
+        let elsewhere = directory.path().join("missing");
+        assert_eq!(
+            path_taken(&at(&server.address, &elsewhere)).await,
+            Path::Grpc
+        );
+
+        // A file where the directory should be, on either side.
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(path_taken(&at(&server.address, &file)).await, Path::Grpc);
+        let networked = serve_on_both(&file).await;
+        assert_eq!(path_taken(&at(&networked.address, &file)).await, Path::Grpc);
+        let local_only = Server::builder()
+            .directory(&file)
+            .name("alone:1")
+            .bind()
+            .await;
+        let error = local_only.unwrap_err().to_string();
+        assert!(error.contains("RINGWAY_DIR"), "{error}");
+    })
+    .await;
+}
+
+/// Others could have put a socket of theirs there: it is not trusted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_others_may_write_is_not_used() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve_on_both(directory.path()).await;
+        let name = ringway::Directory::at(directory.path())
+            .of_name(&server.address)
+            .unwrap();
+        fs::set_permissions(&name, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(
+            path_taken(&at(&server.address, directory.path())).await,
+            Path::Grpc
+        );
+        let forced = at(&format!("shm://{}", server.address), directory.path());
+        let error = forced.connect().await.unwrap_err().to_string();
+        assert!(
+            error.contains("777") && error.contains("chmod 0700"),
+            "{error}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_socket_is_passed_over() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve_on_both(directory.path()).await;
+        let name = ringway::Directory::at(directory.path())
+            .of_name(&server.address)
+            .unwrap();
+        // Sorted before the server's own; its owner is gone.
+        drop(std::os::unix::net::UnixListener::bind(name.join("0-stale.sock")).unwrap());
+        assert_eq!(
+            path_taken(&at(&server.address, directory.path())).await,
+            Path::Shm
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_never_left_out() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve_on_both(directory.path()).await;
+        let with_tls = at(&server.address, directory.path()).tls_config(ClientTlsConfig::new());
+        // The server's network path speaks no TLS, and its local one, which would, is not taken.
+        let mut client = client_of(&with_tls).await;
+        let status = client.unary(payload()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        let https = at(&format!("https://{}", server.address), directory.path());
+        let error = https.connect().await.unwrap_err().to_string();
+        assert!(error.contains("tls"), "{error}");
+        let forced = with_tls
+            .clone()
+            .path(Path::Shm)
+            .connect()
+            .await
+            .unwrap_err();
+        assert!(forced.to_string().contains("allow_local"), "{forced}");
+        let allowed = with_tls.allow_local(LocalPolicy::Allow(UidPolicy::SameUser));
+        assert_eq!(path_taken(&allowed).await, Path::Shm);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_tls_is_found_by_no_local_client() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let identity = tonic::transport::Identity::from_pem(
+            certified.cert.pem(),
+            certified.signing_key.serialize_pem(),
+        );
+        let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+        let server = Server::builder()
+            .directory(directory.path())
+            .name("secret:1")
+            .listen("127.0.0.1:0")
+            .unwrap()
+            .tls_config(tls)
+            .add_service(BenchServer::new(Handler::default()))
+            .bind()
+            .await
+            .unwrap();
+        assert!(
+            at("shm://secret:1", directory.path())
+                .connect()
+                .await
+                .is_err()
+        );
+        drop(server);
+    })
+    .await;
+}
+
+/// Over the network when the local server dies, and back when it returns, without a new channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_moves_to_the_network_and_back() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let network = serve_on_both(&directory.path().join("of nobody's")).await;
+        let local = ChildServer::start(directory.path(), &network.address);
+        let channel = at(&network.address, directory.path())
+            .connect()
+            .await
+            .unwrap();
+        let mut client = BenchClient::new(channel.clone());
+        let mut older_clone = client.clone();
+        let path = |response: &tonic::Response<Payload>| Path::of(response).unwrap();
+        assert_eq!(path(&client.unary(payload()).await.unwrap()), Path::Shm);
+        assert_eq!(
+            path(&older_clone.unary(payload()).await.unwrap()),
+            Path::Shm
+        );
+        local.kill();
+        moves(&mut client, Path::Grpc).await;
+        moves(&mut older_clone, Path::Grpc).await;
+        for _ in 0..20 {
+            assert_eq!(path(&client.unary(payload()).await.unwrap()), Path::Grpc);
+        }
+        let local = ChildServer::start(directory.path(), &network.address);
+        moves(&mut client, Path::Shm).await;
+        moves(&mut older_clone, Path::Shm).await;
+        for _ in 0..20 {
+            assert_eq!(path(&client.unary(payload()).await.unwrap()), Path::Shm);
+        }
+        drop(local);
+    })
+    .await;
+}
+
+/// Calls until one takes `path`. The call that notices the death may fail, and nothing but so.
+async fn moves(client: &mut BenchClient<ringway::Channel>, path: Path) {
+    loop {
+        match client.unary(payload()).await {
+            Ok(response) if Path::of(&response) == Some(path) => return,
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+        }
+    }
+}
+
+/// A server that was never there locally is found once it comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_later_is_found() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let network = serve_on_both(&directory.path().join("of nobody's")).await;
+        let mut client = client_of(&at(&network.address, directory.path())).await;
+        moves(&mut client, Path::Grpc).await;
+        let local = ChildServer::start(directory.path(), &network.address);
+        moves(&mut client, Path::Shm).await;
+        drop(local);
+    })
+    .await;
+}

@@ -34,10 +34,9 @@ pub enum LocalPolicy {
 ///
 /// | address | path |
 /// | --- | --- |
-/// | `catalog:50051` | the best that works: shared memory, else gRPC |
+/// | `catalog:50051` | the best that works: shared memory, else a socket, else gRPC |
 /// | `http://catalog:50051` | the same |
 /// | `shm://catalog:50051` | shared memory |
-/// | `socket://catalog:50051` | a Unix stream socket with Ringway's frames |
 /// | `socket://catalog:50051` | a Unix socket, driven by io_uring where the kernel allows it |
 /// | `socket+epoll://catalog:50051` | the same without io_uring |
 /// | `inproc://catalog:50051` | a server of this process |

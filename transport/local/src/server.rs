@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use ringway_sys::peer_credentials;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::client::is_stale;
@@ -84,13 +85,14 @@ impl Listener {
         config: LocalConfig,
         shutdown: impl Future<Output = ()>,
     ) {
+        let places = Arc::new(Semaphore::new(config.max_connections));
         let config = Arc::new(config);
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.welcome(stream, &service, &config),
+                    Ok((stream, _)) => self.welcome(stream, &places, &service, &config),
                     Err(error) => wait_out(&error).await,
                 },
             }
@@ -101,20 +103,25 @@ impl Listener {
         drain(connections).await;
     }
 
-    fn welcome(&self, stream: UnixStream, service: &Arc<dyn Serve>, config: &Arc<LocalConfig>) {
-        let mut connections = self.connections.lock();
-        connections.retain(|connection| connection.strong_count() > 0);
-        if connections.len() >= config.max_connections {
+    /// A client takes its place before it has said anything: half-open ones count as well.
+    fn welcome(
+        &self,
+        stream: UnixStream,
+        places: &Arc<Semaphore>,
+        service: &Arc<dyn Serve>,
+        config: &Arc<LocalConfig>,
+    ) {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             tracing::warn!(name = %self.name, limit = config.max_connections, "too many local connections, one turned away");
             return;
-        }
-        drop(connections);
+        };
         let (service, config) = (Arc::clone(service), Arc::clone(config));
         let (name, connections) = (self.name.clone(), Arc::clone(&self.connections));
         tokio::spawn(async move {
+            let _place = place;
             match greet(stream, &name, service, &config).await {
                 Ok(connection) => {
-                    connections.lock().push(Arc::downgrade(&connection));
+                    remember(&connections, &connection);
                     connection.hold_until_closed().await;
                 }
                 Err(reason) => tracing::warn!(%name, %reason, "a local client was turned away"),
@@ -128,6 +135,13 @@ impl Drop for Listener {
         // Whoever finds it later removes it: nothing depends on this.
         let _ = fs::remove_file(self.directory.short_path(&self.file));
     }
+}
+
+/// Notes a connection, and forgets those that have ended.
+fn remember(connections: &Mutex<Vec<Weak<Connection>>>, connection: &Arc<Connection>) {
+    let mut connections = connections.lock();
+    connections.retain(|connection| connection.strong_count() > 0);
+    connections.push(Arc::downgrade(connection));
 }
 
 async fn greet(

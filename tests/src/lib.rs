@@ -7,7 +7,7 @@ mod running;
 mod seen;
 
 pub use process::{ChildServer, descriptors, mapped_regions, serve_as_child};
-pub use running::{Running, Way, client_of, eventually, within};
+pub use running::{Running, Way, alone, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};
 
 /// The handler over the stubs that `ringway-build` generates.

@@ -1,6 +1,6 @@
 //! A server on one path, with whatever it takes to reach it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringway::{Channel, Endpoint, Path, Server, ServerBuilder};
@@ -137,6 +137,17 @@ pub async fn client_of(endpoint: &Endpoint) -> BenchClient<Channel> {
 pub async fn within<F: Future>(future: F) -> F::Output {
     let limit = Duration::from_secs(30);
     tokio::time::timeout(limit, future).await.expect("it hangs")
+}
+
+/// Runs `test` on a runtime of its own, and no other such test meanwhile: descriptors and mappings
+/// are counted for the whole process, and a runtime has some.
+pub fn alone<F: Future>(test: F) -> F::Output {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that matters to the next.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(within(test))
 }
 
 /// Waits until `condition` holds.

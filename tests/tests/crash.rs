@@ -10,9 +10,8 @@ use ringway::{Channel, Endpoint};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_tests::{
-    ChildServer, client_of, descriptors, eventually, mapped_regions, serve_as_child, within,
+    ChildServer, alone, client_of, descriptors, eventually, mapped_regions, serve_as_child,
 };
-use tokio::sync::{Mutex, MutexGuard};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -22,12 +21,6 @@ const NAME: &str = "crash:50051";
 const LIMIT: Duration = Duration::from_millis(100);
 /// Kills, of which one has to be within the limit: the machine may have been busy at the others.
 const ROUNDS: usize = 4;
-
-/// Descriptors and mappings belong to the whole process, so these tests run one at a time.
-async fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::const_new(());
-    ALONE.lock().await
-}
 
 /// Not a test: what a child process runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,10 +74,9 @@ where
     took
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unary_calls_in_flight_end_unavailable_and_are_executed_once() {
-    let _alone = alone().await;
-    within(async {
+#[test]
+fn unary_calls_in_flight_end_unavailable_and_are_executed_once() {
+    alone(async {
         let mut shortest = Duration::MAX;
         for _ in 0..ROUNDS {
             let directory = tempfile::tempdir().unwrap();
@@ -102,8 +94,7 @@ async fn unary_calls_in_flight_end_unavailable_and_are_executed_once() {
             assert_eq!(executed, (0..64).collect::<Vec<_>>());
         }
         assert!(shortest < LIMIT, "{shortest:?}");
-    })
-    .await;
+    });
 }
 
 /// All three kinds of stream at once.
@@ -134,10 +125,9 @@ async fn stream_all_ways(mut client: BenchClient<Channel>, kind: u64) -> Result<
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_end_unavailable() {
-    let _alone = alone().await;
-    within(async {
+#[test]
+fn streams_end_unavailable() {
+    alone(async {
         let mut shortest = Duration::MAX;
         for _ in 0..ROUNDS {
             let directory = tempfile::tempdir().unwrap();
@@ -147,14 +137,12 @@ async fn streams_end_unavailable() {
             shortest = shortest.min(killed_during(server, calls.collect()).await);
         }
         assert!(shortest < LIMIT, "{shortest:?}");
-    })
-    .await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn descriptors_and_mappings_go_away() {
-    let _alone = alone().await;
-    within(async {
+#[test]
+fn descriptors_and_mappings_go_away() {
+    alone(async {
         // The first connection opens what the process keeps.
         connect_use_and_kill().await;
         let before = descriptors();
@@ -163,8 +151,7 @@ async fn descriptors_and_mappings_go_away() {
         }
         eventually("the descriptors are closed", || descriptors() <= before).await;
         eventually("the regions are unmapped", || mapped_regions() == 0).await;
-    })
-    .await;
+    });
 }
 
 async fn connect_use_and_kill() {
@@ -196,10 +183,9 @@ async fn connect_use_and_kill() {
 }
 
 /// Killed and restarted under load: callers may see `UNAVAILABLE`, never a second execution.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_is_executed_twice() {
-    let _alone = alone().await;
-    within(async {
+#[test]
+fn no_call_is_executed_twice() {
+    alone(async {
         let directory = tempfile::tempdir().unwrap();
         let executions = directory.path().join("executions");
         let start = || ChildServer::start_counting(directory.path(), NAME, &executions);
@@ -233,8 +219,7 @@ async fn no_call_is_executed_twice() {
             answered.len()
         );
         drop(server);
-    })
-    .await;
+    });
 }
 
 /// Calls one after the other; the sequences that were answered.

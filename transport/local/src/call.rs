@@ -9,7 +9,7 @@ use ringway_wire::{CallId, Flags, code};
 use crate::connection::{Connection, HandlerFuture, Inbound, Progress, Request, abandoned_status};
 use crate::error::SendError;
 use crate::link::{Payload, Place};
-use crate::waiting::{Patience, in_pass, look_until};
+use crate::waiting::{in_pass, look_until};
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
@@ -22,7 +22,6 @@ pub struct Call {
     over: bool,
     side: Side,
     polls: u32,
-    patience: Patience,
 }
 
 /// Whose hold it is.
@@ -52,7 +51,6 @@ impl Call {
             over: false,
             side,
             polls: 0,
-            patience: Patience::default(),
         }
     }
 
@@ -97,6 +95,7 @@ impl Call {
                 if connection.lock().wait_to_send(None, len, context.waker()) {
                     context.waker().wake_by_ref();
                 }
+                connection.rely_on_doorbell();
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
@@ -135,18 +134,18 @@ impl Call {
             return Poll::Ready(Some(inbound));
         }
         if self.may_look_now(context)
-            && self.look()
-            && let Some(inbound) = self.take()
+            && let Some(inbound) = self.look()
         {
             return Poll::Ready(Some(inbound));
         }
         let id = self.sender.id;
         self.connection().lock().wait_to_read(id, context.waker());
         // It may have arrived between the look and the registration.
-        match self.take() {
-            Some(inbound) => Poll::Ready(Some(inbound)),
-            None => Poll::Pending,
+        if let Some(inbound) = self.take() {
+            return Poll::Ready(Some(inbound));
         }
+        self.connection().rely_on_doorbell();
+        Poll::Pending
     }
 
     fn take(&mut self) -> Option<Inbound> {
@@ -173,26 +172,29 @@ impl Call {
     }
 
     /// Drives the connection until something arrives for this call or patience ends.
-    fn look(&mut self) -> bool {
-        let (connection, id) = (Arc::clone(self.connection()), self.sender.id);
+    fn look(&mut self) -> Option<Inbound> {
+        let connection = Arc::clone(self.connection());
         if connection.handlers().any_woken() || connection.has_records() {
             connection.drive();
-            if connection.lock().has_inbound(id) {
-                return true;
+            if let Some(inbound) = self.take() {
+                return Some(inbound);
             }
         }
         let start = Instant::now();
-        let Some(budget) = self.patience.look(start) else {
-            return false;
-        };
+        let budget = connection.patience().look(start)?;
         connection.keep_awake();
-        let found = look_until(start, budget, || {
-            (connection.has_records() || connection.handlers().any_woken())
+        let mut found = None;
+        look_until(start, budget, || {
+            if (connection.has_records() || connection.handlers().any_woken())
                 && connection.drive() > Progress::Idle
-                && connection.lock().has_inbound(id)
+            {
+                found = self.take();
+            }
+            found.is_some()
         });
-        connection.let_sleep();
-        self.patience.learn(found);
+        // A lone call that was answered leaves nobody who waits.
+        connection.let_sleep(!self.over || connection.lock().in_flight() > 0);
+        connection.patience().learn(found.is_some());
         found
     }
 
@@ -336,6 +338,8 @@ impl CallSender {
         if state.wait_to_send(Some(self.id), len, context.waker()) && state.has_credit(self.id) {
             context.waker().wake_by_ref();
         }
+        drop(state);
+        self.connection.rely_on_doorbell();
         Poll::Pending
     }
 }

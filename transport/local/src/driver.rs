@@ -27,6 +27,8 @@ const MAX_BUSY: usize = 64;
 #[derive(Debug, Default)]
 pub struct Driver {
     ready: Mutex<Vec<Arc<Connection>>>,
+    /// Whether `ready` holds any.
+    listed: AtomicBool,
     /// The driver's task is at work and will look at `ready` again before it sleeps: waking it
     /// would only have the runtime poll it once more, and wake another worker for that.
     awake: AtomicBool,
@@ -56,6 +58,7 @@ impl Driver {
     /// Puts `connection` on the list and wakes the driver.
     pub(crate) fn add_ready(&self, connection: Arc<Connection>) {
         self.ready.lock().push(connection);
+        self.listed.store(true, Ordering::SeqCst);
         if !self.awake.load(Ordering::SeqCst) {
             self.waker.wake();
         }
@@ -71,7 +74,7 @@ impl Driver {
             if idle {
                 turn.sleep();
                 self.awake.store(false, Ordering::SeqCst);
-                if self.ready.lock().is_empty() {
+                if !self.listed.load(Ordering::SeqCst) {
                     return Poll::Pending;
                 }
                 self.awake.store(true, Ordering::SeqCst);
@@ -86,7 +89,10 @@ impl Driver {
 
     /// Drives what is ready; keeps what was busy for the look that follows.
     fn pass(&self, turn: &mut Turn) -> Progress {
-        std::mem::swap(&mut *self.ready.lock(), &mut turn.ready);
+        if self.listed.load(Ordering::SeqCst) {
+            self.listed.store(false, Ordering::SeqCst);
+            std::mem::swap(&mut *self.ready.lock(), &mut turn.ready);
+        }
         let _pass = Pass::enter();
         let mut total = Progress::Idle;
         for connection in turn.busy.iter().filter(|busy| busy.has_records()) {
@@ -118,7 +124,7 @@ impl Driver {
     }
 
     fn anything(&self, turn: &Turn) -> bool {
-        turn.busy.iter().any(|busy| busy.has_records()) || !self.ready.lock().is_empty()
+        turn.busy.iter().any(|busy| busy.has_records()) || self.listed.load(Ordering::SeqCst)
     }
 }
 
@@ -134,7 +140,7 @@ impl Turn {
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
     fn sleep(&mut self) {
         for connection in self.busy.drain(..) {
-            connection.let_sleep();
+            connection.let_sleep(true);
         }
     }
 }

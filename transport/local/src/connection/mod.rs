@@ -33,6 +33,7 @@ use crate::link::shm::Blocks;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
+use crate::waiting::Patience;
 
 /// How often a draining connection looks whether its calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -79,10 +80,14 @@ pub struct Connection {
     stirred: AtomicBool,
     /// How many threads look at the ring by themselves; while it is 0 the doorbell is armed.
     lookers: AtomicU32,
+    /// The peer was asked to ring.
+    armed: AtomicBool,
     pass: Mutex<Pass>,
     state: Mutex<State>,
     handlers: Handlers,
     habits: Habits,
+    /// What waiting for an answer has taught its callers.
+    patience: Patience,
     blocks: Option<Blocks>,
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
@@ -114,16 +119,18 @@ impl Connection {
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
             lookers: AtomicU32::new(0),
+            armed: AtomicBool::new(false),
             pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, me)),
             state: Mutex::new(State::new(parts.core, parts.sender)),
             handlers: Handlers::new(me),
             habits: Habits::default(),
+            patience: Patience::default(),
             blocks: parts.blocks,
             service: parts.service,
             peer: parts.peer,
             ended: Notify::new(),
         });
-        connection.watch.arm();
+        connection.rely_on_doorbell();
         connection.mark_ready();
         connection
     }
@@ -176,6 +183,10 @@ impl Connection {
         &self.habits
     }
 
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
     pub(crate) fn blocks(&self) -> Option<&Blocks> {
         self.blocks.as_ref()
     }
@@ -205,24 +216,40 @@ impl Connection {
 
     /// Somebody looks at the ring by itself from here on: the peer need not ring.
     pub(crate) fn keep_awake(&self) {
-        if self.lookers.fetch_add(1, Ordering::SeqCst) == 0 {
+        self.lookers.fetch_add(1, Ordering::SeqCst);
+        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
             self.watch.disarm();
         }
     }
 
-    /// The end of [`Self::keep_awake`]. The last one arms the doorbell, then looks once more.
-    pub(crate) fn let_sleep(&self) {
-        if self.lookers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.watch.arm();
-            if self.has_records() {
-                self.mark_ready();
-            }
+    /// The end of [`Self::keep_awake`]. The last one arms the doorbell, unless nobody waits for
+    /// anything: then whoever comes to wait does ([`Self::rely_on_doorbell`]).
+    pub(crate) fn let_sleep(&self, somebody_waits: bool) {
+        self.lookers.fetch_sub(1, Ordering::SeqCst);
+        if somebody_waits {
+            self.rely_on_doorbell();
+        }
+    }
+
+    /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once
+    /// more. Whoever goes to sleep calls it last.
+    pub(crate) fn rely_on_doorbell(&self) {
+        if self.lookers.load(Ordering::SeqCst) > 0 || self.armed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.watch.arm();
+        // Somebody who came to look meanwhile disarmed too early: its records are not lost, since
+        // it looks, and arms again when it leaves.
+        if self.has_records() {
+            self.mark_ready();
         }
     }
 
     /// Runs a pass, or leaves a note for whoever runs one now.
     pub(crate) fn drive(&self) -> Progress {
-        self.listed.store(false, Ordering::SeqCst);
+        if self.listed.load(Ordering::SeqCst) {
+            self.listed.store(false, Ordering::SeqCst);
+        }
         let mut progress = Progress::Idle;
         loop {
             let Some(mut pass) = self.pass.try_lock() else {
@@ -233,7 +260,9 @@ impl Connection {
                 }
                 continue;
             };
-            self.again.store(false, Ordering::SeqCst);
+            if self.again.load(Ordering::SeqCst) {
+                self.again.store(false, Ordering::SeqCst);
+            }
             progress = progress.max(pass.run(self));
             drop(pass);
             if !self.again.load(Ordering::SeqCst) {

@@ -458,10 +458,6 @@ impl State {
         Some(inbound)
     }
 
-    pub(crate) fn has_inbound(&mut self, id: CallId) -> bool {
-        self.slot(id).is_none_or(|slot| !slot.inbox.is_empty())
-    }
-
     pub(crate) fn wait_to_read(&mut self, id: CallId, waker: &Waker) {
         if let Some(slot) = self.slot(id) {
             match &mut slot.reader {

@@ -356,6 +356,18 @@ impl Watch {
         }
         self.0.outbox.lock().trim();
         self.0.bell.arm();
+        eprintln!(
+            "ARM {:p} dirty={} deferred={} out={:?} inbox={:?} bell={:?}",
+            &raw const *self.0,
+            self.0.dirty.load(Ordering::SeqCst),
+            self.0.deferred.load(Ordering::SeqCst),
+            self.0.outbox.lock().dbg(),
+            self.0
+                .inbox
+                .try_lock()
+                .map(|i| (i.fresh, i.unsure, i.parser.dbg())),
+            self.0.bell
+        );
     }
 
     pub(crate) fn disarm(&self) {

@@ -49,6 +49,15 @@ impl Outbox {
         Ok(())
     }
 
+    pub(crate) fn dbg(&self) -> (usize, usize, u64, bool, bool) {
+        (
+            self.start,
+            self.end,
+            self.sent,
+            self.wanted,
+            self.ended.is_some(),
+        )
+    }
     pub(crate) fn len(&self) -> usize {
         self.end - self.start
     }

@@ -29,7 +29,9 @@ impl Handler {
             "fail" => return Err(rich_status()),
             "hang" => std::future::pending().await,
             "panic" => panic!("asked to panic"),
-            "meet" => drop(self.seen.meeting.wait().await),
+            "meet" => {
+                self.seen.meeting.wait().await;
+            }
             "nap" => tokio::time::sleep(Duration::from_millis(5)).await,
             _ => {}
         }

@@ -56,6 +56,8 @@ pub(crate) async fn a_dropped_exchange_cancels_its_handler(way: Way) {
     client.unary(payload(1, 1)).await.unwrap();
 }
 
+/// hyper may still read the end of the source after the call was dropped, and send it as the
+/// upload's: over HTTP/2 this holds only for a client that is killed with its connection.
 pub(crate) async fn a_killed_upload_is_never_committed(way: Way) {
     let running = Running::start(way).await;
     let mut client = running.client().await;

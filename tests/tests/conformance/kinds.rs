@@ -9,7 +9,7 @@ use tokio_stream::{Stream, StreamExt};
 
 pub(crate) fn payload(sequence: u64, size: usize) -> Payload {
     let data = (0..size)
-        .map(|at| (at as u64 ^ sequence) as u8)
+        .map(|at| (at as u64 ^ sequence).to_le_bytes()[0])
         .collect::<Vec<_>>();
     Payload {
         sequence,

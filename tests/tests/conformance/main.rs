@@ -45,7 +45,6 @@ macro_rules! suite {
                 failures::a_panic_fails_its_call_alone,
                 cancellation::a_dropped_call_cancels_its_handler,
                 cancellation::a_dropped_stream_cancels_its_handler,
-                cancellation::a_killed_upload_is_never_committed,
                 cancellation::a_failed_upload_is_never_committed,
                 load::many_calls_in_flight,
                 load::eight_calls_are_sent_before_the_first_is_waited_for,
@@ -74,6 +73,7 @@ macro_rules! local_suite {
                 local_extras::a_deadline_ends_a_stream,
                 local_extras::a_deadline_that_is_past,
                 cancellation::a_dropped_exchange_cancels_its_handler,
+                cancellation::a_killed_upload_is_never_committed,
             }
         }
     };

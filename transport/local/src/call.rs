@@ -192,8 +192,10 @@ impl Call {
             }
             found.is_some()
         });
-        // A lone call that was answered leaves nobody who waits.
-        connection.let_sleep(!self.over || connection.lock().in_flight() > 0);
+        match self.over {
+            true => connection.let_sleep_if_awaited(),
+            false => connection.let_sleep(),
+        }
         connection.patience().learn(found.is_some());
         found
     }
@@ -298,12 +300,13 @@ impl CallSender {
         self.or_wait(context, len, sent)
     }
 
-    /// Client: sends no more messages.
+    /// Client: sends no more messages; pending while there is no room to say so.
     ///
     /// # Errors
     /// A [`SendError`] if the call is over.
-    pub fn half_close(&self) -> Result<(), SendError> {
-        self.connection.lock().half_close(self.id)
+    pub fn poll_half_close(&self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let sent = self.connection.lock().half_close(self.id);
+        self.or_wait(context, 0, sent)
     }
 
     /// Gives the call up with a status code; whoever reads it is told by the peer.
@@ -335,7 +338,7 @@ impl CallSender {
             return Poll::Ready(sent);
         }
         let mut state = self.connection.lock();
-        if state.wait_to_send(Some(self.id), len, context.waker()) && state.has_credit(self.id) {
+        if state.wait_to_send(Some(self.id), len, context.waker()) {
             context.waker().wake_by_ref();
         }
         drop(state);

@@ -140,7 +140,7 @@ impl Turn {
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
     fn sleep(&mut self) {
         for connection in self.busy.drain(..) {
-            connection.let_sleep(true);
+            connection.let_sleep();
         }
     }
 }

@@ -222,11 +222,18 @@ impl Connection {
         }
     }
 
-    /// The end of [`Self::keep_awake`]. The last one arms the doorbell, unless nobody waits for
-    /// anything: then whoever comes to wait does ([`Self::rely_on_doorbell`]).
-    pub(crate) fn let_sleep(&self, somebody_waits: bool) {
+    /// The end of [`Self::keep_awake`]. The last one arms the doorbell.
+    pub(crate) fn let_sleep(&self) {
         self.lookers.fetch_sub(1, Ordering::SeqCst);
-        if somebody_waits {
+        self.rely_on_doorbell();
+    }
+
+    /// The same for a caller that has its answer. If no other call is in flight nobody waits, and
+    /// whoever comes to wait arms the doorbell; asked only after this side has ceased to look, so
+    /// that a call opened meanwhile either is seen here or sees that nobody looks.
+    pub(crate) fn let_sleep_if_awaited(&self) {
+        self.lookers.fetch_sub(1, Ordering::SeqCst);
+        if self.state.lock().in_flight() > 0 {
             self.rely_on_doorbell();
         }
     }

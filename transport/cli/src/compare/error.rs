@@ -15,9 +15,9 @@ pub(crate) enum Error {
     /// `--rate` with a kind whose messages have no start of their own.
     #[error("--rate paces unary and bidi, {0} has no single messages to schedule")]
     CannotPace(Kind),
-    /// The path is named, but this build does not carry it.
-    #[error("{0}: this build carries no such path; choose others with --paths")]
-    NoSuchPath(Path),
+    /// A row without a server: a fault of the plan's.
+    #[error("{0}: no server was started for it")]
+    NoServer(Path),
     /// The server of a path could not start.
     #[error("{path}: its server could not start")]
     Serve { path: Path, source: Cause },

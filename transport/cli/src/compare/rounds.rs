@@ -69,7 +69,7 @@ impl Entrant {
             Subject::Floor(floor) => Means::Floor(FloorPair::start(floor)?),
             Subject::Path(path) => {
                 let peer = peers.iter().find(|peer| peer.path == path);
-                let peer = peer.ok_or(Error::NoSuchPath(path))?;
+                let peer = peer.ok_or(Error::NoServer(path))?;
                 let client = peer.connect().await?;
                 prove(path, &client).await?;
                 Means::Calls(path, client)
@@ -108,7 +108,7 @@ impl Entrant {
             }
             Means::Calls(path, client) => {
                 let peer = peers.iter_mut().find(|peer| peer.path == *path);
-                let peer = peer.ok_or(Error::NoSuchPath(*path))?;
+                let peer = peer.ok_or(Error::NoServer(*path))?;
                 warm_up.run(client).await.map_err(failed)?;
                 let before_ns = peer.cpu_ns()?;
                 let mut timed = load.run(client).await.map_err(failed)?;

@@ -135,6 +135,8 @@ async fn ringway(
 ) -> Started {
     let scheme = match path {
         Path::ShmTonic => "shm".to_owned(),
+        // The client says which engine both sides use.
+        Path::SocketEpoll => "socket+epoll".to_owned(),
         other => other.to_string(),
     };
     let name = format!("bench-{path}-{}:1", std::process::id());

@@ -275,7 +275,7 @@ async fn call(
         call.attach(Box::pin(async move {
             match send_all(&sender, &mut messages).await {
                 // The call may have ended meanwhile: then there is nothing to close.
-                Ok(()) => drop(sender.half_close()),
+                Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
                 Err(status) => sender.give_up(status::wire_code(status.code())),
             }
         }));

@@ -380,7 +380,7 @@ where
         let pumped = streaming::pump(&sender, requests.map(Ok), limits).await;
         match pumped {
             // The call may have ended meanwhile: then there is nothing to close.
-            Pumped::All => drop(sender.half_close()),
+            Pumped::All => drop(poll_fn(|context| sender.poll_half_close(context)).await),
             Pumped::Failed(status) => sender.give_up(status::wire_code(status.code())),
             Pumped::CallOver => {}
         }

@@ -397,14 +397,6 @@ impl State {
         Ok(())
     }
 
-    /// Whether a message of the call could be sent, as far as credit goes.
-    pub(crate) fn has_credit(&self, id: CallId) -> bool {
-        !matches!(
-            self.core.can_send(id).map_err(send_error),
-            Err(SendError::Blocked)
-        )
-    }
-
     /// Has `waker` called when there is credit for a message of the call; false if there is some.
     ///
     /// Who lacks credit must not wait for room: that is there, and would wake it in each pass.

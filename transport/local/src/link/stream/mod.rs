@@ -246,7 +246,14 @@ impl Sender {
     }
 
     pub(crate) fn wait_for_room(&mut self) -> bool {
-        self.0.outbox.lock().wait_for_room()
+        let mut outbox = self.0.outbox.lock();
+        let (room, refused) = (outbox.wait_for_room(), outbox.was_refused());
+        drop(outbox);
+        if room && refused {
+            // Another thread made room meanwhile: whatever waits for a pass has to get one.
+            self.0.mark_ready();
+        }
+        room
     }
 
     /// Sends, now or with what follows: at once where this is the only call in flight.
@@ -356,18 +363,6 @@ impl Watch {
         }
         self.0.outbox.lock().trim();
         self.0.bell.arm();
-        eprintln!(
-            "ARM {:p} dirty={} deferred={} out={:?} inbox={:?} bell={:?}",
-            &raw const *self.0,
-            self.0.dirty.load(Ordering::SeqCst),
-            self.0.deferred.load(Ordering::SeqCst),
-            self.0.outbox.lock().dbg(),
-            self.0
-                .inbox
-                .try_lock()
-                .map(|i| (i.fresh, i.unsure, i.parser.dbg())),
-            self.0.bell
-        );
     }
 
     pub(crate) fn disarm(&self) {

@@ -19,6 +19,8 @@ pub(crate) struct Outbox {
     end: usize,
     /// Where `start` is in the whole stream.
     sent: u64,
+    /// A frame was refused, and nobody has asked for room since.
+    refused: bool,
     /// Somebody waits for room.
     wanted: bool,
     /// Much was sent since the last trim.
@@ -33,6 +35,7 @@ impl Outbox {
             return Err(LinkError::Closed(why.clone()));
         }
         if !self.has_room() {
+            self.refused = true;
             return Err(LinkError::Full);
         }
         let payload_len = frame.payload.as_ref().map_or(0, |payload| payload.len);
@@ -49,15 +52,6 @@ impl Outbox {
         Ok(())
     }
 
-    pub(crate) fn dbg(&self) -> (usize, usize, u64, bool, bool) {
-        (
-            self.start,
-            self.end,
-            self.sent,
-            self.wanted,
-            self.ended.is_some(),
-        )
-    }
     pub(crate) fn len(&self) -> usize {
         self.end - self.start
     }
@@ -101,6 +95,11 @@ impl Outbox {
         let room = self.has_room() || self.ended.is_some();
         self.wanted = !room;
         room
+    }
+
+    /// Whether the last refused frame would fit by now; true once.
+    pub(crate) fn was_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
     }
 
     /// Whether there is room now that somebody waits for; true once.

@@ -48,13 +48,6 @@ impl Parser {
     }
 
     /// Where to append what arrives next: its spare capacity is as much as is wanted at once.
-    pub(crate) fn dbg(&self) -> (usize, usize, Option<(usize, usize)>) {
-        (
-            self.taken,
-            self.buffer.len(),
-            self.large.as_ref().map(|l| (l.payload.len(), l.len)),
-        )
-    }
     pub(crate) fn space(&mut self) -> &mut Vec<u8> {
         match &mut self.large {
             Some(large) => {

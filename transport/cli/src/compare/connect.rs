@@ -6,7 +6,7 @@ use ringway::Endpoint;
 
 use super::error::{Cause, Error};
 use super::options::Path;
-use super::server::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, unlimited};
+use super::server::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES, unlimited};
 use super::stubs::{Caller, Payload, ours, plain};
 
 /// A connected client: the stubs differ with the path.
@@ -67,7 +67,8 @@ async fn tonic_channel(address: &str) -> Result<tonic::transport::Channel, Cause
     let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned())?
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES);
     Ok(endpoint.connect().await?)
 }
 

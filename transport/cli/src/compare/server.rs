@@ -24,6 +24,10 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// What one connection may have under way.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// What one HTTP/2 frame may carry. tonic's default of 16 KiB makes a unary call of 64 KiB take
+/// 1.6 times as long, one of 1 MiB three times; more than this gains nothing.
+pub(crate) const FRAME_BYTES: u32 = 2 << 20;
+
 /// Beyond it, calls still open at the end are cut off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -151,10 +155,11 @@ async fn ringway(
     Ok((format!("{scheme}://{name}"), task))
 }
 
-/// Plain tonic at its best: wide windows, no limit in the way of large messages.
+/// Plain tonic at its best: wide windows, large frames, no limit in the way of large messages.
 fn tonic_router() -> Router {
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .add_service(unlimited!(plain::BenchServer::new(Handler)))
 }

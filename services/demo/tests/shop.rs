@@ -1,10 +1,11 @@
 //! The whole shop in one process, through its HTTP edge.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,18 +27,23 @@ struct Shop {
 /// Set where these tests run again over shared memory.
 const OVER_SHM: &str = "SHOP_TEST_OVER_SHM";
 
-/// An address that nobody has.
+/// An address that nobody has, neither outside nor in another test of this process.
 fn address() -> Address {
-    static NAMES: AtomicU16 = AtomicU16::new(1);
-    if std::env::var_os(OVER_SHM).is_some() {
-        // A name takes no port, so the kernel would hand the same one out twice.
-        return Address::Shm(format!("shop:{}", NAMES.fetch_add(1, Ordering::Relaxed)));
+    // The kernel hands a port out again as soon as it is free, and it is until the service listens.
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        if !TAKEN.lock().unwrap().insert(free.port()) {
+            continue;
+        }
+        return match std::env::var_os(OVER_SHM) {
+            Some(_) => Address::Shm(free.to_string()),
+            None => Address::Tcp(free.to_string()),
+        };
     }
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    Address::Tcp(free.to_string())
 }
 
 fn path() -> &'static str {

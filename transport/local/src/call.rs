@@ -192,8 +192,9 @@ impl Call {
             }
             found.is_some()
         });
-        match self.over {
+        match self.over && self.side == Side::Client {
             true => connection.let_sleep_if_awaited(),
+            // A server waits for requests, whatever becomes of this one.
             false => connection.let_sleep(),
         }
         connection.patience().learn(found.is_some());

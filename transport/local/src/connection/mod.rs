@@ -80,7 +80,7 @@ pub struct Connection {
     stirred: AtomicBool,
     /// How many threads look at the ring by themselves; while it is 0 the doorbell is armed.
     lookers: AtomicU32,
-    /// The peer was asked to ring.
+    /// The peer was asked to ring: there is something to disarm.
     armed: AtomicBool,
     pass: Mutex<Pass>,
     state: Mutex<State>,
@@ -241,12 +241,13 @@ impl Connection {
     /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once
     /// more. Whoever goes to sleep calls it last.
     pub(crate) fn rely_on_doorbell(&self) {
-        if self.lookers.load(Ordering::SeqCst) > 0 || self.armed.swap(true, Ordering::SeqCst) {
+        if self.lookers.load(Ordering::SeqCst) > 0 {
             return;
         }
+        // Always anew, whatever `armed` says: the peer rings once for each time, and may have rung
+        // for the last one already. Somebody who came to look meanwhile arms again when it leaves.
+        self.armed.store(true, Ordering::SeqCst);
         self.watch.arm();
-        // Somebody who came to look meanwhile disarmed too early: its records are not lost, since
-        // it looks, and arms again when it leaves.
         if self.has_records() {
             self.mark_ready();
         }

@@ -18,7 +18,7 @@ use crate::error::{Closed, SendError};
 
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
 /// a block's bookkeeping.
-const MAX_INLINE_BYTES: usize = 8 * 1024;
+const MAX_INLINE_BYTES: usize = 12 * 1024;
 /// What is said over the rendezvous socket about a segment: its id and its length.
 const SEGMENT_NOTE_BYTES: usize = 16;
 /// The longest head and payload together that a record can take.

@@ -233,7 +233,7 @@ impl Connection {
     /// that a call opened meanwhile either is seen here or sees that nobody looks.
     pub(crate) fn let_sleep_if_awaited(&self) {
         self.lookers.fetch_sub(1, Ordering::SeqCst);
-        if self.state.lock().in_flight() > 0 {
+        if self.state.lock().awaits_anything() {
             self.rely_on_doorbell();
         }
     }

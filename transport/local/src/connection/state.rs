@@ -359,6 +359,11 @@ impl State {
         slot.reader.take()
     }
 
+    /// Whether a call is in flight, or the link has not taken all yet.
+    pub(crate) fn awaits_anything(&self) -> bool {
+        self.in_flight() > 0 || !self.sender.is_drained()
+    }
+
     /// Whether no call is in flight and nothing waits to be sent.
     pub(crate) fn is_idle(&self) -> bool {
         self.closed.is_some() || (self.core.is_idle() && self.sender.is_drained())

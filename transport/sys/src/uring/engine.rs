@@ -415,6 +415,8 @@ impl Uring {
                     Ok(_) => io::Error::other("a receive without a buffer"),
                 };
                 fail(socket, error, deliver);
+                // Sending may have failed before, and told of it: the end of receiving has its own.
+                deliver(Completion::Closed { id });
             }
         }
     }

@@ -5,11 +5,13 @@
 //! set of its own, the reactor watches that set, and the set listens while somebody sleeps.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 #[derive(Debug)]
 pub(super) struct Bell {
@@ -44,6 +46,13 @@ impl Bell {
         Arc::clone(&self.set)
     }
 
+    /// Takes note that it rang. Before that the kernel would not ring for the next event.
+    pub(super) fn clear(&self) {
+        let mut events = [MaybeUninit::<Event>::uninit()];
+        // It fails on a set that is none: impossible, it is ours.
+        let _ = epoll::wait(&self.set, &mut events, Some(&Timespec::default()));
+    }
+
     pub(super) fn arm(&self) {
         self.update(|wishes| wishes.armed = true);
     }
@@ -61,8 +70,8 @@ impl Bell {
         change(&mut wishes);
         let flags = match (wishes.armed, wishes.room) {
             (false, _) => EventFlags::empty(),
-            (true, false) => EventFlags::IN,
-            (true, true) => EventFlags::IN | EventFlags::OUT,
+            (true, false) => EventFlags::ET | EventFlags::IN,
+            (true, true) => EventFlags::ET | EventFlags::IN | EventFlags::OUT,
         };
         if flags == wishes.told {
             return;

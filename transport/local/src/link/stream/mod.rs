@@ -182,17 +182,20 @@ impl Stream {
 
     fn flush_outbox(&self, mut guard: MutexGuard<'_, Outbox>) {
         let outbox = &mut *guard;
-        match &self.mover {
-            Mover::Epoll(socket) => socket.flush(outbox),
+        let arrived = match &self.mover {
+            Mover::Epoll(socket) => {
+                socket.flush(outbox);
+                false
+            }
             Mover::Uring(socket) => socket.flush(outbox),
-        }
+        };
         let waiting = outbox.len() > 0;
         self.dirty.store(waiting, Ordering::SeqCst);
         self.bell.want_room(waiting);
         let room_came = outbox.room_came();
         // The connection may end with our hold on it.
         drop(guard);
-        if room_came {
+        if room_came || arrived {
             self.mark_ready();
         }
     }
@@ -298,6 +301,7 @@ pub(crate) struct Receiver(Arc<Stream>);
 impl Receiver {
     /// A descriptor stirred: nothing is known of what the socket holds.
     pub(crate) fn stirred(&self) {
+        self.0.bell.clear();
         self.0.inbox.lock().unsure = true;
     }
 

@@ -1,1 +1,347 @@
+//! Both engines, without connections above them.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringway_wire::{Flags, FrameHeader, Kind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::*;
+use crate::link::{Payload, Place};
+use crate::waiting::Pass;
+
+const MIB: usize = 1 << 20;
+
+struct End {
+    stream: Arc<Stream>,
+    sender: Sender,
+    receiver: Receiver,
+    watch: Watch,
+    frames: Vec<Frame>,
+}
+
+impl End {
+    fn new(socket: UnixStream, engine: SocketEngine) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        let stream = Stream::new(socket.into(), engine).unwrap();
+        let (sender, receiver, watch) = stream.halves();
+        Self {
+            stream,
+            sender,
+            receiver,
+            watch,
+            frames: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, number: u32, len: usize) -> Result<(), LinkError> {
+        let payload_len = u32::try_from(len).unwrap();
+        let byte = number.to_le_bytes()[0];
+        self.sender.send(Outgoing {
+            head_len: 0,
+            payload: Some(Payload {
+                len,
+                encode: &mut |bytes| bytes.fill(byte),
+            }),
+            place: Place::Inline,
+            finish: &mut |_| {
+                Some(FrameHeader {
+                    flags: Flags::HAS_MESSAGE,
+                    call: 1 << 32 | u64::from(number),
+                    payload_len,
+                    message_len: payload_len,
+                    ..FrameHeader::new(Kind::Message)
+                })
+            },
+        })
+    }
+
+    /// As the only call in flight would.
+    fn send(&mut self, number: u32, len: usize) -> Result<(), LinkError> {
+        self.put(number, len)?;
+        self.sender.ring(1);
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<usize, Closed> {
+        self.receiver.receive(&mut self.frames)?;
+        Ok(self.frames.len())
+    }
+
+    fn assert_got(&self, index: usize, number: u32, len: usize) {
+        let frame = &self.frames[index];
+        assert_eq!(frame.header.call, 1 << 32 | u64::from(number));
+        let expected = Bytes::from(vec![number.to_le_bytes()[0]; len]);
+        assert!(frame.payload == expected, "frame {index} differs");
+    }
+
+    fn rings_within(&self, timeout: Duration) -> bool {
+        let bell = self.stream.bell();
+        let timeout = Timespec::try_from(timeout).unwrap();
+        let mut polled = [PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN)];
+        poll(&mut polled, Some(&timeout)).unwrap() > 0
+    }
+}
+
+fn engines() -> Vec<SocketEngine> {
+    match uring::support().tier() {
+        Some(_) => vec![SocketEngine::Epoll, SocketEngine::Uring],
+        None => vec![SocketEngine::Epoll],
+    }
+}
+
+fn in_each_engine(test: impl Fn([End; 2])) {
+    for engine in engines() {
+        let (left, right) = UnixStream::pair().unwrap();
+        test([left, right].map(|socket| End::new(socket, engine)));
+    }
+}
+
+/// Against a bare socket.
+fn against_a_socket(test: impl Fn(End, UnixStream)) {
+    for engine in engines() {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        test(End::new(ours, engine), peer);
+    }
+}
+
+fn until(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it never comes");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn frames_go_both_ways_at_once_whatever_their_size() {
+    in_each_engine(|[mut left, mut right]| {
+        let sizes = [0, 64, 40_000, MIB, 5, 3 * MIB, 64];
+        let (mut put, mut back) = (0, 0);
+        until(|| {
+            for (end, next) in [(&mut left, &mut put), (&mut right, &mut back)] {
+                if let Some(len) = sizes.get(*next)
+                    && end.send(u32::try_from(*next).unwrap(), *len).is_ok()
+                {
+                    *next += 1;
+                }
+                end.look().unwrap();
+                end.watch.has_records();
+            }
+            left.frames.len() + right.frames.len() == 2 * sizes.len()
+        });
+        for (index, len) in sizes.iter().enumerate() {
+            left.assert_got(index, u32::try_from(index).unwrap(), *len);
+            right.assert_got(index, u32::try_from(index).unwrap(), *len);
+        }
+        until(|| left.watch.has_records() || left.sender.is_drained());
+    });
+}
+
+#[test]
+fn a_link_whose_peer_does_not_read_fills_and_empties() {
+    in_each_engine(|[mut left, mut right]| {
+        let mut sent = 0;
+        let refused = loop {
+            match left.send(sent, 10_000) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+            assert!(sent < 1000, "it has no bound");
+        };
+        assert_eq!(refused, LinkError::Full);
+        assert!(!left.sender.wait_for_room());
+        assert!(!left.sender.is_drained());
+        until(|| {
+            left.look().unwrap();
+            right.look().unwrap() == sent as usize
+        });
+        assert!(left.sender.wait_for_room());
+        left.send(sent, 10_000).unwrap();
+        until(|| right.look().unwrap() > sent as usize);
+        for number in 0..=sent {
+            right.assert_got(number as usize, number, 10_000);
+        }
+    });
+}
+
+#[test]
+fn what_never_left_was_not_sent_and_never_will_be() {
+    against_a_socket(|mut end, peer| {
+        end.send(0, 64).unwrap();
+        let first = end.sender.position();
+        let mut number = 1;
+        while end.send(number, 10_000).is_ok() {
+            number += 1;
+        }
+        let (Position::Byte(first), Position::Byte(last)) = (first, end.sender.position()) else {
+            panic!("positions in a stream are bytes");
+        };
+        assert!(!end.sender.was_not_sent(first));
+        assert!(end.sender.was_not_sent(last));
+        assert!(matches!(end.send(0, 1), Err(LinkError::Closed(_))));
+        drop(peer);
+    });
+}
+
+#[test]
+fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_those_before_it() {
+    against_a_socket(|mut end, mut peer| {
+        let header = |len: u32| FrameHeader {
+            flags: Flags::HAS_MESSAGE,
+            call: 1 << 32,
+            payload_len: len,
+            message_len: len,
+            ..FrameHeader::new(Kind::Message)
+        };
+        std::io::Write::write_all(&mut peer, &header(0).encode()).unwrap();
+        std::io::Write::write_all(&mut peer, &header(1 << 20).encode()).unwrap();
+        std::io::Write::write_all(&mut peer, &[7; 100]).unwrap();
+        drop(peer);
+        let mut ended = Ok(0);
+        until(|| {
+            ended = end.look();
+            ended.is_err()
+        });
+        assert_eq!(ended, Err(Closed::PeerGone));
+        assert_eq!(end.frames.len(), 1);
+        until(|| end.send(0, 64).is_err());
+    });
+}
+
+#[test]
+fn a_peer_that_goes_without_having_read_is_gone() {
+    against_a_socket(|mut end, peer| {
+        end.send(0, 64).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        drop(peer);
+        let mut ended = Ok(0);
+        until(|| {
+            ended = end.look();
+            ended.is_err()
+        });
+        assert_eq!(ended, Err(Closed::PeerGone));
+    });
+}
+
+#[test]
+fn a_bad_frame_is_the_peers_fault() {
+    against_a_socket(|mut end, mut peer| {
+        std::io::Write::write_all(&mut peer, &[0xff; 100]).unwrap();
+        std::io::Write::write_all(&mut peer, &[0; 100]).unwrap();
+        let mut ended = Ok(0);
+        until(|| {
+            ended = end.look();
+            ended.is_err()
+        });
+        assert!(matches!(ended, Err(Closed::PeerMisbehaved(_))));
+    });
+}
+
+#[test]
+fn the_bell_rings_for_sleepers_alone() {
+    in_each_engine(|[mut left, mut right]| {
+        let (at_once, soon) = (Duration::from_millis(20), Duration::from_secs(10));
+        right.look().unwrap();
+        right.watch.disarm();
+        left.send(0, 64).unwrap();
+        assert!(!right.rings_within(at_once));
+        right.watch.arm();
+        assert!(right.rings_within(soon), "what came before counts");
+        right.receiver.stirred();
+        until(|| right.look().unwrap() == 1);
+        left.send(1, 64).unwrap();
+        assert!(right.rings_within(soon), "it is armed still");
+    });
+}
+
+#[test]
+fn a_lone_call_goes_at_once_and_a_pass_sends_all_together() {
+    in_each_engine(|[mut left, mut right]| {
+        left.send(0, 64).unwrap();
+        until(|| right.look().unwrap() == 1);
+        let pass = Pass::enter();
+        for number in 1..=64 {
+            left.put(number, 64).unwrap();
+            left.sender.ring(64);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(right.look().unwrap(), 1);
+        drop(pass);
+        until(|| right.look().unwrap() == 65);
+        // Outside of a runtime there is no later.
+        left.put(65, 64).unwrap();
+        left.sender.ring(64);
+        until(|| right.look().unwrap() == 66);
+    });
+}
+
+#[tokio::test]
+async fn on_a_runtime_sends_wait_for_the_tasks_that_are_ready() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let mut left = End::new(left, SocketEngine::Epoll);
+    let mut right = End::new(right, SocketEngine::Epoll);
+    for number in 0..8 {
+        left.put(number, 64).unwrap();
+        left.sender.ring(8);
+    }
+    assert_eq!(right.look().unwrap(), 0);
+    tokio::task::yield_now().await;
+    assert_eq!(right.look().unwrap(), 8);
+    // Whoever looks sends first.
+    left.put(8, 64).unwrap();
+    left.sender.ring(8);
+    assert!(!left.watch.has_records());
+    assert_eq!(right.look().unwrap(), 9);
+}
+
+#[derive(Debug)]
+struct NoService;
+
+impl crate::Serve for NoService {
+    fn resolve(&self, _path: &str) -> Option<u64> {
+        None
+    }
+
+    fn start(&self, _started: crate::Started) -> crate::HandlerFuture {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[tokio::test]
+async fn the_engine_is_chosen_and_visible() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = crate::Directory::at(root.path().join("ringway"));
+    let listener = crate::Listener::bind(&directory, "tested:1").unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(listener.serve(
+        Arc::new(NoService),
+        crate::LocalConfig::default(),
+        async { drop(stopped.await) },
+    ));
+    for engine in engines() {
+        let config = crate::LocalConfig {
+            links: crate::Links::Socket,
+            socket_engine: engine,
+            ..crate::LocalConfig::default()
+        };
+        let connection = crate::connect(&directory, "tested:1", &config)
+            .await
+            .unwrap();
+        assert_eq!(connection.kind(), crate::LinkKind::Socket);
+        let epoll = connection.engine() == Some(Engine::Epoll);
+        assert_eq!(epoll, engine == SocketEngine::Epoll);
+        connection.close();
+    }
+    let config = crate::LocalConfig::default();
+    let connection = crate::connect(&directory, "tested:1", &config)
+        .await
+        .unwrap();
+    assert_eq!(connection.kind(), crate::LinkKind::Shm);
+    assert_eq!(connection.engine(), None);
+    connection.close();
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+}

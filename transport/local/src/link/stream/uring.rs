@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
+use ringway_sys::Error;
 use ringway_sys::uring::{Completion, Settings, SocketId, Support, Tier, Uring};
 use rustix::net::{Shutdown, shutdown};
 
@@ -44,6 +45,9 @@ pub(super) struct Socket {
 struct Ring {
     uring: Uring,
     id: SocketId,
+    /// Received while sending.
+    arrived: Vec<u8>,
+    ended: bool,
 }
 
 impl Socket {
@@ -55,7 +59,12 @@ impl Socket {
         let id = uring.attach(socket.try_clone()?)?;
         uring.submit()?;
         Ok(Self {
-            ring: Mutex::new(Ring { uring, id }),
+            ring: Mutex::new(Ring {
+                uring,
+                id,
+                arrived: Vec::new(),
+                ended: false,
+            }),
             tier,
             socket,
         })
@@ -73,29 +82,17 @@ impl Socket {
         self.ring.lock().uring.as_fd().try_clone_to_owned()
     }
 
-    /// Hands what waits to the kernel, unless that has much already.
-    pub(super) fn flush(&self, outbox: &mut Outbox) {
+    /// Hands what waits to the kernel, unless that has much already. True if something arrived
+    /// beside it, which nobody will be woken for.
+    pub(super) fn flush(&self, outbox: &mut Outbox) -> bool {
         let mut ring = self.ring.lock();
-        let Ring { uring, id } = &mut *ring;
-        if outbox.len() == 0 || uring.backlog_bytes(*id) >= MAX_BACKLOG_BYTES {
-            return;
-        }
-        let len = outbox.len();
-        let queued = match len > COPIED_BYTES {
-            true => uring.send(*id, outbox.take()),
-            false => {
-                let queued = uring.send_slice(*id, outbox.bytes());
-                outbox.advance(len);
-                queued
-            }
-        };
-        let submitted = queued.and_then(|()| uring.submit());
-        if let Err(error) = submitted {
+        if let Err(error) = ring.flush(outbox) {
             outbox.end(match error {
-                ringway_sys::Error::SocketEnded => Closed::PeerGone,
+                Error::SocketEnded => Closed::PeerGone,
                 error => Closed::Io(error.to_string()),
             });
         }
+        ring.ended || !ring.arrived.is_empty()
     }
 
     /// Whether the kernel has taken everything that it was given.
@@ -106,20 +103,18 @@ impl Socket {
 
     pub(super) fn receive(&self, parser: &mut Parser) -> Received {
         let mut ring = self.ring.lock();
-        if !ring.uring.has_completions() {
-            return Received::Nothing;
-        }
         let mut received = Received::Nothing;
-        ring.uring.reap(|completion| match completion {
-            Completion::Received { data, .. } => {
-                parser.push(data);
-                received = Received::All;
-            }
-            Completion::Closed { .. } => received = Received::Ended(Closed::PeerGone),
-            // What the peer sent before it went may still come: `Closed` follows.
-            Completion::Failed { .. } | Completion::Sent { .. } => {}
+        if !ring.arrived.is_empty() {
+            parser.push(&ring.arrived);
+            ring.arrived.clear();
+            received = Received::All;
+        }
+        let reaped = ring.reap(&mut |data| {
+            parser.push(data);
+            received = Received::All;
         });
-        match ring.uring.submit() {
+        match reaped {
+            Ok(()) if ring.ended => Received::Ended(Closed::PeerGone),
             Ok(()) => received,
             Err(error) => Received::Ended(Closed::Io(error.to_string())),
         }
@@ -128,5 +123,49 @@ impl Socket {
     pub(super) fn hang_up(&self) {
         // The peer may have been faster.
         let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+impl Ring {
+    fn flush(&mut self, outbox: &mut Outbox) -> Result<(), Error> {
+        // A send goes out once the one before it is known to be done, which most are at once.
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let mut flushed = self.reap(&mut |data| arrived.extend_from_slice(data));
+        while flushed.is_ok()
+            && outbox.len() > 0
+            && self.uring.backlog_bytes(self.id) < MAX_BACKLOG_BYTES
+        {
+            flushed = self
+                .queue(outbox)
+                .and_then(|()| self.uring.submit())
+                .and_then(|()| self.reap(&mut |data| arrived.extend_from_slice(data)));
+        }
+        self.arrived = arrived;
+        flushed
+    }
+
+    fn queue(&mut self, outbox: &mut Outbox) -> Result<(), Error> {
+        let len = outbox.len();
+        if len > COPIED_BYTES {
+            return self.uring.send(self.id, outbox.take());
+        }
+        self.uring.send_slice(self.id, outbox.bytes())?;
+        outbox.advance(len);
+        Ok(())
+    }
+
+    /// Takes what has completed, and starts what may follow it.
+    fn reap(&mut self, deliver: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        if !self.uring.has_completions() {
+            return Ok(());
+        }
+        let ended = &mut self.ended;
+        self.uring.reap(|completion| match completion {
+            Completion::Received { data, .. } => deliver(data),
+            Completion::Closed { .. } => *ended = true,
+            // What the peer sent before it went may still come: `Closed` follows.
+            Completion::Failed { .. } | Completion::Sent { .. } => {}
+        });
+        self.uring.submit()
     }
 }

@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, default_value_t = 16)]
     in_flight: usize,
     /// The paths, one after the other.
-    #[arg(long, value_delimiter = ',', default_value = "shm,grpc-tcp")]
+    #[arg(long, value_delimiter = ',', default_value = "shm,socket,grpc-tcp")]
     paths: Vec<DemoPath>,
     /// Leaves HTTP out: the load calls `orders` over the path itself.
     #[arg(long)]

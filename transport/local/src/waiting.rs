@@ -161,6 +161,7 @@ pub(crate) fn look_until(
     budget: Duration,
     mut found: impl FnMut() -> bool,
 ) -> bool {
+    flush_now();
     loop {
         // No `spin_loop` hint: it costs 50 ns a look on current processors, more in a guest, and
         // whoever looks has a core to itself.

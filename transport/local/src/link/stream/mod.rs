@@ -10,8 +10,8 @@
 //! | `later` | sends that are put off, so that one carries many frames |
 //!
 //! A lone call is sent at once; what is sent while other calls are in flight waits until the tasks
-//! that are ready now have run, and goes in one system call. Whoever looks at the link flushes it
-//! first, so nobody waits for an answer to what was never sent.
+//! that are ready now have run, and goes in one system call. A thread that begins to look sends first
+//! what it has put off, so nobody waits for an answer to what was never sent.
 
 mod bell;
 mod epoll;
@@ -180,6 +180,11 @@ impl Stream {
         }
     }
 
+    /// Something waits that nobody has been asked to send.
+    fn is_stuck(&self) -> bool {
+        self.dirty.load(Ordering::SeqCst) && !self.deferred.load(Ordering::SeqCst)
+    }
+
     fn flush_outbox(&self, mut guard: MutexGuard<'_, Outbox>) {
         let outbox = &mut *guard;
         let arrived = match &self.mover {
@@ -346,10 +351,10 @@ impl Watch {
         self.0.engine()
     }
 
-    /// One try to receive, after one to send what waits.
+    /// One try to receive, after one to send what the kernel did not take.
     pub(crate) fn has_records(&self) -> bool {
         let stream = &self.0;
-        if stream.dirty.load(Ordering::SeqCst)
+        if stream.is_stuck()
             && let Some(outbox) = stream.outbox.try_lock()
         {
             stream.flush_outbox(outbox);
@@ -361,7 +366,9 @@ impl Watch {
     }
 
     pub(crate) fn arm(&self) {
-        self.0.flush();
+        if self.0.is_stuck() {
+            self.0.flush();
+        }
         if let Some(mut inbox) = self.0.inbox.try_lock() {
             inbox.parser.trim();
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ringway_wire::{CallId, Flags, code};
 
-use crate::connection::{Connection, HandlerFuture, Inbound, Progress, Request, abandoned_status};
+use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_status};
 use crate::error::SendError;
 use crate::link::{Payload, Place};
 use crate::waiting::{in_pass, look_until};
@@ -80,7 +80,9 @@ impl Call {
             let payload = message.map(|(len, encode)| Payload { len, encode });
             let mut state = connection.lock();
             connection.habits().note(context.waker(), state.in_flight());
-            state.open(Connection::now(), request, payload, place)
+            let id = state.open(request, payload, place)?;
+            connection.note_opened();
+            Ok(id)
         });
         match opened {
             Ok(id) => {
@@ -130,21 +132,24 @@ impl Call {
         if self.over {
             return Poll::Ready(None);
         }
-        if let Some(inbound) = self.take() {
-            return Poll::Ready(Some(inbound));
-        }
-        if self.may_look_now(context)
-            && let Some(inbound) = self.look()
-        {
+        let may_look = self.may_look_now(context);
+        if may_look && let Some(inbound) = self.take().or_else(|| self.look()) {
             return Poll::Ready(Some(inbound));
         }
         let id = self.sender.id;
-        self.connection().lock().wait_to_read(id, context.waker());
-        // It may have arrived between the look and the registration.
-        if let Some(inbound) = self.take() {
+        let mut state = self.sender.connection.lock();
+        if let Some(inbound) = state.take_inbound(id) {
+            self.over = inbound.ends_call();
             return Poll::Ready(Some(inbound));
         }
+        state.wait_to_read(id, context.waker());
+        let is_only = state.in_flight() == 1;
+        drop(state);
         self.connection().rely_on_doorbell();
+        if !may_look && is_only && self.side == Side::Client && !in_pass() {
+            // The driver looks instead, after this task and on this very worker.
+            self.connection().mark_ready();
+        }
         Poll::Pending
     }
 
@@ -152,6 +157,16 @@ impl Call {
         let inbound = self.connection().lock().take_inbound(self.sender.id)?;
         self.over = inbound.ends_call();
         Some(inbound)
+    }
+
+    /// The same, and whether nobody waits for anything more: as of which opening.
+    fn take_and_ask(&mut self) -> Option<(Inbound, Option<u32>)> {
+        let connection = &self.sender.connection;
+        let mut state = connection.lock();
+        let inbound = state.take_inbound(self.sender.id)?;
+        self.over = inbound.ends_call();
+        let quiet = (!state.awaits_anything()).then(|| connection.opened());
+        Some((inbound, quiet))
     }
 
     /// The first poll of a call must not keep a caller from sending its other calls: unless the
@@ -162,13 +177,7 @@ impl Call {
         }
         self.polls = self.polls.saturating_add(1);
         let known = self.side != Side::Client || self.polls > 1;
-        if known || self.connection().habits().is_alone(context.waker()) {
-            return true;
-        }
-        if self.connection().lock().in_flight() == 1 {
-            context.waker().wake_by_ref();
-        }
-        false
+        known || self.connection().habits().is_alone(context.waker())
     }
 
     /// Drives the connection until something arrives for this call or patience ends.
@@ -181,22 +190,33 @@ impl Call {
             }
         }
         let start = Instant::now();
-        let budget = connection.patience().look(start)?;
+        let is_behind_us = connection.peer_waits_for_this_cpu();
+        let budget = connection.patience().look_for_peer(start, is_behind_us)?;
         connection.keep_awake();
-        let mut found = None;
+        let (mut found, mut seen) = (None, connection.delivered());
         look_until(start, budget, || {
-            if (connection.has_records() || connection.handlers().any_woken())
-                && connection.drive() > Progress::Idle
-            {
-                found = self.take();
+            if connection.has_records() || connection.handlers().any_woken() {
+                connection.drive();
+            }
+            // By whichever thread's pass.
+            let delivered = connection.delivered();
+            if delivered != seen {
+                seen = delivered;
+                found = self.take_and_ask();
             }
             found.is_some()
         });
-        match self.over && self.side == Side::Client {
-            true => connection.let_sleep_if_awaited(),
+        let found = match found {
             // A server waits for requests, whatever becomes of this one.
-            false => connection.let_sleep(),
-        }
+            Some((inbound, last)) if self.over && self.side == Side::Client => {
+                connection.let_sleep_if_awaited(last);
+                Some(inbound)
+            }
+            found => {
+                connection.let_sleep();
+                found.map(|(inbound, _)| inbound)
+            }
+        };
         connection.patience().learn(found.is_some());
         found
     }

@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use crate::connection::{Connection, Progress};
-use crate::waiting::{Pass, Patience, look_until};
+use crate::waiting::{Pass, Patience, look_until, poll_later};
 
-/// How long the driver keeps its worker before it lets other tasks run.
-const LONGEST_TURN: Duration = Duration::from_millis(1);
+/// How long the driver keeps its worker while tasks wait for one.
+const TURN: Duration = Duration::from_millis(1);
+/// How long it keeps it anyway. Each turn's end wakes another worker, because that is how tokio
+/// hands out work: a thread more, for a moment, on a machine that may have just enough CPUs.
+const LONGEST_TURN: Duration = Duration::from_millis(10);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
@@ -67,10 +70,21 @@ impl Driver {
     fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         self.waker.register(context.waker());
         self.awake.store(true, Ordering::SeqCst);
+        turn.busy.iter().for_each(|connection| connection.step_in());
         let started = Instant::now();
         loop {
             let progress = self.pass(turn);
-            let idle = progress == Progress::GiveWay || !self.wait(turn, progress);
+            if progress == Progress::GiveWay && turn.may_come_back() {
+                if !turn.step_out() {
+                    continue;
+                }
+                // The tasks that were woken run first, on this worker.
+                self.awake.store(false, Ordering::SeqCst);
+                poll_later(context);
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            let idle = progress == Progress::GiveWay || !self.wait(turn, progress, now);
             if idle {
                 turn.sleep();
                 self.awake.store(false, Ordering::SeqCst);
@@ -79,9 +93,10 @@ impl Driver {
                 }
                 self.awake.store(true, Ordering::SeqCst);
             }
-            if started.elapsed() > LONGEST_TURN {
+            let elapsed = now - started;
+            if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
                 self.awake.store(false, Ordering::SeqCst);
-                context.waker().wake_by_ref();
+                poll_later(context);
                 return Poll::Pending;
             }
         }
@@ -110,15 +125,17 @@ impl Driver {
     }
 
     /// Looks at the busy connections; true if something came.
-    fn wait(&self, turn: &mut Turn, progress: Progress) -> bool {
+    fn wait(&self, turn: &mut Turn, progress: Progress, now: Instant) -> bool {
         if turn.busy.is_empty() {
             return false;
         }
-        let start = Instant::now();
-        let Some(budget) = turn.patience.look(start) else {
+        if turn.busy.iter().any(|busy| busy.peer_waits_for_this_cpu()) {
+            return self.anything(turn);
+        }
+        let Some(budget) = turn.patience.look(now) else {
             return progress == Progress::Busy && self.anything(turn);
         };
-        let found = look_until(start, budget, || self.anything(turn));
+        let found = look_until(now, budget, || self.anything(turn));
         turn.patience.learn(found);
         found
     }
@@ -129,14 +146,42 @@ impl Driver {
 }
 
 /// What the driver's task keeps from one poll to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Turn {
+    runtime: RuntimeMetrics,
     ready: Vec<Arc<Connection>>,
     busy: Vec<Arc<Connection>>,
     patience: Patience,
 }
 
 impl Turn {
+    fn new() -> Self {
+        Self {
+            runtime: Handle::current().metrics(),
+            ready: Vec::new(),
+            busy: Vec::new(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Whether to look on when the tasks that were just woken have run.
+    fn may_come_back(&self) -> bool {
+        !self.busy.is_empty() && self.patience.look(Instant::now()).is_some()
+    }
+
+    /// Lets tasks run before the next look; false if something has come meanwhile.
+    fn step_out(&self) -> bool {
+        // All of them, whatever the first ones say.
+        self.busy
+            .iter()
+            .fold(true, |quiet, connection| connection.step_out() && quiet)
+    }
+
+    /// Whether tasks wait for any worker of the runtime.
+    fn tasks_wait(&self) -> bool {
+        self.runtime.global_queue_depth() > 0
+    }
+
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
     fn sleep(&mut self) {
         for connection in self.busy.drain(..) {
@@ -146,7 +191,7 @@ impl Turn {
 }
 
 async fn drive(driver: Weak<Driver>) {
-    let mut turn = Turn::default();
+    let mut turn = Turn::new();
     poll_fn(|context| match driver.upgrade() {
         Some(driver) => driver.poll(context, &mut turn),
         None => Poll::Ready(()),

@@ -11,7 +11,7 @@ use std::task::Waker;
 /// Lone calls after which a task counts as one that makes one at a time.
 const LONE_CALLS: u32 = 4;
 /// Of so many lone calls one does not look.
-const PROBE_EVERY: u32 = 1024;
+const PROBE_EVERY: u32 = 8192;
 
 /// What is known of the task that called last.
 #[derive(Debug, Default)]
@@ -24,11 +24,14 @@ impl Habits {
     /// Tells that a call was made while `others` were in flight.
     pub(crate) fn note(&self, waker: &Waker, others: usize) {
         let task = waker.data() as usize;
-        if self.task.swap(task, Ordering::Relaxed) != task || others > 0 {
-            self.lone_calls.store(0, Ordering::Relaxed);
+        // Called with the connection's state locked, so a load and a store count well enough.
+        let lone_calls = if self.task.load(Ordering::Relaxed) != task || others > 0 {
+            self.task.store(task, Ordering::Relaxed);
+            0
         } else {
-            self.lone_calls.fetch_add(1, Ordering::Relaxed);
-        }
+            self.lone_calls.load(Ordering::Relaxed).wrapping_add(1)
+        };
+        self.lone_calls.store(lone_calls, Ordering::Relaxed);
     }
 
     /// Whether a first poll may look.

@@ -251,6 +251,8 @@ fn assemble(
     let watch = Watch::Shm {
         peek: endpoint.consumer.peek(),
         sleep: endpoint.consumer.sleep_word(),
+        peer: endpoint.producer.peer_sleep(),
+        peer_bell: Arc::clone(&peer_bell),
     };
     let receiver = Receiver {
         consumer: endpoint.consumer,

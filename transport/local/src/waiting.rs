@@ -7,21 +7,35 @@
 //! waits learns whether its looks pay, and errs towards sleeping.
 
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
-use ringway_sys::schedule::{RunnableThreads, cpu_quota, online_cpus};
+use ringway_sys::schedule::{RunnableThreads, cpu_quota, online_cpus, step_aside};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::link::stream::later::flush_now;
 
+/// Calls in a row, in so short a time, that found their peer waiting for this very CPU: then the
+/// caller steps aside, if another CPU is free.
+const CALLS_BEHIND_US: u32 = 16;
+const BEHIND_US_WITHIN_NS: u64 = 1_000_000;
+
 /// The longest look, a little more than what waking the other side costs.
 const LONG_LOOK: Duration = Duration::from_micros(60);
 /// The look of a place whose looks did not pay lately: catches a peer that answers at once.
-const SHORT_LOOK: Duration = Duration::from_micros(3);
-/// How long a reading of the machine's run queue is believed.
-const SAMPLE_EVERY_NS: u64 = 1_000_000;
+const SHORT_LOOK: Duration = Duration::from_micros(5);
+/// How often the machine's run queue is read.
+const SAMPLE_EVERY_NS: u64 = 2_000_000;
+/// A reading older than this says nothing about now: the average begins anew.
+const STALE_AFTER_NS: u64 = 20_000_000;
+/// Fixed point of the average of runnable threads.
+const ONE_THREAD: u32 = 256;
+/// So much of the distance to a new reading the average goes: 1 of so many parts.
+const AVERAGED_OVER: u32 = 4;
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 256;
 /// Misses in a row after which a place stops looking long.
@@ -34,8 +48,12 @@ struct Machine {
     /// Looking can never pay: one CPU, or a quota below one.
     hopeless: bool,
     runnable: Option<RunnableThreads>,
-    crowded: AtomicBool,
+    /// Runnable threads, averaged over some milliseconds. One reading may have met a thread that
+    /// was up for a moment, our own runtime's among them.
+    average: AtomicU32,
     sampled_at_ns: AtomicU64,
+    behind_us: AtomicU32,
+    behind_us_since_ns: AtomicU64,
     epoch: Instant,
 }
 
@@ -48,30 +66,68 @@ impl Machine {
                 cpus,
                 hopeless: cpus < 2 || cpu_quota().is_some_and(|quota| quota < 1.0),
                 runnable: RunnableThreads::open().ok(),
-                crowded: AtomicBool::new(false),
+                average: AtomicU32::new(0),
                 sampled_at_ns: AtomicU64::new(0),
+                behind_us: AtomicU32::new(0),
+                behind_us_since_ns: AtomicU64::new(0),
                 epoch: Instant::now(),
             }
         })
     }
 
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn sample(&self) -> Option<u32> {
+        self.runnable.as_ref().and_then(|file| file.sample().ok())
+    }
+
+    /// A caller's peer waits for the caller's CPU. When that goes on, the caller moves to another:
+    /// from then on both can look. Once in a while it costs nothing, so they sleep in turns.
+    fn note_behind_us(&self, now: Instant) {
+        let now_ns = self.nanos(now);
+        let since_ns = self.behind_us_since_ns.load(Ordering::Relaxed);
+        if now_ns.saturating_sub(since_ns) > BEHIND_US_WITHIN_NS {
+            self.behind_us_since_ns.store(now_ns, Ordering::Relaxed);
+            self.behind_us.store(1, Ordering::Relaxed);
+            return;
+        }
+        if self.behind_us.fetch_add(1, Ordering::Relaxed) == CALLS_BEHIND_US
+            && self.sample().is_some_and(|running| running <= self.cpus)
+        {
+            // Refused, they go on sleeping in turns.
+            let _ = step_aside();
+        }
+    }
+
+    /// Whether more threads want a CPU than there are, by half a thread or more.
     fn is_crowded(&self, now: Instant) -> bool {
-        let now_ns = u64::try_from((now - self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = self.nanos(now);
         let sampled_at_ns = self.sampled_at_ns.load(Ordering::Relaxed);
-        if now_ns.saturating_sub(sampled_at_ns) > SAMPLE_EVERY_NS
+        let age_ns = now_ns.saturating_sub(sampled_at_ns);
+        if age_ns > SAMPLE_EVERY_NS
             && self
                 .sampled_at_ns
                 .compare_exchange(sampled_at_ns, now_ns, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            let running = self.runnable.as_ref().and_then(|file| file.sample().ok());
-            self.crowded.store(
-                running.is_none_or(|running| running > self.cpus),
-                Ordering::Relaxed,
-            );
+            // Where nothing can be read, err towards sleeping.
+            let running = self.sample().unwrap_or(self.cpus.saturating_add(1));
+            let average = match age_ns > STALE_AFTER_NS {
+                true => averaged(0, running, 1),
+                false => averaged(self.average.load(Ordering::Relaxed), running, AVERAGED_OVER),
+            };
+            self.average.store(average, Ordering::Relaxed);
         }
-        self.crowded.load(Ordering::Relaxed)
+        self.average.load(Ordering::Relaxed) > self.cpus * ONE_THREAD + ONE_THREAD / 2
     }
+}
+
+/// The average after one more reading, which counts for 1 of `parts`.
+fn averaged(average: u32, running: u32, parts: u32) -> u32 {
+    let running = running.saturating_mul(ONE_THREAD);
+    average - average / parts + running / parts
 }
 
 thread_local! {
@@ -107,8 +163,10 @@ fn runtime_allows() -> bool {
     if let Some(known) = MAY_LOOK.get() {
         return known;
     }
-    let allows = Handle::try_current()
-        .is_ok_and(|handle| handle.runtime_flavor() != RuntimeFlavor::CurrentThread);
+    let allows = Handle::try_current().is_ok_and(|handle| {
+        handle.runtime_flavor() != RuntimeFlavor::CurrentThread
+            && handle.metrics().num_workers() > 1
+    });
     // A thread may enter another runtime later; only worker threads never do.
     if tokio::task::try_id().is_some() {
         MAY_LOOK.set(Some(allows));
@@ -126,10 +184,34 @@ impl Patience {
     /// How long to look now; `None` to sleep at once.
     pub(crate) fn look(&self, now: Instant) -> Option<Duration> {
         let machine = Machine::get();
-        if machine.hopeless || in_pass() || !runtime_allows() || machine.is_crowded(now) {
+        if machine.hopeless || in_pass() || !runtime_allows() {
             return None;
         }
-        Some(self.learnt())
+        match machine.is_crowded(now) {
+            true => self.learnt_in_a_crowd(),
+            false => Some(self.learnt()),
+        }
+    }
+
+    /// The same for a caller whose peer may wait for the caller's own CPU.
+    pub(crate) fn look_for_peer(&self, now: Instant, is_behind_us: bool) -> Option<Duration> {
+        let budget = self.look(now)?;
+        if is_behind_us {
+            Machine::get().note_behind_us(now);
+            return None;
+        }
+        Some(budget)
+    }
+
+    /// Where others want the CPU, a look may cost no more than the sleep that it saves, and is made
+    /// only where the last one paid; now and then one finds out whether they would.
+    fn learnt_in_a_crowd(&self) -> Option<Duration> {
+        let misses = self.misses.load(Ordering::Relaxed);
+        if misses == 0 || misses.is_multiple_of(PROBE_EVERY) {
+            return Some(SHORT_LOOK);
+        }
+        self.misses.store(misses.wrapping_add(1), Ordering::Relaxed);
+        None
     }
 
     fn learnt(&self) -> Duration {
@@ -153,6 +235,13 @@ impl Patience {
             self.misses.store(learnt, Ordering::Relaxed);
         }
     }
+}
+
+/// Has `context`'s task polled again when this thread's runtime has run what is ready, and looked
+/// at its I/O. Unlike a plain wake it stirs no other worker.
+pub(crate) fn poll_later(context: &mut Context<'_>) {
+    // Polled once, it hands the waker to the scheduler, which wakes it when it runs out of tasks.
+    let _ = pin!(tokio::task::yield_now()).poll(context);
 }
 
 /// Looks until `found` or until `budget` has passed; true if found.
@@ -193,6 +282,17 @@ mod tests {
         assert_eq!(looks.iter().filter(|look| **look == LONG_LOOK).count(), 4);
         patience.learn(true);
         assert_eq!(patience.learnt(), LONG_LOOK);
+    }
+
+    #[test]
+    fn a_thread_that_is_up_for_a_moment_does_not_make_a_crowd() {
+        let two = 2 * ONE_THREAD;
+        let once = averaged(two, 3, AVERAGED_OVER);
+        assert!(once > two && once < two + ONE_THREAD / 2, "{once}");
+        let lasting = (0..16).fold(two, |average, _| averaged(average, 3, AVERAGED_OVER));
+        assert!(lasting > two + ONE_THREAD / 2, "{lasting}");
+        let gone = (0..16).fold(lasting, |average, _| averaged(average, 2, AVERAGED_OVER));
+        assert!(gone < two + ONE_THREAD / 4, "{gone}");
     }
 
     #[test]

@@ -4,15 +4,16 @@
 //! 0        header: magic, version, sizes (written before sealing, never again)
 //! 128      producer index        u64, bytes published since the start
 //! 256      consumer cursor       u64, bytes consumed of the peer's ring
-//! 384      sleep word            u32, odd while this side's consumer sleeps
-//! 512      room word             u32, odd while this side's producer waits for room
+//! 384      sleep word            u32, a count and whether this side's consumer looks
+//! 388      sleep CPU             u32, where it went to sleep
+//! 512      room word             u32, the same for a producer that waits for room
 //! 640      release index         u64, releases written since the start
 //! 1024     release list          u64 each: blocks of the peer's arena given back
 //! control  ring                  a power of two
 //! ```
 //!
 //! Each word that changes has 128 bytes to itself, because the adjacent-line prefetcher of current
-//! processors moves lines in pairs.
+//! processors moves lines in pairs. The sleep CPU changes with the sleep word alone.
 
 use crate::RegionError;
 
@@ -29,6 +30,7 @@ pub(crate) const REGION_BYTES_AT: usize = 24;
 pub(crate) const PRODUCER_INDEX_AT: usize = 128;
 pub(crate) const CONSUMER_CURSOR_AT: usize = 256;
 pub(crate) const SLEEP_WORD_AT: usize = 384;
+pub(crate) const SLEEP_CPU_AT: usize = 388;
 pub(crate) const ROOM_WORD_AT: usize = 512;
 pub(crate) const RELEASE_INDEX_AT: usize = 640;
 pub(crate) const RELEASE_LIST_AT: usize = 1024;

@@ -39,7 +39,7 @@ mod tests;
 
 pub use arena::{Arena, ArenaConfig, BlockWriter, NewSegment};
 pub use consumer::{Consumer, Inbox, Peek};
-pub use doorbell::SleepWord;
+pub use doorbell::{PeerSleep, SleepWord};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
 pub use layout::{RegionConfig, RegionLimits};

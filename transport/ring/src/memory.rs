@@ -31,12 +31,22 @@ impl Own {
         self.0.producer_index().store(index, Ordering::Release);
     }
 
+    /// What was published last, for threads that do not hold the producer. Reading back is sound, as
+    /// the page is this side's own; nothing but a doorbell hangs on it.
+    pub(crate) fn producer_index(&self) -> u64 {
+        self.0.producer_index().load(Ordering::Relaxed)
+    }
+
     pub(crate) fn publish_consumer_cursor(&self, cursor: u64) {
         self.0.consumer_cursor().store(cursor, Ordering::Release);
     }
 
     pub(crate) fn sleep_word(&self) -> &AtomicU32 {
         self.0.sleep_word()
+    }
+
+    pub(crate) fn sleep_cpu(&self) -> &AtomicU32 {
+        self.0.sleep_cpu()
     }
 
     pub(crate) fn room_word(&self) -> &AtomicU32 {
@@ -109,6 +119,10 @@ impl Peer {
         self.0.sleep_word()
     }
 
+    pub(crate) fn sleep_cpu(&self) -> &AtomicU32 {
+        self.0.sleep_cpu()
+    }
+
     pub(crate) fn room_word(&self) -> &AtomicU32 {
         self.0.room_word()
     }
@@ -165,6 +179,10 @@ mod mapped {
             self.mapping.atomic_u32(layout::SLEEP_WORD_AT)
         }
 
+        pub(crate) fn sleep_cpu(&self) -> &AtomicU32 {
+            self.mapping.atomic_u32(layout::SLEEP_CPU_AT)
+        }
+
         pub(crate) fn room_word(&self) -> &AtomicU32 {
             self.mapping.atomic_u32(layout::ROOM_WORD_AT)
         }
@@ -209,6 +227,7 @@ mod modelled {
         producer_index: AtomicU64,
         consumer_cursor: AtomicU64,
         sleep_word: AtomicU32,
+        sleep_cpu: AtomicU32,
         room_word: AtomicU32,
         release_index: AtomicU64,
         release_list: Vec<AtomicU64>,
@@ -234,6 +253,7 @@ mod modelled {
                 producer_index: AtomicU64::new(0),
                 consumer_cursor: AtomicU64::new(0),
                 sleep_word: AtomicU32::new(0),
+                sleep_cpu: AtomicU32::new(0),
                 room_word: AtomicU32::new(0),
                 release_index: AtomicU64::new(0),
                 release_list: (0..release_slots).map(|_| AtomicU64::new(0)).collect(),
@@ -256,6 +276,10 @@ mod modelled {
 
         pub(crate) fn sleep_word(&self) -> &AtomicU32 {
             &self.sleep_word
+        }
+
+        pub(crate) fn sleep_cpu(&self) -> &AtomicU32 {
+            &self.sleep_cpu
         }
 
         pub(crate) fn room_word(&self) -> &AtomicU32 {

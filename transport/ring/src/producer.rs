@@ -10,7 +10,7 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::{
-    BlockRef, BlockWriter, Corrupt, ReserveError, SleepWord,
+    BlockRef, BlockWriter, Corrupt, PeerSleep, ReserveError, SleepWord,
     doorbell::{Bell, Reason},
     layout::RECORD_ALIGN,
     memory::{Own, OwnRing, Peer},
@@ -133,6 +133,11 @@ impl Producer {
     /// True once per sleep, so ring when it says so: it will not say it again.
     pub fn peer_must_be_woken(&mut self) -> bool {
         self.bell.must_ring(&self.peer)
+    }
+
+    /// What is known of the peer's sleep, for another thread, without a lock.
+    pub fn peer_sleep(&self) -> PeerSleep {
+        PeerSleep::new(self.own.clone(), self.peer.clone(), self.bell.rung_for())
     }
 
     /// The end of what was published.

@@ -19,6 +19,26 @@ pub fn online_cpus() -> usize {
     }
 }
 
+/// Moves this thread to another of its CPUs, now; afterwards it may run on all of them as before.
+///
+/// Linux wakes a thread where its waker runs, or where it slept, and on a machine of few CPUs it
+/// does not search for an idle one: so two threads that wake each other can share a CPU for long
+/// while another idles. Whoever knows that it is so can step aside.
+///
+/// # Errors
+/// The kernel refuses to change the affinity mask (a seccomp filter), or there is no other CPU.
+pub fn step_aside() -> io::Result<()> {
+    let allowed = rustix::thread::sched_getaffinity(None)?;
+    let mut others = allowed;
+    others.unset(rustix::thread::sched_getcpu());
+    if others.count() == 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    rustix::thread::sched_setaffinity(None, &others)?;
+    rustix::thread::sched_setaffinity(None, &allowed)?;
+    Ok(())
+}
+
 /// Identifies this process's network namespace: loopback addresses mean something only within one.
 ///
 /// # Errors
@@ -80,6 +100,17 @@ mod tests {
             network_namespace_id().unwrap(),
             network_namespace_id().unwrap()
         );
+    }
+
+    #[test]
+    fn stepping_aside_leaves_the_mask_as_it_was() {
+        let mask = || rustix::thread::sched_getaffinity(None).unwrap();
+        let before = mask();
+        match step_aside() {
+            Ok(()) => assert!(before.count() > 1),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+        }
+        assert_eq!(mask(), before);
     }
 
     #[test]

@@ -27,38 +27,14 @@ pub(crate) fn wakes_a_task(waker: Waker) -> bool {
     WAKES.get() == before
 }
 
-/// The handlers that want to be polled, and a waker for each slot.
-#[derive(Debug)]
+/// The handlers that want to be polled.
+#[derive(Debug, Default)]
 pub(crate) struct Handlers {
-    connection: Weak<Connection>,
     woken: Mutex<Vec<u32>>,
     any: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
 }
 
 impl Handlers {
-    pub(crate) fn new(connection: &Weak<Connection>) -> Self {
-        Self {
-            connection: Weak::clone(connection),
-            woken: Mutex::default(),
-            any: AtomicBool::new(false),
-            wakers: Mutex::default(),
-        }
-    }
-
-    /// The waker of the handler in `slot`; one for all calls that ever use the slot.
-    pub(crate) fn waker(&self, slot: u32) -> Waker {
-        let mut wakers = self.wakers.lock();
-        while wakers.len() <= slot as usize {
-            let number = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
-            wakers.push(Waker::from(Arc::new(HandlerWaker {
-                slot: number,
-                connection: Weak::clone(&self.connection),
-            })));
-        }
-        wakers[slot as usize].clone()
-    }
-
     /// Whether a handler waits to be polled.
     pub(crate) fn any_woken(&self) -> bool {
         self.any.load(Ordering::Acquire)
@@ -75,6 +51,34 @@ impl Handlers {
     pub(crate) fn wake(&self, slot: u32) {
         self.woken.lock().push(slot);
         self.any.store(true, Ordering::Release);
+    }
+}
+
+/// A waker for each slot.
+#[derive(Debug)]
+pub(crate) struct Wakers {
+    connection: Weak<Connection>,
+    wakers: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(crate) fn new(connection: &Weak<Connection>) -> Self {
+        Self {
+            connection: Weak::clone(connection),
+            wakers: Vec::new(),
+        }
+    }
+
+    /// The waker of the handler in `slot`; one for all calls that ever use the slot.
+    pub(crate) fn of(&mut self, slot: u32) -> &Waker {
+        while self.wakers.len() <= slot as usize {
+            let number = u32::try_from(self.wakers.len()).unwrap_or(u32::MAX);
+            self.wakers.push(Waker::from(Arc::new(HandlerWaker {
+                slot: number,
+                connection: Weak::clone(&self.connection),
+            })));
+        }
+        &self.wakers[slot as usize]
     }
 }
 

@@ -12,7 +12,7 @@ mod slots;
 mod state;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,10 @@ pub struct Connection {
     again: AtomicBool,
     /// Its doorbell, socket or timer stirred.
     stirred: AtomicBool,
+    /// How many calls were opened, counted round and round; written under `state`.
+    opened: AtomicU32,
+    /// How many passes brought anything, counted round and round; written under `pass`.
+    delivered: AtomicU32,
     /// How many threads look at the ring by themselves; while it is 0 the doorbell is armed.
     lookers: AtomicU32,
     /// The peer was asked to ring: there is something to disarm.
@@ -118,11 +122,13 @@ impl Connection {
             listed: AtomicBool::new(false),
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
+            opened: AtomicU32::new(0),
+            delivered: AtomicU32::new(0),
             lookers: AtomicU32::new(0),
             armed: AtomicBool::new(false),
             pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, me)),
             state: Mutex::new(State::new(parts.core, parts.sender)),
-            handlers: Handlers::new(me),
+            handlers: Handlers::default(),
             habits: Habits::default(),
             patience: Patience::default(),
             blocks: parts.blocks,
@@ -199,6 +205,11 @@ impl Connection {
         self.watch.has_records()
     }
 
+    /// Whether the peer was rung for, and can hardly come up before this thread makes way.
+    pub(crate) fn peer_waits_for_this_cpu(&self) -> bool {
+        self.watch.peer_waits_for_this_cpu()
+    }
+
     /// Puts the connection on the driver's list, unless it is there.
     pub(crate) fn mark_ready(&self) {
         if !self.listed.swap(true, Ordering::SeqCst)
@@ -228,19 +239,52 @@ impl Connection {
         self.rely_on_doorbell();
     }
 
-    /// The same for a caller that has its answer. If no other call is in flight nobody waits, and
-    /// whoever comes to wait arms the doorbell; asked only after this side has ceased to look, so
-    /// that a call opened meanwhile either is seen here or sees that nobody looks.
-    pub(crate) fn let_sleep_if_awaited(&self) {
+    /// Whoever looks goes to run tasks, and will look again after them; false if there is something to
+    /// do first.
+    pub(crate) fn step_out(&self) -> bool {
+        self.armed.store(true, Ordering::SeqCst);
+        self.watch.step_out();
+        !self.has_records()
+    }
+
+    /// Whoever stepped out looks again.
+    pub(crate) fn step_in(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.watch.disarm();
+        }
+    }
+
+    /// The same for a caller that has its answer. `quiet` says that no other call was in flight, as
+    /// of which opening: then nobody waits, and whoever comes to wait arms the doorbell. Compared
+    /// only after this side has ceased to look, so that a call opened meanwhile either is seen here
+    /// or sees that nobody looks.
+    pub(crate) fn let_sleep_if_awaited(&self, quiet: Option<u32>) {
         self.lookers.fetch_sub(1, Ordering::SeqCst);
-        if self.state.lock().awaits_anything() {
+        if quiet != Some(self.opened.load(Ordering::SeqCst)) {
             self.rely_on_doorbell();
         }
+    }
+
+    /// Counts a call that was just opened. Call it with `state` locked.
+    pub(crate) fn note_opened(&self) {
+        let opened = self.opened.load(Ordering::Relaxed).wrapping_add(1);
+        self.opened.store(opened, Ordering::Relaxed);
+    }
+
+    pub(crate) fn opened(&self) -> u32 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Changes with each pass that brought anything.
+    pub(crate) fn delivered(&self) -> u32 {
+        self.delivered.load(Ordering::Acquire)
     }
 
     /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once
     /// more. Whoever goes to sleep calls it last.
     pub(crate) fn rely_on_doorbell(&self) {
+        // Whoever looks may just cease to: it compares `opened` then (`let_sleep_if_awaited`).
+        fence(Ordering::SeqCst);
         if self.lookers.load(Ordering::SeqCst) > 0 {
             return;
         }
@@ -248,6 +292,7 @@ impl Connection {
         // for the last one already. Somebody who came to look meanwhile arms again when it leaves.
         self.armed.store(true, Ordering::SeqCst);
         self.watch.arm();
+        self.watch.ring_before_sleep();
         if self.has_records() {
             self.mark_ready();
         }
@@ -271,8 +316,13 @@ impl Connection {
             if self.again.load(Ordering::SeqCst) {
                 self.again.store(false, Ordering::SeqCst);
             }
-            progress = progress.max(pass.run(self));
+            let brought = pass.run(self);
+            if brought > Progress::Idle {
+                let delivered = self.delivered.load(Ordering::Relaxed).wrapping_add(1);
+                self.delivered.store(delivered, Ordering::Release);
+            }
             drop(pass);
+            progress = progress.max(brought);
             if !self.again.load(Ordering::SeqCst) {
                 return progress;
             }

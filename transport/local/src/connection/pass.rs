@@ -13,7 +13,7 @@ use ringway_sys::EventFd;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
-use super::handlers::wakes_a_task;
+use super::handlers::{Wakers, wakes_a_task};
 use super::slots::Polled;
 use super::state::{Deliveries, Started};
 use super::{Connection, Progress};
@@ -41,6 +41,7 @@ pub(crate) struct Pass {
     frames: Vec<Frame>,
     deliveries: Deliveries,
     woken: Vec<u32>,
+    wakers: Wakers,
     finished: bool,
 }
 
@@ -60,6 +61,7 @@ impl Pass {
             frames: Vec::new(),
             deliveries: Deliveries::default(),
             woken: Vec::new(),
+            wakers: Wakers::new(connection),
             finished: false,
         }
     }
@@ -90,28 +92,25 @@ impl Pass {
 
     fn receive(&mut self, connection: &Connection) -> Result<Progress, Closed> {
         // What the peer wrote before it went still counts, so its end is judged last.
-        let end = match connection.stirred.swap(false, Ordering::SeqCst) {
+        let stirred = connection.stirred.load(Ordering::Relaxed)
+            && connection.stirred.swap(false, Ordering::SeqCst);
+        let end = match stirred {
             true => self.look_at_descriptors(),
             false => Ok(()),
         };
         let end = end.and(self.receiver.receive(&mut self.frames));
-        if let Some(service) = &connection.service {
-            self.deliveries.connection = connection.me.upgrade();
-            self.deliveries
-                .service
-                .get_or_insert_with(|| Arc::clone(service));
+        let mut progress = Progress::Idle;
+        if !self.frames.is_empty() {
+            progress = Progress::Busy;
+            self.deliveries.attend(connection);
         }
-        let now = Connection::now();
-        let mut progress = match self.frames.is_empty() {
-            true => Progress::Idle,
-            false => Progress::Busy,
-        };
         let mut state = connection.lock();
+        state.note_time();
         let judged = self
             .frames
             .drain(..)
-            .try_for_each(|frame| state.handle(now, frame, &mut self.deliveries));
-        let judged = judged.and_then(|()| state.handle_time(now, &mut self.deliveries));
+            .try_for_each(|frame| state.handle(frame, &mut self.deliveries));
+        let judged = judged.and_then(|()| state.handle_time(&mut self.deliveries));
         state.retry_blocked(&mut self.deliveries);
         let flushed = state.flush();
         let timeout = state.poll_timeout();
@@ -160,7 +159,7 @@ impl Pass {
         let mut started = std::mem::take(&mut self.deliveries.started);
         for call in started.drain(..) {
             progress = progress.max(Progress::Busy);
-            start(connection, call);
+            self.start(connection, call);
         }
         self.deliveries.started = started;
         // Kept, it would keep the connection alive for ever.
@@ -177,13 +176,28 @@ impl Pass {
             connection.handlers.take_woken(&mut self.woken);
             for slot in self.woken.drain(..) {
                 progress = progress.max(Progress::Busy);
-                poll_handler(connection, slot);
+                poll_handler(connection, slot, self.wakers.of(slot));
             }
         }
         if connection.handlers.any_woken() {
             connection.mark_ready();
         }
         progress
+    }
+
+    /// Starts a handler and polls it where its request was read: most finish there.
+    fn start(&mut self, connection: &Connection, started: Started) {
+        let Some(service) = &connection.service else {
+            return;
+        };
+        let slot = started.call.slot();
+        let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
+        let Ok(mut future) = made else {
+            return;
+        };
+        if poll_future(&mut future, self.wakers.of(slot)) == Polled::Pending {
+            connection.lock().keep_handler(slot, future);
+        }
     }
 
     fn set_timer(&mut self, at: Option<Instant>) {
@@ -221,28 +235,11 @@ impl Wake for Stir {
     }
 }
 
-/// Starts a handler and polls it where its request was read: most finish there.
-fn start(connection: &Connection, started: Started) {
-    let Some(service) = &connection.service else {
-        return;
-    };
-    let slot = started.call.slot();
-    let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
-    let Ok(mut future) = made else {
-        return;
-    };
-    let waker = connection.handlers.waker(slot);
-    if poll_future(&mut future, &waker) == Polled::Pending {
-        connection.lock().keep_handler(slot, future);
-    }
-}
-
-fn poll_handler(connection: &Connection, slot: u32) {
+fn poll_handler(connection: &Connection, slot: u32, waker: &Waker) {
     let Some((id, mut future)) = connection.lock().take_handler(slot) else {
         return;
     };
-    let waker = connection.handlers.waker(slot);
-    if poll_future(&mut future, &waker) == Polled::Pending {
+    if poll_future(&mut future, waker) == Polled::Pending {
         let rejected = connection.lock().put_back_handler(id, future);
         drop(rejected);
     }

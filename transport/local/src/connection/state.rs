@@ -111,6 +111,16 @@ pub(crate) struct Deliveries {
     pub(crate) service: Option<std::sync::Arc<dyn crate::server::Serve>>,
 }
 
+impl Deliveries {
+    /// Prepares for what a request of this connection starts.
+    pub(crate) fn attend(&mut self, connection: &super::Connection) {
+        if let Some(service) = &connection.service {
+            self.connection = connection.me.upgrade();
+            self.service.get_or_insert_with(|| Arc::clone(service));
+        }
+    }
+}
+
 /// What a method leads to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Route {
@@ -170,11 +180,14 @@ pub(crate) struct State {
     /// Server: what the client's method numbers stand for.
     routes: Vec<Route>,
     closed: Option<Closed>,
+    /// The time of the last pass.
+    now: Instant,
 }
 
 impl State {
     pub(crate) fn new(core: ringway_wire::Connection, sender: Sender) -> Self {
         Self {
+            now: super::Connection::now(),
             core,
             sender,
             slots: Vec::new(),
@@ -210,7 +223,6 @@ impl State {
     /// Opens a call and sends its request in one frame.
     pub(crate) fn open(
         &mut self,
-        now: Instant,
         request: &Request<'_>,
         payload: Option<Payload<'_>>,
         place: Place,
@@ -224,6 +236,11 @@ impl State {
         let head_len = head
             .encoded_len()
             .map_err(|error| SendError::Limit(error.to_string()))?;
+        // Only these need the time, which costs about as much as all the rest here.
+        let now = match request.timeout.is_some() || self.core.keeps_time() {
+            true => super::Connection::now(),
+            false => self.now,
+        };
         let deadline = request.timeout.and_then(|timeout| now.checked_add(timeout));
         let message_len = payload.as_ref().map(|payload| payload.len);
         let flags = Flags::NONE.with(Flags::END, request.end);
@@ -497,10 +514,19 @@ impl State {
 
     // ---- judging what arrives
 
+    /// Tells the time of a pass, if what it brought depends on it.
+    pub(crate) fn note_time(&mut self) {
+        if self.core.role() == ringway_wire::Role::Server
+            || self.core.keeps_time()
+            || self.core.poll_timeout().is_some()
+        {
+            self.now = super::Connection::now();
+        }
+    }
+
     /// Judges one frame.
     pub(crate) fn handle(
         &mut self,
-        now: Instant,
         frame: Frame,
         deliveries: &mut Deliveries,
     ) -> Result<(), Closed> {
@@ -511,7 +537,7 @@ impl State {
         } = frame;
         let event = self
             .core
-            .handle_frame(now, &header, &head)
+            .handle_frame(self.now, &header, &head)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         match event {
             Event::Request(request) => {
@@ -594,11 +620,8 @@ impl State {
     }
 
     /// Lets the core act on the passing of time.
-    pub(crate) fn handle_time(
-        &mut self,
-        now: Instant,
-        deliveries: &mut Deliveries,
-    ) -> Result<(), Closed> {
+    pub(crate) fn handle_time(&mut self, deliveries: &mut Deliveries) -> Result<(), Closed> {
+        let now = self.now;
         if self.core.poll_timeout().is_none_or(|at| at > now) {
             return Ok(());
         }

@@ -227,6 +227,8 @@ pub(crate) enum Watch {
     Shm {
         peek: ringway_ring::Peek,
         sleep: ringway_ring::SleepWord,
+        peer: ringway_ring::PeerSleep,
+        peer_bell: std::sync::Arc<ringway_sys::EventFd>,
     },
     Stream(stream::Watch),
     Queue(queue::Watch),
@@ -238,6 +240,14 @@ impl Watch {
             Self::Shm { peek, .. } => peek.has_records(),
             Self::Stream(watch) => watch.has_records(),
             Self::Queue(watch) => watch.has_frames(),
+        }
+    }
+
+    /// Whether the peer was rung for, and can hardly come up before this thread makes way.
+    pub(crate) fn peer_waits_for_this_cpu(&self) -> bool {
+        match self {
+            Self::Shm { peer, .. } => peer.waits_for_this_cpu(),
+            Self::Stream(_) | Self::Queue(_) => false,
         }
     }
 
@@ -255,6 +265,27 @@ impl Watch {
             Self::Shm { sleep, .. } => sleep.disarm(),
             Self::Stream(watch) => watch.disarm(),
             Self::Queue(watch) => watch.disarm(),
+        }
+    }
+
+    /// Announces that this side looks again by itself, when tasks have run; look again afterwards.
+    pub(crate) fn step_out(&self) {
+        match self {
+            Self::Shm { sleep, .. } => sleep.step_out(),
+            // Their peers ring at once.
+            Self::Stream(_) | Self::Queue(_) => self.arm(),
+        }
+    }
+
+    /// Before sleep: rings for a peer that was to look by itself, and has not yet.
+    pub(crate) fn ring_before_sleep(&self) {
+        if let Self::Shm {
+            peer, peer_bell, ..
+        } = self
+            && peer.must_be_rung_before_sleep()
+            && let Err(error) = peer_bell.ring()
+        {
+            tracing::warn!(%error, "a doorbell can't be rung");
         }
     }
 

@@ -19,6 +19,8 @@ use crate::error::{Closed, SendError};
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
 /// a block's bookkeeping.
 const MAX_INLINE_BYTES: usize = 12 * 1024;
+/// Payloads up to this length share one allocation with the count of their owners.
+const SMALL_BYTES: usize = 128;
 /// What is said over the rendezvous socket about a segment: its id and its length.
 const SEGMENT_NOTE_BYTES: usize = 16;
 /// The longest head and payload together that a record can take.
@@ -208,7 +210,7 @@ impl Receiver {
         let payload_len = header.payload_len as usize;
         let payload = match (inline_len, record.block) {
             (Some(0), Some(block)) if beside_len == Some(payload_len) => self.fetch(block)?,
-            (Some(len), None) if len == payload_len => Bytes::copy_from_slice(&body[head_len..]),
+            (Some(len), None) if len == payload_len => inline_payload(&body[head_len..]),
             _ => {
                 return Err(Closed::PeerMisbehaved(
                     "a record's length differs from its header's".into(),
@@ -274,6 +276,29 @@ impl Receiver {
             .add_segment(SegmentId(word(0)), len, descriptor)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))
     }
+}
+
+/// A small payload with the count of its owners, in one allocation: a message of `bytes` fields takes
+/// slices of it, for which plain `Bytes` would allocate the count separately.
+struct Small {
+    bytes: [u8; SMALL_BYTES],
+    len: usize,
+}
+
+impl AsRef<[u8]> for Small {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+fn inline_payload(payload: &[u8]) -> Bytes {
+    let len = payload.len();
+    if len == 0 || len > SMALL_BYTES {
+        return Bytes::copy_from_slice(payload);
+    }
+    let mut bytes = [0; SMALL_BYTES];
+    bytes[..len].copy_from_slice(payload);
+    Bytes::from_owner(Small { bytes, len })
 }
 
 fn misbehaved(corrupt: ringway_ring::Corrupt) -> Closed {

@@ -151,6 +151,26 @@ fn no_wakeup_is_lost() {
     });
 }
 
+/// A consumer that is away sees the record itself, or is rung for when the producer goes to sleep.
+#[test]
+fn no_record_waits_for_one_who_is_away() {
+    model(|| {
+        let (here, there) = Endpoint::modelled_pair(RING_BYTES, 1);
+        let (mut producer, own) = (here.producer, here.consumer.sleep_word());
+        let consumer = there.consumer;
+        let peer = producer.peer_sleep();
+        let sender = thread::spawn(move || {
+            send(&mut producer, 1, 8).unwrap();
+            let rung = producer.peer_must_be_woken();
+            own.arm();
+            rung || peer.must_be_rung_before_sleep()
+        });
+        consumer.sleep_word().step_out();
+        let seen = consumer.has_records();
+        assert!(sender.join().unwrap() || seen);
+    });
+}
+
 /// The same for a producer that waits for room.
 #[test]
 fn no_wakeup_for_room_is_lost() {

@@ -123,6 +123,41 @@ fn a_sleeper_is_rung_for_once() {
 }
 
 #[test]
+fn a_peer_that_is_away_is_rung_for_before_sleep_if_it_left_records() {
+    let (mut here, mut there) = Endpoint::pair(&config()).unwrap();
+    let sleep = here.producer.peer_sleep();
+    there.consumer.sleep_word().step_out();
+    assert!(!sleep.must_be_rung_before_sleep(), "it has taken everything");
+    send(&mut here, b"1");
+    assert!(!here.producer.peer_must_be_woken(), "it does not sleep");
+    assert!(sleep.must_be_rung_before_sleep());
+    assert!(!sleep.must_be_rung_before_sleep(), "rung for already");
+    there.consumer.disarm();
+    receive(&mut there);
+    there.consumer.sleep_word().step_out();
+    assert!(!sleep.must_be_rung_before_sleep());
+}
+
+#[test]
+fn a_rung_sleeper_of_this_cpu_is_known_until_it_comes_up() {
+    // One CPU for the length of the test: it would be moved between the two looks otherwise.
+    let everywhere = rustix::thread::sched_getaffinity(None).unwrap();
+    let mut here_only = rustix::thread::CpuSet::new();
+    here_only.set(rustix::thread::sched_getcpu());
+    rustix::thread::sched_setaffinity(None, &here_only).unwrap();
+    let (mut here, there) = Endpoint::pair(&config()).unwrap();
+    let sleep = here.producer.peer_sleep();
+    there.consumer.arm();
+    assert!(!sleep.waits_for_this_cpu(), "asleep, but not rung for");
+    send(&mut here, b"1");
+    assert!(here.producer.peer_must_be_woken());
+    assert!(sleep.waits_for_this_cpu());
+    there.consumer.disarm();
+    assert!(!sleep.waits_for_this_cpu(), "it came up");
+    rustix::thread::sched_setaffinity(None, &everywhere).unwrap();
+}
+
+#[test]
 fn a_producer_waiting_for_room_is_rung_for_once() {
     let (mut here, mut there) = Endpoint::pair(&config()).unwrap();
     while here.producer.has_room(500) {

@@ -210,6 +210,13 @@ impl Connection {
         matches!(phase, Some(Phase::Open | Phase::Reserved))
     }
 
+    /// Whether the time of each frame matters: with keepalive it does. Otherwise only requests and
+    /// resets need a true one, and what has a deadline.
+    #[inline]
+    pub fn keeps_time(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// The deadline of a call that is not over.
     pub fn deadline(&self, call: CallId) -> Option<Instant> {
         self.calls.get(call)?.deadline

@@ -82,12 +82,11 @@ impl Call {
             connection.habits().note(context.waker(), state.in_flight());
             let id = state.open(request, payload, place)?;
             connection.note_opened();
-            Ok(id)
+            Ok((id, state.needs_timer()))
         });
         match opened {
-            Ok(id) => {
-                if request.timeout.is_some() {
-                    // The driver sets its timer by it.
+            Ok((id, needs_timer)) => {
+                if needs_timer {
                     connection.mark_ready();
                 }
                 let connection = Arc::clone(connection);

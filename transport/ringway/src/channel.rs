@@ -146,6 +146,11 @@ impl Shared {
     }
 
     async fn route(&self) -> Result<Route, Status> {
+        if let Some(connection) = &self.local.lock().connection
+            && connection.is_open()
+        {
+            return Ok(Route::Local(Arc::clone(connection)));
+        }
         let may_stay_local = self.endpoint.may_stay_local();
         match self.endpoint.forced {
             Some(Path::Grpc) => self.net(),

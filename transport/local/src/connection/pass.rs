@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use super::handlers::{Wakers, wakes_a_task};
 use super::slots::Polled;
-use super::state::{Deliveries, Started};
+use super::state::{Deliveries, Started, State};
 use super::{Connection, Progress};
 use crate::error::Closed;
 use crate::link::{Frame, Receiver};
@@ -48,7 +48,8 @@ pub(crate) struct Pass {
 #[derive(Debug)]
 struct Timer {
     at: Instant,
-    sleep: Pin<Box<Sleep>>,
+    /// Held, because dropped it would not fire.
+    _sleep: Pin<Box<Sleep>>,
 }
 
 impl Pass {
@@ -105,19 +106,30 @@ impl Pass {
             self.deliveries.attend(connection);
         }
         let mut state = connection.lock();
-        state.note_time();
+        state.note_time(stirred);
         let judged = self
             .frames
             .drain(..)
             .try_for_each(|frame| state.handle(frame, &mut self.deliveries));
-        let judged = judged.and_then(|()| state.handle_time(&mut self.deliveries));
+        // What is due has a timer, which stirs the connection.
+        let judged = match stirred {
+            true => {
+                self.note_timer(&mut state);
+                judged.and_then(|()| state.handle_time(&mut self.deliveries))
+            }
+            false => judged,
+        };
         state.retry_blocked(&mut self.deliveries);
         let flushed = state.flush();
-        let timeout = state.poll_timeout();
+        // The timer belongs to the driver: a caller's thread may have no runtime.
+        let timer = match waiting::in_pass() {
+            true => state.next_timer(),
+            false => None,
+        };
         drop(state);
         progress = progress.max(self.deliver(connection));
         judged.and(flushed)?;
-        self.set_timer(timeout);
+        self.set_timer(timer);
         end.map(|()| progress)
     }
 
@@ -200,22 +212,21 @@ impl Pass {
         }
     }
 
-    fn set_timer(&mut self, at: Option<Instant>) {
-        // The timer belongs to the driver: a caller's thread may have no runtime.
-        if !waiting::in_pass() || at == self.timer.as_ref().map(|timer| timer.at) {
-            return;
+    /// Takes note of a timer that has fired.
+    fn note_timer(&mut self, state: &mut State) {
+        let now = Connection::now();
+        if self.timer.as_ref().is_some_and(|timer| timer.at <= now) {
+            self.timer = None;
+            state.timer_fired();
         }
-        self.timer = at.map(|at| Timer {
-            at,
-            sleep: Box::pin(tokio::time::sleep_until(at.into())),
-        });
-        if let Some(timer) = &mut self.timer
-            && timer
-                .sleep
-                .as_mut()
-                .poll(&mut Context::from_waker(&self.stir))
-                .is_ready()
-        {
+    }
+
+    fn set_timer(&mut self, at: Option<Instant>) {
+        let Some(at) = at else { return };
+        let mut sleep = Box::pin(tokio::time::sleep_until(at.into()));
+        let fired = sleep.as_mut().poll(&mut Context::from_waker(&self.stir));
+        self.timer = Some(Timer { at, _sleep: sleep });
+        if fired.is_ready() {
             self.stir.wake_by_ref();
         }
     }

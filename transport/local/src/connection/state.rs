@@ -180,14 +180,17 @@ pub(crate) struct State {
     /// Server: what the client's method numbers stand for.
     routes: Vec<Route>,
     closed: Option<Closed>,
-    /// The time of the last pass.
+    /// The time of the last pass that asked for it.
     now: Instant,
+    /// When the driver's timer fires.
+    timer_at: Option<Instant>,
 }
 
 impl State {
     pub(crate) fn new(core: ringway_wire::Connection, sender: Sender) -> Self {
         Self {
             now: super::Connection::now(),
+            timer_at: None,
             core,
             sender,
             slots: Vec::new(),
@@ -214,8 +217,26 @@ impl State {
         self.sender.ring(self.core.calls_in_flight());
     }
 
-    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
-        self.core.poll_timeout()
+    /// Whether something is due before the driver's timer fires: then it has to be set anew.
+    pub(crate) fn needs_timer(&mut self) -> bool {
+        self.core
+            .poll_timeout()
+            .is_some_and(|due| self.timer_at.is_none_or(|at| due < at))
+    }
+
+    /// When the timer has to fire, if it has to be set anew. One that fires too early, because what
+    /// it was for is over, costs less than to set one for each call.
+    pub(crate) fn next_timer(&mut self) -> Option<Instant> {
+        if self.needs_timer() {
+            self.timer_at = self.core.poll_timeout();
+            return self.timer_at;
+        }
+        None
+    }
+
+    /// The timer has fired.
+    pub(crate) fn timer_fired(&mut self) {
+        self.timer_at = None;
     }
 
     // ---- opening and sending
@@ -515,11 +536,8 @@ impl State {
     // ---- judging what arrives
 
     /// Tells the time of a pass, if what it brought depends on it.
-    pub(crate) fn note_time(&mut self) {
-        if self.core.role() == ringway_wire::Role::Server
-            || self.core.keeps_time()
-            || self.core.poll_timeout().is_some()
-        {
+    pub(crate) fn note_time(&mut self, stirred: bool) {
+        if stirred || self.core.role() == ringway_wire::Role::Server || self.core.keeps_time() {
             self.now = super::Connection::now();
         }
     }

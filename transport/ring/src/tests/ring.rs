@@ -127,7 +127,10 @@ fn a_peer_that_is_away_is_rung_for_before_sleep_if_it_left_records() {
     let (mut here, mut there) = Endpoint::pair(&config()).unwrap();
     let sleep = here.producer.peer_sleep();
     there.consumer.sleep_word().step_out();
-    assert!(!sleep.must_be_rung_before_sleep(), "it has taken everything");
+    assert!(
+        !sleep.must_be_rung_before_sleep(),
+        "it has taken everything"
+    );
     send(&mut here, b"1");
     assert!(!here.producer.peer_must_be_woken(), "it does not sleep");
     assert!(sleep.must_be_rung_before_sleep());

@@ -7,7 +7,8 @@ use std::time::Instant;
 use ringway_wire::{CallId, Flags, code};
 
 use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_status};
-use crate::error::SendError;
+use crate::error::{Lack, SendError};
+use crate::link::shm::Blocks;
 use crate::link::{Payload, Place};
 use crate::waiting::{in_pass, look_until};
 
@@ -92,11 +93,8 @@ impl Call {
                 let connection = Arc::clone(connection);
                 Poll::Ready(Ok(Self::held(CallSender { connection, id }, Side::Client)))
             }
-            Err(SendError::Blocked) => {
-                if connection.lock().wait_to_send(None, len, context.waker()) {
-                    context.waker().wake_by_ref();
-                }
-                connection.rely_on_doorbell();
+            Err(SendError::Blocked(lack)) => {
+                wait(connection, lack, None, len, context);
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
@@ -309,14 +307,6 @@ impl CallSender {
                 .lock()
                 .send_message(self.id, flags, Payload { len, encode }, place)
         });
-        if sent == Err(SendError::Blocked)
-            && self
-                .connection
-                .lock()
-                .wait_for_credit(self.id, context.waker())
-        {
-            return Poll::Pending;
-        }
         self.or_wait(context, len, sent)
     }
 
@@ -354,17 +344,31 @@ impl CallSender {
         len: usize,
         sent: Result<(), SendError>,
     ) -> Poll<Result<(), SendError>> {
-        if sent != Err(SendError::Blocked) {
+        let Err(SendError::Blocked(lack)) = sent else {
             return Poll::Ready(sent);
-        }
-        let mut state = self.connection.lock();
-        if state.wait_to_send(Some(self.id), len, context.waker()) {
-            context.waker().wake_by_ref();
-        }
-        drop(state);
-        self.connection.rely_on_doorbell();
+        };
+        wait(&self.connection, lack, Some(self.id), len, context);
         Poll::Pending
     }
+}
+
+/// Has `context`'s task woken when what a sender lacks may be there.
+fn wait(
+    connection: &Connection,
+    lack: Lack,
+    id: Option<CallId>,
+    len: usize,
+    context: &mut Context<'_>,
+) {
+    let waker = context.waker();
+    let mut is_there = connection.lock().wait_to_send(lack, id, len, waker);
+    if lack == Lack::Memory {
+        is_there |= connection.blocks().is_some_and(Blocks::wait);
+    }
+    if is_there {
+        waker.wake_by_ref();
+    }
+    connection.rely_on_doorbell();
 }
 
 /// Chooses a payload's place, and writes a large one into it: outside of the connection's lock.
@@ -375,6 +379,10 @@ fn place(
     let (Some(blocks), Some((len, encode))) = (connection.blocks(), message) else {
         return Ok(Place::Inline);
     };
+    if blocks.takes(*len) && !connection.lock().has_credit() {
+        // Asked before the encoding, which may be long; others may still take the credit meanwhile.
+        return Err(SendError::Blocked(Lack::Credit));
+    }
     match blocks.place(*len)? {
         Some(mut block) => {
             encode(block.as_mut_slice());

@@ -171,10 +171,7 @@ impl Turn {
 
     /// Lets tasks run before the next look; false if something has come meanwhile.
     fn step_out(&self) -> bool {
-        // All of them, whatever the first ones say.
-        self.busy
-            .iter()
-            .fold(true, |quiet, connection| connection.step_out() && quiet)
+        self.busy.iter().all(|connection| connection.step_out())
     }
 
     /// Whether tasks wait for any worker of the runtime.

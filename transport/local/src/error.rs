@@ -132,6 +132,24 @@ pub enum Closed {
     Io(String),
 }
 
+/// What a sender waits for. Each comes in a way of its own: who waited for another would be woken in
+/// vain, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// Room in the ring, or in the socket's buffer.
+    #[error("no room on the link")]
+    Room,
+    /// The call's credit.
+    #[error("no credit for the call")]
+    CallCredit,
+    /// The connection's credit.
+    #[error("no credit on the connection")]
+    Credit,
+    /// A block for a large message.
+    #[error("no free block for a large message")]
+    Memory,
+}
+
 /// Why a frame was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -147,9 +165,9 @@ pub enum SendError {
     /// The call has ended meanwhile.
     #[error("the call has ended")]
     CallEnded,
-    /// There is no room or credit now; wait for it.
-    #[error("no room or credit now")]
-    Blocked,
+    /// Something is missing now; wait for it.
+    #[error("{0} now")]
+    Blocked(Lack),
     /// A limit of this connection.
     #[error("{0}")]
     Limit(String),

@@ -68,7 +68,7 @@ pub(crate) fn unsent(error: &SendError) -> Status {
         SendError::GoingAway => Status::unavailable("the server is going away"),
         SendError::DeadlinePassed => expired(),
         SendError::CallEnded => Status::cancelled("the call has ended"),
-        SendError::Blocked | SendError::Limit(_) | SendError::Memory { .. } => {
+        SendError::Blocked(_) | SendError::Limit(_) | SendError::Memory { .. } => {
             Status::resource_exhausted(error.to_string())
         }
     }

@@ -7,6 +7,7 @@
 //! - `woken`: handlers that want to be polled.
 
 mod handlers;
+mod inbound;
 mod pass;
 mod slots;
 mod state;
@@ -22,10 +23,10 @@ use tokio::sync::Notify;
 
 pub use self::handlers::HandlerFuture;
 use self::handlers::Handlers;
+pub(crate) use self::inbound::abandoned_status;
+pub use self::inbound::{Inbound, Message, Request, Started};
 use self::pass::Pass;
 use self::state::State;
-pub(crate) use self::state::abandoned_status;
-pub use self::state::{Inbound, Message, Request, Started};
 use crate::driver::Driver;
 use crate::error::Closed;
 use crate::habits::Habits;

@@ -14,10 +14,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use super::handlers::{Wakers, wakes_a_task};
+use super::inbound::Started;
 use super::slots::Polled;
-use super::state::{Deliveries, Started, State};
+use super::state::{Deliveries, State};
 use super::{Connection, Progress};
 use crate::error::Closed;
+use crate::link::shm::Blocks;
 use crate::link::{Frame, Receiver};
 use crate::waiting;
 
@@ -105,6 +107,7 @@ impl Pass {
             progress = Progress::Busy;
             self.deliveries.attend(connection);
         }
+        let fed = connection.blocks().is_some_and(Blocks::should_retry);
         let mut state = connection.lock();
         state.note_time(stirred);
         let judged = self
@@ -119,7 +122,7 @@ impl Pass {
             }
             false => judged,
         };
-        state.retry_blocked(&mut self.deliveries);
+        state.retry_blocked(fed, &mut self.deliveries);
         let flushed = state.flush();
         // The timer belongs to the driver: a caller's thread may have no runtime.
         let timer = match waiting::in_pass() {

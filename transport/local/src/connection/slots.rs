@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ringway_wire::CallId;
 
 use super::handlers::HandlerFuture;
-use super::state::Inbound;
+use super::inbound::Inbound;
 use crate::link::Position;
 
 /// How a poll ended.

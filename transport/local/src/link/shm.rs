@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descrip
 use ringway_wire::FrameHeader;
 
 use super::{Frame, Head, LinkError, Outgoing, Place};
-use crate::error::{Closed, SendError};
+use crate::error::{Closed, Lack, SendError};
 
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
 /// a block's bookkeeping.
@@ -30,6 +31,8 @@ const PAYLOAD_RESERVE_BYTES: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Blocks {
     arena: Mutex<Arena>,
+    /// Somebody waits for a block.
+    awaited: AtomicBool,
     socket: Arc<OwnedFd>,
 }
 
@@ -37,13 +40,32 @@ impl Blocks {
     pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>) -> Self {
         Self {
             arena: Mutex::new(arena),
+            awaited: AtomicBool::new(false),
             socket,
         }
     }
 
+    /// Whether a payload of this length takes a block.
+    pub(crate) fn takes(&self, len_bytes: usize) -> bool {
+        len_bytes > MAX_INLINE_BYTES
+    }
+
+    /// Notes that somebody waits for a block; true if one may be free after all.
+    pub(crate) fn wait(&self) -> bool {
+        self.awaited.store(true, Ordering::SeqCst);
+        self.arena.lock().may_have_room()
+    }
+
+    /// Whether somebody waits who should try again.
+    pub(crate) fn should_retry(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst)
+            && self.arena.lock().may_have_room()
+            && self.awaited.swap(false, Ordering::SeqCst)
+    }
+
     /// Decides where a payload goes, and makes room for a large one. `None` if it is to be inline.
     pub(crate) fn place(&self, len_bytes: usize) -> Result<Option<BlockWriter>, SendError> {
-        if len_bytes <= MAX_INLINE_BYTES {
+        if !self.takes(len_bytes) {
             return Ok(None);
         }
         let mut arena = self.arena.lock();
@@ -54,7 +76,9 @@ impl Blocks {
         }
         let block = match arena.allocate(len_bytes) {
             Ok(block) => block,
-            Err(ringway_ring::ArenaError::Exhausted) => return Err(SendError::Blocked),
+            Err(ringway_ring::ArenaError::Exhausted) => {
+                return Err(SendError::Blocked(Lack::Memory));
+            }
             Err(error) => {
                 return Err(SendError::Memory {
                     len_bytes,

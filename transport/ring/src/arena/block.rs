@@ -62,6 +62,11 @@ impl BlockTable {
         std::mem::take(&mut *returned)
     }
 
+    /// Whether a writer was dropped without a commit. One that is just being dropped may be missed.
+    pub(crate) fn any_returned(&self) -> bool {
+        self.any_returned.load(Ordering::Relaxed)
+    }
+
     fn give_back(&self, index: u32) {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         returned.push(index);

@@ -171,6 +171,11 @@ impl Arena {
         self.poison.guard(read)
     }
 
+    /// Whether a block that could not be allocated may have become free.
+    pub fn may_have_room(&self) -> bool {
+        self.has_releases() || self.table.any_returned()
+    }
+
     /// Whether the peer has released something: one load, for whoever waits for memory.
     pub fn has_releases(&self) -> bool {
         self.releases.has_releases()

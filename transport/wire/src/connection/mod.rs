@@ -210,6 +210,12 @@ impl Connection {
         matches!(phase, Some(Phase::Open | Phase::Reserved))
     }
 
+    /// Whether the connection has credit for a message: if not, [`Event::WritableAll`] tells when.
+    #[inline]
+    pub fn has_credit(&self) -> bool {
+        self.send.is_open()
+    }
+
     /// Whether the time of each frame matters: with keepalive it does. Otherwise only requests and
     /// resets need a true one, and what has a deadline.
     #[inline]

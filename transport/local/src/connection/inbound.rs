@@ -1,0 +1,122 @@
+//! What a connection hands to its users, and what they hand to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringway_wire::{StatusHead, code};
+
+use crate::call::Call;
+use crate::error::Closed;
+
+/// A message as it arrived.
+#[derive(Debug)]
+pub struct Message {
+    /// One encoded message, or several if `packed`.
+    pub bytes: Bytes,
+    /// The bytes are messages one after another, each behind its length (u32, little-endian).
+    pub packed: bool,
+    /// The message is compressed, with the encoding that the metadata names.
+    pub compressed: bool,
+}
+
+/// What arrives for a call.
+#[derive(Debug)]
+pub enum Inbound {
+    /// Client: initial metadata, as a metadata block.
+    Headers(Bytes),
+    /// A message.
+    Message(Message),
+    /// Server: the client sends no more.
+    HalfClosed,
+    /// Client: the whole answer of a unary call that succeeded. The call is over.
+    Response {
+        /// A [`ringway_wire::ResponseHead`], empty if there is no metadata.
+        head: Bytes,
+        /// The message.
+        message: Message,
+    },
+    /// Client: the status that ends the call.
+    Trailers {
+        /// Status code.
+        code: u16,
+        /// A [`StatusHead`].
+        head: Bytes,
+    },
+    /// The peer gave the call up.
+    Reset {
+        /// Status code.
+        code: u16,
+        /// No handler saw the call: it may be sent again elsewhere.
+        refused: bool,
+    },
+    /// The deadline passed.
+    Expired,
+    /// The connection ended under the call.
+    Lost {
+        /// Why.
+        why: Closed,
+        /// The peer certainly never saw the call: it may be sent again elsewhere.
+        unseen: bool,
+    },
+}
+
+impl Inbound {
+    /// Whether nothing can follow.
+    pub(crate) fn ends_call(&self) -> bool {
+        !matches!(self, Self::Headers(_) | Self::Message(_) | Self::HalfClosed)
+    }
+
+    pub(super) fn message_bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// A call that a server is to answer.
+#[derive(Debug)]
+pub struct Started {
+    /// The call.
+    pub call: Call,
+    /// What [`crate::Serve::resolve`] made of the method's path; `None` if it is unknown.
+    pub route: Option<u64>,
+    /// The path; empty if the client's number for the method was never defined.
+    pub path: Arc<str>,
+    /// The time that the client allows.
+    pub timeout: Option<Duration>,
+    /// The client's metadata, as a metadata block.
+    pub metadata: Bytes,
+    /// The message that came with the request.
+    pub message: Option<Message>,
+    /// Whether no further message comes.
+    pub end: bool,
+}
+
+/// How a call is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// A small number that stands for the method in this process.
+    pub method_number: u32,
+    /// `/package.Service/Method`.
+    pub path: &'a str,
+    /// A metadata block.
+    pub metadata: ringway_wire::Metadata<'a>,
+    /// The time allowed for the call.
+    pub timeout: Option<Duration>,
+    /// No message follows the one given with the request.
+    pub end: bool,
+}
+
+/// The status of a call whose handler went without an answer.
+pub(crate) fn abandoned_status() -> (u16, Vec<u8>) {
+    let head = StatusHead {
+        message: "the handler ended without an answer",
+        details: &[],
+        metadata: ringway_wire::Metadata::EMPTY,
+    };
+    let mut bytes = vec![0; head.encoded_len().unwrap_or(0)];
+    head.encode(&mut bytes);
+    (code::INTERNAL, bytes)
+}

@@ -1,0 +1,226 @@
+//! What a connection keeps behind its state lock: the protocol core, the sending half, the calls.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `send.rs` | opens calls, sends frames, keeps who waits to send |
+//! | `receive.rs` | judges frames: the core's events become deliveries |
+
+mod receive;
+mod send;
+
+use std::task::Waker;
+use std::time::Instant;
+
+use ringway_wire::{CallId, ControlFrame, code};
+
+pub(crate) use self::receive::Deliveries;
+use self::receive::Route;
+use self::send::Waiting;
+use super::handlers::HandlerFuture;
+use super::inbound::Inbound;
+use super::slots::Slot;
+use crate::error::Closed;
+use crate::link::Sender;
+
+/// What is left to do, without the lock, when a connection has ended.
+#[derive(Default)]
+pub(crate) struct Ended {
+    wakers: Vec<Waker>,
+    handlers: Vec<HandlerFuture>,
+}
+
+impl Ended {
+    pub(crate) fn finish(self) {
+        drop(self.handlers);
+        self.wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The part of a connection behind its state lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    core: ringway_wire::Connection,
+    sender: Sender,
+    slots: Vec<Slot>,
+    waiting: Waiting,
+    control: Option<ControlFrame>,
+    /// Server: what the client's method numbers stand for.
+    routes: Vec<Route>,
+    closed: Option<Closed>,
+    /// The time of the last pass that asked for it.
+    now: Instant,
+    /// When the driver's timer fires.
+    timer_at: Option<Instant>,
+}
+
+impl State {
+    pub(crate) fn new(core: ringway_wire::Connection, sender: Sender) -> Self {
+        Self {
+            now: super::Connection::now(),
+            timer_at: None,
+            core,
+            sender,
+            slots: Vec::new(),
+            waiting: Waiting::default(),
+            control: None,
+            routes: Vec::new(),
+            closed: None,
+        }
+    }
+
+    pub(crate) fn is_going_away(&self) -> bool {
+        self.core.is_draining()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.core.calls_in_flight()
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.core.drain();
+        // What does not fit now goes out with the next pass.
+        let _ = self.flush();
+        self.sender.ring(self.core.calls_in_flight());
+    }
+
+    /// Whether something is due before the driver's timer fires: then it has to be set anew.
+    pub(crate) fn needs_timer(&mut self) -> bool {
+        self.core
+            .poll_timeout()
+            .is_some_and(|due| self.timer_at.is_none_or(|at| due < at))
+    }
+
+    /// When the timer has to fire, if it has to be set anew. One that fires too early, because what
+    /// it was for is over, costs less than to set one for each call.
+    pub(crate) fn next_timer(&mut self) -> Option<Instant> {
+        if self.needs_timer() {
+            self.timer_at = self.core.poll_timeout();
+            return self.timer_at;
+        }
+        None
+    }
+
+    /// The timer has fired.
+    pub(crate) fn timer_fired(&mut self) {
+        self.timer_at = None;
+    }
+
+    // ---- taking what has arrived
+
+    /// The next thing that arrived for a call; a call that is over is released with its last one.
+    pub(crate) fn take_inbound(&mut self, id: CallId) -> Option<Inbound> {
+        let Some(slot) = self.slot(id) else {
+            // Its place was given to another call: it was given up.
+            return Some(Inbound::Reset {
+                code: code::CANCELLED,
+                refused: false,
+            });
+        };
+        let inbound = slot.inbox.pop_front()?;
+        if inbound.ends_call() {
+            // A client's handler is its request stream: nobody will ask for it any more.
+            drop(self.vacate(id));
+        } else {
+            let consumed = inbound.message_bytes();
+            if consumed > 0 {
+                self.core
+                    .consumed(id, u32::try_from(consumed).unwrap_or(u32::MAX));
+                let _ = self.flush();
+            }
+        }
+        Some(inbound)
+    }
+
+    pub(crate) fn wait_to_read(&mut self, id: CallId, waker: &Waker) {
+        if let Some(slot) = self.slot(id) {
+            match &mut slot.reader {
+                Some(reader) if reader.will_wake(waker) => {}
+                reader => *reader = Some(waker.clone()),
+            }
+        }
+    }
+
+    // ---- handlers
+
+    /// Keeps the handler of the call that lives in `slot` now.
+    pub(crate) fn keep_handler(&mut self, slot: u32, handler: HandlerFuture) {
+        if let Some(slot) = self.slots.get_mut(slot as usize)
+            && slot.id.is_some()
+        {
+            slot.handler = Some(handler);
+        }
+    }
+
+    pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, HandlerFuture)> {
+        let slot = self.slots.get_mut(slot as usize)?;
+        Some((slot.id?, slot.handler.take()?))
+    }
+
+    /// Puts a handler back; returns it if its call has ended meanwhile.
+    pub(crate) fn put_back_handler(
+        &mut self,
+        id: CallId,
+        handler: HandlerFuture,
+    ) -> Option<HandlerFuture> {
+        match self.slot(id) {
+            Some(slot) => {
+                slot.handler = Some(handler);
+                None
+            }
+            None => Some(handler),
+        }
+    }
+
+    /// Ends all calls.
+    pub(crate) fn close(&mut self, why: Closed) -> Ended {
+        let mut ended = Ended::default();
+        for index in 0..self.slots.len() {
+            let Some(id) = self.slots[index].id else {
+                continue;
+            };
+            let unseen = self.sender.was_not_seen(self.slots[index].sent);
+            let slot = &mut self.slots[index];
+            ended.handlers.extend(slot.handler.take());
+            ended.wakers.extend(slot.reader.take());
+            ended.wakers.extend(slot.writer.take());
+            let over = slot.inbox.back().is_some_and(Inbound::ends_call);
+            if !over {
+                let why = why.clone();
+                slot.inbox.push_back(Inbound::Lost { why, unseen });
+            }
+            self.core.release(id);
+        }
+        ended.wakers.extend(self.waiting.take_all());
+        self.closed = Some(why);
+        ended
+    }
+
+    // ---- slots
+
+    fn occupy(&mut self, id: CallId) -> &mut Slot {
+        let index = id.slot() as usize;
+        while self.slots.len() <= index {
+            self.slots.push(Slot::default());
+        }
+        let slot = &mut self.slots[index];
+        slot.id = Some(id);
+        slot
+    }
+
+    fn slot(&mut self, id: CallId) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(id.slot() as usize)
+            .filter(|slot| slot.id == Some(id))
+    }
+
+    fn vacate(&mut self, id: CallId) -> Option<HandlerFuture> {
+        let handler = self.slot(id)?.vacate();
+        self.core.release(id);
+        handler
+    }
+
+    fn release(&mut self, id: CallId) {
+        // A handler that answers is being polled, so it is not in its slot.
+        drop(self.vacate(id));
+    }
+}

@@ -1,0 +1,249 @@
+//! What frames mean to the calls of a connection: the core's events become deliveries.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use ringway_wire::{CallId, Event, Flags, Method};
+
+use super::State;
+use crate::call::Call;
+use crate::connection::Connection;
+use crate::connection::handlers::HandlerFuture;
+use crate::connection::inbound::{Inbound, Message, Started};
+use crate::error::Closed;
+use crate::link::Frame;
+use crate::server::Serve;
+
+/// What has to be done once the state's lock is released.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) started: Vec<Started>,
+    pub(crate) dropped: Vec<HandlerBox>,
+    /// Server: the connection and its service, for what a request starts.
+    pub(crate) connection: Option<Arc<Connection>>,
+    pub(crate) service: Option<Arc<dyn Serve>>,
+}
+
+impl Deliveries {
+    /// Prepares for what a request of this connection starts.
+    pub(crate) fn attend(&mut self, connection: &Connection) {
+        if let Some(service) = &connection.service {
+            self.connection = connection.me.upgrade();
+            self.service.get_or_insert_with(|| Arc::clone(service));
+        }
+    }
+}
+
+/// What a method leads to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Route {
+    number: Option<u64>,
+    path: Arc<str>,
+}
+
+/// A handler on its way to be dropped.
+pub(crate) struct HandlerBox(#[allow(dead_code)] HandlerFuture);
+
+impl std::fmt::Debug for HandlerBox {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("HandlerBox")
+    }
+}
+
+impl State {
+    /// Tells the time of a pass, if what it brought depends on it.
+    pub(crate) fn note_time(&mut self, stirred: bool) {
+        if stirred || self.core.role() == ringway_wire::Role::Server || self.core.keeps_time() {
+            self.now = Connection::now();
+        }
+    }
+
+    /// Judges one frame.
+    pub(crate) fn handle(
+        &mut self,
+        frame: Frame,
+        deliveries: &mut Deliveries,
+    ) -> Result<(), Closed> {
+        let Frame {
+            header,
+            head,
+            payload,
+        } = frame;
+        let event = self
+            .core
+            .handle_frame(self.now, &header, &head)
+            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        match event {
+            Event::Request(request) => {
+                let message = request.message_len.map(|_| Message {
+                    bytes: payload,
+                    packed: false,
+                    compressed: request.compressed,
+                });
+                let metadata = head.keep(request.metadata.as_bytes());
+                let Some(connection) = deliveries.connection.clone() else {
+                    return Ok(());
+                };
+                let id = request.call;
+                let (timeout, end) = (request.timeout, request.end);
+                let route = self.route(request.method, deliveries);
+                self.occupy(id);
+                deliveries.started.push(Started {
+                    call: Call::new(connection, id),
+                    route: route.number,
+                    path: route.path,
+                    timeout,
+                    metadata,
+                    message,
+                    end,
+                });
+            }
+            Event::Message(message) => {
+                self.deliver_message(message, header.flags, payload, deliveries)
+            }
+            Event::HalfClosed { call } => self.deliver(call, Inbound::HalfClosed, deliveries),
+            Event::Headers { call, metadata } => {
+                let metadata = head.keep(metadata.as_bytes());
+                self.deliver(call, Inbound::Headers(metadata), deliveries);
+            }
+            Event::Response(response) => {
+                let message = Message {
+                    bytes: payload,
+                    packed: false,
+                    compressed: response.compressed,
+                };
+                self.deliver(
+                    response.call,
+                    Inbound::Response {
+                        head: head.into_bytes(),
+                        message,
+                    },
+                    deliveries,
+                );
+            }
+            Event::Trailers { call, code, .. } => {
+                self.deliver(
+                    call,
+                    Inbound::Trailers {
+                        code,
+                        head: head.into_bytes(),
+                    },
+                    deliveries,
+                );
+            }
+            Event::Reset {
+                call,
+                code,
+                refused,
+            } => {
+                self.end(call, Inbound::Reset { code, refused }, deliveries);
+            }
+            Event::Expired { call } => self.end(call, Inbound::Expired, deliveries),
+            Event::Writable { call } => {
+                let writer = self.slot(call).and_then(|slot| slot.writer.take());
+                deliveries.wakers.extend(writer);
+            }
+            Event::WritableAll => {
+                deliveries.wakers.append(&mut self.waiting.credit);
+            }
+            Event::PeerSilent => return Err(Closed::PeerGone),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lets the core act on the passing of time.
+    pub(crate) fn handle_time(&mut self, deliveries: &mut Deliveries) -> Result<(), Closed> {
+        let now = self.now;
+        if self.core.poll_timeout().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        self.core.handle_timeout(now);
+        while let Some(event) = self.core.poll_event() {
+            match event {
+                Event::Expired { call } => self.end(call, Inbound::Expired, deliveries),
+                Event::PeerSilent => return Err(Closed::PeerGone),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, method: Method<'_>, deliveries: &Deliveries) -> Route {
+        let resolve = |path: &str| Route {
+            number: deliveries
+                .service
+                .as_ref()
+                .and_then(|service| service.resolve(path)),
+            path: path.into(),
+        };
+        match method {
+            Method::Known(number) => self
+                .routes
+                .get(number as usize)
+                .cloned()
+                .unwrap_or_default(),
+            Method::Inline(path) => resolve(path),
+            Method::Define(number, path) => {
+                let index = number as usize;
+                if self.routes.len() <= index {
+                    self.routes.resize(index + 1, Route::default());
+                }
+                self.routes[index] = resolve(path);
+                self.routes[index].clone()
+            }
+        }
+    }
+
+    fn deliver_message(
+        &mut self,
+        message: ringway_wire::Message,
+        flags: Flags,
+        payload: Bytes,
+        deliveries: &mut Deliveries,
+    ) {
+        let id = message.call;
+        let Some(slot) = self.slot(id) else { return };
+        let bytes = if message.first && !message.more {
+            payload
+        } else {
+            slot.pieces.extend_from_slice(&payload);
+            if message.more {
+                return;
+            }
+            std::mem::take(&mut slot.pieces).freeze()
+        };
+        let inbound = Inbound::Message(Message {
+            bytes,
+            packed: flags.has(Flags::PACKED),
+            compressed: message.compressed,
+        });
+        slot.inbox.push_back(inbound);
+        if message.end {
+            slot.inbox.push_back(Inbound::HalfClosed);
+        }
+        deliveries.wakers.extend(slot.reader.take());
+    }
+
+    fn deliver(&mut self, id: CallId, inbound: Inbound, deliveries: &mut Deliveries) {
+        if let Some(slot) = self.slot(id) {
+            slot.inbox.push_back(inbound);
+            deliveries.wakers.extend(slot.reader.take());
+        }
+    }
+
+    /// The end of a call that this side did not ask for: a server's handler is dropped before its
+    /// request stream could seem to end.
+    fn end(&mut self, id: CallId, inbound: Inbound, deliveries: &mut Deliveries) {
+        let Some(slot) = self.slot(id) else { return };
+        slot.inbox.clear();
+        slot.inbox.push_back(inbound);
+        deliveries
+            .dropped
+            .extend(slot.handler.take().map(HandlerBox));
+        deliveries.wakers.extend(slot.reader.take());
+        deliveries.wakers.extend(slot.writer.take());
+    }
+}

@@ -1,0 +1,364 @@
+//! Opening calls and sending frames, and waiting where that is not possible now.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use ringway_wire::{CallId, Flags, FrameHeader, RequestHead};
+
+use super::receive::Deliveries;
+use super::{HandlerFuture, State};
+use crate::connection::Connection;
+use crate::connection::inbound::{Inbound, Request};
+use crate::error::{Closed, Lack, SendError};
+use crate::link::{LinkError, Outgoing, Payload, Place};
+
+impl State {
+    /// Opens a call and sends its request in one frame.
+    pub(crate) fn open(
+        &mut self,
+        request: &Request<'_>,
+        payload: Option<Payload<'_>>,
+        place: Place,
+    ) -> Result<CallId, SendError> {
+        self.check_open()?;
+        if payload.is_some() {
+            self.check_credit()?;
+        }
+        let head = RequestHead {
+            method: self.core.method(request.method_number, request.path),
+            timeout: request.timeout,
+            metadata: request.metadata,
+        };
+        let head_len = head
+            .encoded_len()
+            .map_err(|error| SendError::Limit(error.to_string()))?;
+        // Only these need the time, which costs about as much as all the rest here.
+        let now = match request.timeout.is_some() || self.core.keeps_time() {
+            true => Connection::now(),
+            false => self.now,
+        };
+        let deadline = request.timeout.and_then(|timeout| now.checked_add(timeout));
+        let message_len = payload.as_ref().map(|payload| payload.len);
+        let flags = Flags::NONE.with(Flags::END, request.end);
+        let (core, mut opened) = (&mut self.core, Err(SendError::Blocked(Lack::Room)));
+        let sent = self.sender.send(Outgoing {
+            head_len,
+            payload,
+            place,
+            finish: &mut |bytes| {
+                head.encode(bytes);
+                let (id, header) = open_call(core, now, deadline, head_len, message_len, flags)
+                    .map_err(|error| opened = Err(error))
+                    .ok()?;
+                core.method_sent(head.method);
+                opened = Ok(id);
+                Some(header)
+            },
+        });
+        settle(sent, opened.as_ref().err())?;
+        let id = opened?;
+        let sent = self.sender.position();
+        self.occupy(id).sent = sent;
+        self.sender.ring(self.core.calls_in_flight());
+        Ok(id)
+    }
+
+    /// Sends a message of a call.
+    pub(crate) fn send_message(
+        &mut self,
+        id: CallId,
+        flags: Flags,
+        payload: Payload<'_>,
+        place: Place,
+    ) -> Result<(), SendError> {
+        // Asked before the message is encoded, which may be long.
+        self.core.can_send(id).map_err(send_error)?;
+        let len = payload.len;
+        self.send(&[], Some(payload), place, |core| {
+            core.send_message(id, len, flags)
+        })
+    }
+
+    /// Sends a frame once there is room for it; only then does `make` change the core.
+    fn send(
+        &mut self,
+        head: &[u8],
+        payload: Option<Payload<'_>>,
+        place: Place,
+        make: impl FnOnce(&mut ringway_wire::Connection) -> Result<FrameHeader, ringway_wire::SendError>,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        let (core, mut make, mut refused) = (&mut self.core, Some(make), None);
+        let sent = self.sender.send(Outgoing {
+            head_len: head.len(),
+            payload,
+            place,
+            finish: &mut |bytes| {
+                bytes.copy_from_slice(head);
+                let made = make.take()?(core);
+                made.map_err(|error| refused = Some(send_error(error))).ok()
+            },
+        });
+        settle(sent, refused.as_ref())?;
+        self.sender.ring(self.core.calls_in_flight());
+        Ok(())
+    }
+
+    /// Client: sends no more messages on the call.
+    pub(crate) fn half_close(&mut self, id: CallId) -> Result<(), SendError> {
+        self.send(&[], None, Place::Inline, |core| core.half_close(id))
+    }
+
+    /// Server: sends initial metadata.
+    pub(crate) fn send_headers(&mut self, id: CallId, metadata: &[u8]) -> Result<(), SendError> {
+        let len = metadata.len();
+        self.send(metadata, None, Place::Inline, |core| {
+            core.send_headers(id, len)
+        })
+    }
+
+    /// Server: sends the whole answer of a unary call. The call is over.
+    pub(crate) fn send_response(
+        &mut self,
+        id: CallId,
+        head: &[u8],
+        payload: Payload<'_>,
+        place: Place,
+    ) -> Result<(), SendError> {
+        self.check_credit()?;
+        let (head_len, len) = (head.len(), payload.len);
+        self.send(head, Some(payload), place, |core| {
+            core.send_response(id, head_len, len, Flags::NONE)
+        })?;
+        self.release(id);
+        Ok(())
+    }
+
+    /// Server: ends the call with a status.
+    pub(crate) fn send_trailers(
+        &mut self,
+        id: CallId,
+        code: u16,
+        head: &[u8],
+    ) -> Result<(), SendError> {
+        let len = head.len();
+        self.send(head, None, Place::Inline, |core| {
+            core.send_trailers(id, code, len)
+        })?;
+        self.release(id);
+        Ok(())
+    }
+
+    /// Gives a call up, if it is not over.
+    pub(crate) fn cancel(&mut self, id: CallId, code: u16) -> Option<HandlerFuture> {
+        if self.closed.is_none() {
+            self.core.cancel(id, code);
+            // What does not fit now goes out with the next pass.
+            let _ = self.flush();
+            self.sender.ring(self.core.calls_in_flight());
+        }
+        self.vacate(id)
+    }
+
+    /// Gives a call up on behalf of whoever reads it, who is told.
+    pub(crate) fn give_up(&mut self, id: CallId, code: u16) -> Option<Waker> {
+        self.core.cancel(id, code);
+        // What does not fit now goes out with the next pass.
+        let _ = self.flush();
+        let slot = self.slot(id)?;
+        slot.inbox.push_back(Inbound::Reset {
+            code,
+            refused: false,
+        });
+        slot.reader.take()
+    }
+
+    /// Whether a call is in flight, or the link has not taken all yet.
+    pub(crate) fn awaits_anything(&self) -> bool {
+        self.in_flight() > 0 || !self.sender.is_drained()
+    }
+
+    /// Whether no call is in flight and nothing waits to be sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.closed.is_some() || (self.core.is_idle() && self.sender.is_drained())
+    }
+
+    /// Sends the core's own frames. Those that do not fit wait for the next pass.
+    pub(crate) fn flush(&mut self) -> Result<(), Closed> {
+        if self.closed.is_some() {
+            return Ok(());
+        }
+        let mut sent = false;
+        while let Some(frame) = self.control.take().or_else(|| self.core.poll_transmit()) {
+            let outgoing = Outgoing {
+                head_len: frame.head.len(),
+                payload: None,
+                place: Place::Inline,
+                finish: &mut |bytes| {
+                    bytes.copy_from_slice(&frame.head);
+                    Some(frame.header)
+                },
+            };
+            match self.sender.send(outgoing) {
+                Ok(()) => sent = true,
+                Err(LinkError::Full) => {
+                    self.control = Some(frame);
+                    self.sender.wait_for_room(0);
+                    break;
+                }
+                Err(LinkError::TooLarge | LinkError::TakenBack) => {}
+                Err(LinkError::Closed(why)) => return Err(why),
+            }
+        }
+        if sent {
+            self.sender.ring(self.core.calls_in_flight());
+        }
+        Ok(())
+    }
+
+    /// Whether a message could be sent, as far as the connection's credit goes.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.core.has_credit() || self.closed.is_some()
+    }
+
+    /// Has `waker` called when what is missing may have come; true if it is there already.
+    pub(crate) fn wait_to_send(
+        &mut self,
+        lack: Lack,
+        id: Option<CallId>,
+        len: usize,
+        waker: &Waker,
+    ) -> bool {
+        // Told as well when its call ends.
+        if let Some(slot) = id.and_then(|id| self.slot(id)) {
+            slot.writer = Some(waker.clone());
+        }
+        if self.closed.is_some() {
+            return true;
+        }
+        match lack {
+            Lack::CallCredit => {
+                let asked = id.map(|id| self.core.can_send(id));
+                asked != Some(Err(ringway_wire::SendError::Blocked))
+            }
+            Lack::Credit => {
+                note_waker(&mut self.waiting.credit, waker);
+                self.core.has_credit()
+            }
+            Lack::Room => {
+                note_waker(&mut self.waiting.room, waker);
+                self.sender.wait_for_room(len)
+            }
+            Lack::Memory => {
+                note_waker(&mut self.waiting.memory, waker);
+                // The peer rings for released blocks as for room.
+                self.sender.wait_for_room(len);
+                false
+            }
+        }
+    }
+
+    /// Wakes those who wait for room, if there is some, and for memory, if `fed`.
+    pub(crate) fn retry_blocked(&mut self, fed: bool, deliveries: &mut Deliveries) {
+        if !self.waiting.room.is_empty() && self.sender.wait_for_room(0) {
+            deliveries.wakers.append(&mut self.waiting.room);
+        }
+        if fed {
+            deliveries.wakers.append(&mut self.waiting.memory);
+        }
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        match &self.closed {
+            Some(why) => Err(SendError::Closed(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Asked before a message is encoded, which may be long.
+    fn check_credit(&self) -> Result<(), SendError> {
+        match self.core.has_credit() {
+            true => Ok(()),
+            false => Err(SendError::Blocked(Lack::Credit)),
+        }
+    }
+}
+
+/// Who waits to send, by what they lack.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) room: Vec<Waker>,
+    /// The connection's credit; for a call's own its slot has a place.
+    pub(super) credit: Vec<Waker>,
+    pub(super) memory: Vec<Waker>,
+}
+
+impl Waiting {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> {
+        let Self {
+            room,
+            credit,
+            memory,
+        } = std::mem::take(self);
+        room.into_iter().chain(credit).chain(memory)
+    }
+}
+
+/// Keeps `waker` once, however often it asks.
+fn note_waker(wakers: &mut Vec<Waker>, waker: &Waker) {
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
+    }
+}
+
+fn open_call(
+    core: &mut ringway_wire::Connection,
+    now: Instant,
+    deadline: Option<Instant>,
+    head_len: usize,
+    message_len: Option<usize>,
+    flags: Flags,
+) -> Result<(CallId, FrameHeader), SendError> {
+    let id = core.open(now, deadline).map_err(open_error)?;
+    match core.request_frame(id, head_len, message_len, flags) {
+        Ok(header) => Ok((id, header)),
+        Err(error) => {
+            core.abandon_open(id);
+            Err(send_error(error))
+        }
+    }
+}
+
+/// What sending came to, where the core may have refused the frame at the last moment.
+fn settle(sent: Result<(), LinkError>, refused: Option<&SendError>) -> Result<(), SendError> {
+    match (sent, refused) {
+        (Ok(()), _) => Ok(()),
+        (Err(LinkError::TakenBack), Some(refused)) => Err(refused.clone()),
+        (Err(error), _) => Err(link_error(error)),
+    }
+}
+
+fn open_error(error: ringway_wire::OpenError) -> SendError {
+    match error {
+        ringway_wire::OpenError::GoingAway => SendError::GoingAway,
+        ringway_wire::OpenError::DeadlinePassed => SendError::DeadlinePassed,
+        other => SendError::Limit(other.to_string()),
+    }
+}
+
+fn send_error(error: ringway_wire::SendError) -> SendError {
+    match error {
+        ringway_wire::SendError::Blocked => SendError::Blocked(Lack::CallCredit),
+        ringway_wire::SendError::ConnectionBlocked => SendError::Blocked(Lack::Credit),
+        ringway_wire::SendError::Gone => SendError::CallEnded,
+        other => SendError::Limit(other.to_string()),
+    }
+}
+
+fn link_error(error: LinkError) -> SendError {
+    match error {
+        LinkError::Full | LinkError::TakenBack => SendError::Blocked(Lack::Room),
+        LinkError::TooLarge => SendError::Limit("larger than this connection carries".into()),
+        LinkError::Closed(why) => SendError::Closed(why),
+    }
+}

@@ -36,6 +36,26 @@ pub(crate) async fn many_calls_in_flight(way: Way) {
     assert_eq!(running.seen.entered(), 8 * 10 * 32);
 }
 
+/// More than the connection's credit, the arena or a socket takes at once, both ways: whoever lacks one
+/// of them is told when it comes.
+pub(crate) async fn many_large_calls_in_flight(way: Way) {
+    let running = Running::start(way).await;
+    let client = running.client().await;
+    let tasks = (0..64).map(|task| {
+        let mut client = client.clone();
+        tokio::spawn(async move {
+            for round in 0..3 {
+                let sent = payload(task << 20 | round, 1 << 20);
+                let answer = client.unary(sent.clone()).await.unwrap();
+                assert_eq!(answer.into_inner(), sent);
+            }
+        })
+    });
+    for task in join_all(tasks).await {
+        task.unwrap();
+    }
+}
+
 /// The handlers wait for each other: a caller that waited before it had sent all would wait for ever.
 pub(crate) async fn eight_calls_are_sent_before_the_first_is_waited_for(way: Way) {
     let running = Running::start(way).await;

@@ -47,6 +47,7 @@ macro_rules! suite {
                 cancellation::a_dropped_stream_cancels_its_handler,
                 cancellation::a_failed_upload_is_never_committed,
                 load::many_calls_in_flight,
+                load::many_large_calls_in_flight,
                 load::eight_calls_are_sent_before_the_first_is_waited_for,
                 load::a_slow_reader_stalls_its_own_stream_only,
                 load::a_slow_handler_stalls_its_own_upload_only,

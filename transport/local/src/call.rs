@@ -385,6 +385,7 @@ fn place(
     }
     match blocks.place(*len)? {
         Some(mut block) => {
+            connection.note_large();
             encode(block.as_mut_slice());
             Ok(Place::Block(block))
         }

@@ -5,7 +5,7 @@
 //! while longer at those that were busy, then arms their sleep words and sleeps.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
@@ -27,8 +27,9 @@ const LONGEST_TURN: Duration = Duration::from_millis(10);
 const MAX_BUSY: usize = 64;
 
 /// Drives the connections of one runtime.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Driver {
+    runtime: Handle,
     ready: Mutex<Vec<Arc<Connection>>>,
     /// Whether `ready` holds any.
     listed: AtomicBool,
@@ -51,11 +52,22 @@ impl Driver {
             return driver;
         }
         drivers.retain(|_, driver| driver.strong_count() > 0);
-        let driver = Arc::new(Self::default());
+        let driver = Arc::new(Self {
+            runtime: runtime.clone(),
+            ready: Mutex::default(),
+            listed: AtomicBool::new(false),
+            awake: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
         drivers.insert(runtime.id(), Arc::downgrade(&driver));
         let task = Arc::downgrade(&driver);
         runtime.spawn(tokio::task::unconstrained(drive(task)));
         driver
+    }
+
+    /// Runs `work` beside the driver, whatever thread asks.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 
     /// Puts `connection` on the list and wakes the driver.

@@ -38,7 +38,7 @@ fn start(
         watch: Watch::Queue(receiver.watch()),
         sender: link::Sender::Queue(sender),
         receiver: link::Receiver::Queue(receiver),
-        blocks: None,
+        large: None,
         wakeups: Wakeups::default(),
         service,
         peer: None,

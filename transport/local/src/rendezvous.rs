@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::config::{Links, LocalConfig, SocketEngine};
-use crate::connection::{Connection, Parts, Wakeups};
+use crate::connection::{Connection, Large, Parts, Wakeups};
 use crate::link::shm::{Blocks, Receiver, Sender};
 use crate::link::stream::Stream;
 use crate::link::{self, LinkKind, Watch};
@@ -188,7 +188,7 @@ impl Rendezvous<'_> {
             sender: link::Sender::Stream(sender),
             receiver: link::Receiver::Stream(receiver),
             watch: Watch::Stream(watch),
-            blocks: None,
+            large: None,
             wakeups: Wakeups {
                 doorbell: None,
                 socket: Some(watched(stream.bell())?),
@@ -261,14 +261,19 @@ fn assemble(
         pool: endpoint.pool,
         socket: Arc::clone(&socket),
         doorbell: Arc::clone(&peer_bell),
+        fetched: false,
     };
+    let pool = receiver.pool.clone();
     Ok(Parts {
         kind: LinkKind::Shm,
         core,
         sender: link::Sender::Shm(Sender::new(endpoint.producer, peer_bell)),
         receiver: link::Receiver::Shm(Box::new(receiver)),
         watch,
-        blocks: Some(Blocks::new(endpoint.arena, Arc::clone(&socket))),
+        large: Some(Large::new(
+            Blocks::new(endpoint.arena, Arc::clone(&socket)),
+            pool,
+        )),
         wakeups: Wakeups {
             doorbell: Some(watched(own_bell)?),
             socket: Some(watched(socket)?),

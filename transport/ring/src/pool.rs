@@ -35,6 +35,8 @@ pub struct BufferPool {
 struct Stock {
     max_idle_bytes: usize,
     idle_bytes: usize,
+    /// Buffers that somebody uses, and that come back.
+    lent: usize,
     /// The one used last is at the end.
     buffers: Vec<Idle>,
 }
@@ -59,6 +61,7 @@ impl BufferPool {
         let stock = Stock {
             max_idle_bytes,
             idle_bytes: 0,
+            lent: 0,
             buffers: Vec::new(),
         };
         Self {
@@ -89,6 +92,12 @@ impl BufferPool {
         drop(freed);
     }
 
+    /// Whether it holds no memory, and none is to come back: then there is nothing to trim.
+    pub fn is_empty(&self) -> bool {
+        let stock = self.lock();
+        stock.idle_bytes == 0 && stock.lent == 0
+    }
+
     /// Bytes that wait to be used again.
     pub fn idle_bytes(&self) -> usize {
         self.lock().idle_bytes
@@ -101,6 +110,7 @@ impl BufferPool {
 
 impl Stock {
     fn take(&mut self, len: usize) -> Option<Vec<u8>> {
+        self.lent += 1;
         // Not a buffer far larger than needed: its owner may keep it for long.
         let most = len.saturating_mul(2).max(STEP_BYTES);
         let at = self
@@ -114,6 +124,7 @@ impl Stock {
 
     /// Keeps the buffer, or gives it back to be freed.
     fn put(&mut self, mut buffer: Vec<u8>) -> Option<Vec<u8>> {
+        self.lent -= 1;
         buffer.clear();
         let capacity = buffer.capacity();
         if capacity < MIN_POOLED_BYTES || capacity > self.max_idle_bytes - self.idle_bytes {
@@ -205,6 +216,9 @@ mod tests {
         drop(part);
         assert_eq!(pool.idle_bytes(), 131_072);
         assert_eq!(pool.buffer(90_000).as_ptr(), address);
+        assert!(!pool.is_empty());
+        pool.trim(Instant::now(), Duration::ZERO);
+        assert!(pool.is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod handlers;
 mod inbound;
+mod large;
 mod pass;
 mod slots;
 mod state;
@@ -25,6 +26,7 @@ pub use self::handlers::HandlerFuture;
 use self::handlers::Handlers;
 pub(crate) use self::inbound::abandoned_status;
 pub use self::inbound::{Inbound, Message, Request, Started};
+pub(crate) use self::large::Large;
 use self::pass::Pass;
 use self::state::State;
 use crate::driver::Driver;
@@ -58,7 +60,7 @@ pub(crate) struct Parts {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     pub(crate) watch: Watch,
-    pub(crate) blocks: Option<Blocks>,
+    pub(crate) large: Option<Large>,
     pub(crate) wakeups: pass::Wakeups,
     pub(crate) service: Option<Arc<dyn Serve>>,
     pub(crate) peer: Option<PeerCredentials>,
@@ -93,7 +95,7 @@ pub struct Connection {
     habits: Habits,
     /// What waiting for an answer has taught its callers.
     patience: Patience,
-    blocks: Option<Blocks>,
+    large: Option<Large>,
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
     ended: Notify,
@@ -132,7 +134,7 @@ impl Connection {
             handlers: Handlers::default(),
             habits: Habits::default(),
             patience: Patience::default(),
-            blocks: parts.blocks,
+            large: parts.large,
             service: parts.service,
             peer: parts.peer,
             ended: Notify::new(),
@@ -195,7 +197,7 @@ impl Connection {
     }
 
     pub(crate) fn blocks(&self) -> Option<&Blocks> {
-        self.blocks.as_ref()
+        self.large.as_ref().map(Large::blocks)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -344,7 +346,7 @@ impl Connection {
         }
         let ended = self.state.lock().close(why);
         ended.finish();
-        if let Some(blocks) = &self.blocks {
+        if let Some(blocks) = self.blocks() {
             blocks.hang_up();
         }
         self.watch.hang_up();

@@ -102,6 +102,9 @@ impl Pass {
             false => Ok(()),
         };
         let end = end.and(self.receiver.receive(&mut self.frames));
+        if self.receiver.take_fetched() {
+            connection.note_large();
+        }
         let mut progress = Progress::Idle;
         if !self.frames.is_empty() {
             progress = Progress::Busy;

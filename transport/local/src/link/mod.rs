@@ -221,6 +221,16 @@ impl Receiver {
     }
 }
 
+impl Receiver {
+    /// Whether a payload came in a block since this was last asked.
+    pub(crate) fn take_fetched(&mut self) -> bool {
+        match self {
+            Self::Shm(receiver) => std::mem::take(&mut receiver.fetched),
+            Self::Stream(_) | Self::Queue(_) => false,
+        }
+    }
+}
+
 /// Looks and sleep words for any thread, without a lock.
 #[derive(Debug, Clone)]
 pub(crate) enum Watch {

@@ -1,9 +1,10 @@
 //! Frames as records of a memory ring.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,7 +23,8 @@ use crate::error::{Closed, Lack, SendError};
 const MAX_INLINE_BYTES: usize = 12 * 1024;
 /// Payloads up to this length share one allocation with the count of their owners.
 const SMALL_BYTES: usize = 128;
-/// What is said over the rendezvous socket about a segment: its id and its length.
+/// What is said over the rendezvous socket about a segment: its id and its length, with the segment.
+/// A length of zero, without a segment, retires it.
 const SEGMENT_NOTE_BYTES: usize = 16;
 /// The longest head and payload together that a record can take.
 const PAYLOAD_RESERVE_BYTES: usize = 512;
@@ -90,6 +92,14 @@ impl Blocks {
         Ok(Some(block))
     }
 
+    /// Gives back segments of which nothing was in use for `idle`; true if none is left.
+    pub(crate) fn trim(&self, now: Instant, idle: Duration) -> Result<bool, Closed> {
+        let mut arena = self.arena.lock();
+        let retired = arena.trim(now, idle).map_err(misbehaved)?;
+        self.announce_retired(retired)?;
+        Ok(arena.total_bytes() == 0)
+    }
+
     /// Tells the peer at once that nothing follows, whoever still holds the descriptor.
     pub(crate) fn hang_up(&self) {
         // It may have hung up first.
@@ -98,19 +108,34 @@ impl Blocks {
 
     /// Sends new segments before any record refers to them.
     fn hand_over_segments(&self, arena: &mut Arena) -> Result<(), SendError> {
+        self.announce_retired(arena.retired_segments())
+            .map_err(SendError::Closed)?;
         for segment in arena.new_segments() {
-            let mut note = [0; SEGMENT_NOTE_BYTES];
-            note[..4].copy_from_slice(&segment.id.0.to_le_bytes());
-            note[8..].copy_from_slice(&(segment.len as u64).to_le_bytes());
-            send_with_descriptors(
-                self.socket.as_fd(),
-                &note,
-                &[segment.descriptor.as_fd()],
-                Blocking::Never,
-            )
-            .map_err(|error| SendError::Closed(Closed::Io(error.to_string())))?;
+            self.send_note(segment.id, segment.len, &[segment.descriptor.as_fd()])
+                .map_err(SendError::Closed)?;
         }
         Ok(())
+    }
+
+    /// Has the peer drop segments too; no record refers to them any more.
+    fn announce_retired(&self, segments: Vec<SegmentId>) -> Result<(), Closed> {
+        segments
+            .into_iter()
+            .try_for_each(|id| self.send_note(id, 0, &[]))
+    }
+
+    fn send_note(
+        &self,
+        id: SegmentId,
+        len: usize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Closed> {
+        let mut note = [0; SEGMENT_NOTE_BYTES];
+        note[..4].copy_from_slice(&id.0.to_le_bytes());
+        note[8..].copy_from_slice(&(len as u64).to_le_bytes());
+        send_with_descriptors(self.socket.as_fd(), &note, descriptors, Blocking::Never)
+            .map_err(|error| Closed::Io(error.to_string()))
+            .map(drop)
     }
 }
 
@@ -201,6 +226,8 @@ pub(crate) struct Receiver {
     pub(crate) socket: Arc<OwnedFd>,
     /// The peer's doorbell, rung when it waits for room.
     pub(crate) doorbell: Arc<EventFd>,
+    /// A large payload came since this was last asked.
+    pub(crate) fetched: bool,
 }
 
 impl Receiver {
@@ -257,6 +284,7 @@ impl Receiver {
             .copy_block_to_bytes(&self.pool, block)
             .map_err(misbehaved)?;
         self.arena.release(block);
+        self.fetched = true;
         Ok(bytes)
     }
 
@@ -286,19 +314,21 @@ impl Receiver {
         note: &[u8; SEGMENT_NOTE_BYTES],
         mut received: ringway_sys::Received,
     ) -> Result<(), Closed> {
-        let descriptor = received.descriptors.pop();
-        let (Some(descriptor), SEGMENT_NOTE_BYTES) = (descriptor, received.len) else {
-            return Err(Closed::PeerMisbehaved(
-                "the rendezvous socket carried something else than a segment".into(),
-            ));
-        };
         let word =
             |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
+        let id = SegmentId(word(0));
         let len =
             usize::try_from(u64::from(word(8)) | u64::from(word(12)) << 32).unwrap_or(usize::MAX);
-        self.arena
-            .add_segment(SegmentId(word(0)), len, descriptor)
-            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))
+        match (received.descriptors.pop(), len, received.len) {
+            (Some(descriptor), _, SEGMENT_NOTE_BYTES) => self
+                .arena
+                .add_segment(id, len, descriptor)
+                .map_err(|error| Closed::PeerMisbehaved(error.to_string())),
+            (None, 0, SEGMENT_NOTE_BYTES) if self.arena.remove_segment(id) => Ok(()),
+            _ => Err(Closed::PeerMisbehaved(
+                "the rendezvous socket carried something else than a segment".into(),
+            )),
+        }
     }
 }
 

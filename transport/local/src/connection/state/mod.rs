@@ -216,6 +216,11 @@ impl State {
     fn vacate(&mut self, id: CallId) -> Option<HandlerFuture> {
         let handler = self.slot(id)?.vacate();
         self.core.release(id);
+        if self.core.wants_transmit() {
+            // Credit that the call held: the peer may have nothing else to wait for. What does not
+            // fit now goes out with the next pass.
+            let _ = self.flush();
+        }
         handler
     }
 

@@ -1,0 +1,87 @@
+//! Memory for large messages, and giving it back when nobody needs it any more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use ringway_ring::BufferPool;
+
+use super::Connection;
+use crate::error::Closed;
+use crate::link::shm::Blocks;
+
+/// How long memory lies idle before it is given back, and how often that is looked at.
+const IDLE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What carries the large messages of a connection: blocks to send from, buffers to receive into.
+#[derive(Debug)]
+pub(crate) struct Large {
+    blocks: Blocks,
+    pool: BufferPool,
+    /// Somebody will look whether it can be given back.
+    watched: AtomicBool,
+}
+
+impl Large {
+    pub(crate) fn new(blocks: Blocks, pool: BufferPool) -> Self {
+        Self {
+            blocks,
+            pool,
+            watched: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// Gives back what lay idle; true if nothing is left.
+    fn trim(&self) -> Result<bool, Closed> {
+        let now = Instant::now();
+        self.pool.trim(now, IDLE);
+        Ok(self.blocks.trim(now, IDLE)? && self.pool.is_empty())
+    }
+}
+
+impl Connection {
+    /// A large message was sent or received: its memory is given back some time after the last.
+    pub(crate) fn note_large(&self) {
+        if let Some(large) = &self.large
+            && !large.watched.load(Ordering::Relaxed)
+            && !large.watched.swap(true, Ordering::SeqCst)
+        {
+            self.driver.spawn(trim(Weak::clone(&self.me)));
+        }
+    }
+
+    /// True if nobody needs to look again.
+    fn trim_large(self: &Arc<Self>) -> bool {
+        let Some(large) = &self.large else {
+            return true;
+        };
+        // First, so that a message that comes now either is seen below or finds nobody watching.
+        large.watched.store(false, Ordering::SeqCst);
+        match large.trim() {
+            // A look that another message has started meanwhile goes on in this one's place.
+            Ok(false) => large.watched.swap(true, Ordering::SeqCst),
+            Ok(true) => true,
+            Err(why) => {
+                self.fail(why);
+                true
+            }
+        }
+    }
+}
+
+async fn trim(connection: Weak<Connection>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(connection) = connection.upgrade() else {
+            return;
+        };
+        if !connection.is_open() || connection.trim_large() {
+            return;
+        }
+    }
+}

@@ -128,9 +128,15 @@ impl Driver {
         for connection in turn.ready.drain(..) {
             total = total.max(connection.drive());
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
-            if !known && turn.busy.len() < MAX_BUSY && connection.is_open() {
+            if known || !connection.is_open() {
+                continue;
+            }
+            if turn.busy.len() < MAX_BUSY {
                 connection.keep_awake();
                 turn.busy.push(connection);
+            } else {
+                // It may have been rung for, which is spent now.
+                connection.rely_on_doorbell();
             }
         }
         total

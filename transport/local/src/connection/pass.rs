@@ -99,8 +99,15 @@ impl Pass {
             && connection.stirred.swap(false, Ordering::SeqCst);
         let end = match stirred {
             true => self.look_at_descriptors(),
-            false => Ok(()),
+            false => Ok(false),
         };
+        let end = end.map(|rung| {
+            if rung && !waiting::in_pass() {
+                // The peer rings once for each sleep, and this ring is spent now. The driver follows,
+                // and arms the doorbell anew when it goes back to sleep.
+                connection.mark_ready();
+            }
+        });
         let end = end.and(self.receiver.receive(&mut self.frames));
         if self.receiver.take_fetched() {
             connection.note_large();
@@ -139,11 +146,14 @@ impl Pass {
         end.map(|()| progress)
     }
 
-    /// Looks at doorbell and socket, so that the reactor tells of the next stir.
-    fn look_at_descriptors(&mut self) -> Result<(), Closed> {
+    /// Looks at doorbell and socket, so that the reactor tells of the next stir; true if the doorbell
+    /// had been rung.
+    fn look_at_descriptors(&mut self) -> Result<bool, Closed> {
         let mut context = Context::from_waker(&self.stir);
+        let mut rung = false;
         if let Some(doorbell) = &self.wakeups.doorbell {
             while let Poll::Ready(ready) = doorbell.poll_read_ready(&mut context) {
+                rung = true;
                 // Edge-triggered: the next ring stirs again, so the counter need not be read.
                 ready
                     .map_err(|error| Closed::Io(error.to_string()))?
@@ -162,7 +172,7 @@ impl Pass {
                 receiver.stirred();
             }
         }
-        Ok(())
+        Ok(rung)
     }
 
     /// Wakes whoever waits for what arrived, and starts handlers; both without any lock but ours.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringway_sys::floor::Mechanism;
+
 use super::connect::{Client, prove};
 use super::error::Error;
 use super::floors::FloorPair;
@@ -60,13 +62,14 @@ struct Entrant {
 
 enum Means {
     Calls(Path, Client),
-    Floor(FloorPair),
+    /// Its far end is started for each round: one that spins would take a CPU from everyone else's.
+    Floor(Mechanism),
 }
 
 impl Entrant {
     async fn ready(subject: Subject, peers: &[Peer]) -> Result<Self, Error> {
         let means = match subject {
-            Subject::Floor(floor) => Means::Floor(FloorPair::start(floor)?),
+            Subject::Floor(floor) => Means::Floor(floor),
             Subject::Path(path) => {
                 let peer = peers.iter().find(|peer| peer.path == path);
                 let peer = peer.ok_or(Error::NoServer(path))?;
@@ -99,7 +102,8 @@ impl Entrant {
             source,
         };
         match &mut self.means {
-            Means::Floor(pair) => {
+            Means::Floor(mechanism) => {
+                let mut pair = FloorPair::start(*mechanism)?;
                 pair.run(warm_up.duration).map_err(failed)?;
                 let before_ns = pair.cpu_ns();
                 let mut timed = pair.run(load.duration).map_err(failed)?;

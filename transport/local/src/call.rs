@@ -180,7 +180,7 @@ impl Call {
     /// Drives the connection until something arrives for this call or patience ends.
     fn look(&mut self) -> Option<Inbound> {
         let connection = Arc::clone(self.connection());
-        if connection.handlers().any_woken() || connection.has_records() {
+        if connection.handlers().any_woken() || connection.has_work() {
             connection.drive();
             if let Some(inbound) = self.take() {
                 return Some(inbound);
@@ -192,7 +192,7 @@ impl Call {
         connection.keep_awake();
         let (mut found, mut seen) = (None, connection.delivered());
         look_until(start, budget, || {
-            if connection.has_records() || connection.handlers().any_woken() {
+            if connection.has_work() || connection.handlers().any_woken() {
                 connection.drive();
             }
             // By whichever thread's pass.

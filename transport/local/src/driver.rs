@@ -122,7 +122,7 @@ impl Driver {
         }
         let _pass = Pass::enter();
         let mut total = Progress::Idle;
-        for connection in turn.busy.iter().filter(|busy| busy.has_records()) {
+        for connection in turn.busy.iter().filter(|busy| busy.has_work()) {
             total = total.max(connection.drive());
         }
         for connection in turn.ready.drain(..) {
@@ -159,7 +159,7 @@ impl Driver {
     }
 
     fn anything(&self, turn: &Turn) -> bool {
-        turn.busy.iter().any(|busy| busy.has_records()) || self.listed.load(Ordering::SeqCst)
+        turn.busy.iter().any(|busy| busy.has_work()) || self.listed.load(Ordering::SeqCst)
     }
 }
 

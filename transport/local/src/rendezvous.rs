@@ -248,11 +248,14 @@ fn assemble(
     service: Option<Arc<dyn Serve>>,
     peer: PeerCredentials,
 ) -> Result<Parts, String> {
+    let sleep_of_peer = endpoint.producer.peer_sleep();
+    let sender = Sender::new(endpoint.producer, Arc::clone(&peer_bell));
     let watch = Watch::Shm {
         peek: endpoint.consumer.peek(),
         sleep: endpoint.consumer.sleep_word(),
-        peer: endpoint.producer.peer_sleep(),
+        peer: sleep_of_peer,
         peer_bell: Arc::clone(&peer_bell),
+        room: Arc::clone(sender.room()),
     };
     let receiver = Receiver {
         consumer: endpoint.consumer,
@@ -267,7 +270,7 @@ fn assemble(
     Ok(Parts {
         kind: LinkKind::Shm,
         core,
-        sender: link::Sender::Shm(Sender::new(endpoint.producer, peer_bell)),
+        sender: link::Sender::Shm(sender),
         receiver: link::Receiver::Shm(Box::new(receiver)),
         watch,
         large: Some(Large::new(

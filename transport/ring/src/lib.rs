@@ -45,7 +45,7 @@ pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
 pub use layout::{RegionConfig, RegionLimits};
 pub use peer_arena::{Block, PeerArena, SegmentLimits};
 pub use pool::{BufferPool, PooledBuffer};
-pub use producer::{Batch, Position, Producer, Reservation};
+pub use producer::{Batch, Position, Producer, Reservation, RoomPeek};
 pub use record::{BlockRef, Record, Records, SegmentId, records};
 #[cfg(not(loom))]
 pub use region::{OwnRegion, PeerRegion};

@@ -7,7 +7,10 @@
 //!
 //! All three are private; the region only shows copies.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use crate::{
     BlockRef, BlockWriter, Corrupt, PeerSleep, ReserveError, SleepWord,
@@ -16,6 +19,7 @@ use crate::{
     memory::{Own, OwnRing, Peer},
     poison::Poison,
     record::{self, BLOCK_REF_BYTES, HEADER_BYTES},
+    sync::{AtomicU64, Ordering},
 };
 
 /// A place in the stream of records, in bytes since the start.
@@ -57,6 +61,8 @@ pub struct Producer {
     published: u64,
     /// The peer's cursor when it was last read; `peer_cursor <= published`.
     peer_cursor: u64,
+    /// The same, for those who look for room without the producer.
+    seen: Arc<AtomicU64>,
 }
 
 impl Producer {
@@ -71,6 +77,7 @@ impl Producer {
             tail: start,
             published: start,
             peer_cursor: start,
+            seen: Arc::new(AtomicU64::new(start)),
         }
     }
 
@@ -133,6 +140,14 @@ impl Producer {
     /// True once per sleep, so ring when it says so: it will not say it again.
     pub fn peer_must_be_woken(&mut self) -> bool {
         self.bell.must_ring(&self.peer)
+    }
+
+    /// A look for room by another thread, without a lock.
+    pub fn room_peek(&self) -> RoomPeek {
+        RoomPeek {
+            peer: self.peer.clone(),
+            seen: Arc::clone(&self.seen),
+        }
     }
 
     /// What is known of the peer's sleep, for another thread, without a lock.
@@ -220,6 +235,8 @@ impl Producer {
         // Acquire: the peer's reads of the space that its cursor gives back come before our writes.
         let cursor = self.peer.consumer_cursor();
         self.peer_cursor = self.poison.guard(self.checked(cursor))?;
+        // Relaxed: nothing is handed over with it.
+        self.seen.store(self.peer_cursor, Ordering::Relaxed);
         Ok(())
     }
 
@@ -254,6 +271,20 @@ impl Producer {
         record::write_header(self.ring.bytes_mut(place.start, total), place.inline, block);
         self.tail = self.tail.wrapping_add((place.pad + total) as u64);
         Position(self.tail)
+    }
+}
+
+/// Whether the peer has consumed anything since the producer last found too little room.
+#[derive(Debug, Clone)]
+pub struct RoomPeek {
+    peer: Peer,
+    seen: Arc<AtomicU64>,
+}
+
+impl RoomPeek {
+    /// Whether to try again.
+    pub fn has_changed(&self) -> bool {
+        self.peer.consumer_cursor() != self.seen.load(Ordering::Relaxed)
     }
 }
 

@@ -204,8 +204,9 @@ impl Connection {
         self.state.lock()
     }
 
-    pub(crate) fn has_records(&self) -> bool {
-        self.watch.has_records()
+    /// Whether a pass would find something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.watch.has_work()
     }
 
     /// Whether the peer was rung for, and can hardly come up before this thread makes way.
@@ -247,7 +248,7 @@ impl Connection {
     pub(crate) fn step_out(&self) -> bool {
         self.armed.store(true, Ordering::SeqCst);
         self.watch.step_out();
-        !self.has_records()
+        !self.has_work()
     }
 
     /// Whoever stepped out looks again.
@@ -295,8 +296,10 @@ impl Connection {
         // for the last one already. Somebody who came to look meanwhile arms again when it leaves.
         self.armed.store(true, Ordering::SeqCst);
         self.watch.arm();
+        let memory_awaited = self.blocks().is_some_and(Blocks::is_awaited);
+        self.watch.arm_for_room(memory_awaited);
         self.watch.ring_before_sleep();
-        if self.has_records() {
+        if self.has_work() || (memory_awaited && self.blocks().is_some_and(Blocks::may_have_room)) {
             self.mark_ready();
         }
     }

@@ -163,6 +163,13 @@ impl Sender {
         }
     }
 
+    /// Nobody waits for room any more.
+    pub(crate) fn forget_room(&self) {
+        if let Self::Shm(sender) = self {
+            sender.forget_room();
+        }
+    }
+
     /// Rings if the peer sleeps. A socket's frames go out now or, with others in flight, soon.
     pub(crate) fn ring(&mut self, calls_in_flight: usize) {
         match self {
@@ -239,15 +246,17 @@ pub(crate) enum Watch {
         sleep: ringway_ring::SleepWord,
         peer: ringway_ring::PeerSleep,
         peer_bell: std::sync::Arc<ringway_sys::EventFd>,
+        room: std::sync::Arc<shm::Room>,
     },
     Stream(stream::Watch),
     Queue(queue::Watch),
 }
 
 impl Watch {
-    pub(crate) fn has_records(&self) -> bool {
+    /// Whether records are there to take, or room is there that somebody waits for.
+    pub(crate) fn has_work(&self) -> bool {
         match self {
-            Self::Shm { peek, .. } => peek.has_records(),
+            Self::Shm { peek, room, .. } => peek.has_records() || room.has_come(),
             Self::Stream(watch) => watch.has_records(),
             Self::Queue(watch) => watch.has_frames(),
         }
@@ -284,6 +293,14 @@ impl Watch {
             Self::Shm { sleep, .. } => sleep.step_out(),
             // Their peers ring at once.
             Self::Stream(_) | Self::Queue(_) => self.arm(),
+        }
+    }
+
+    /// Before sleep, after [`arm`](Self::arm): has the peer ring for room as well, if somebody waits for
+    /// it or for memory; look again afterwards.
+    pub(crate) fn arm_for_room(&self, memory_awaited: bool) {
+        if let Self::Shm { room, .. } = self {
+            room.arm_if_awaited(memory_awaited);
         }
     }
 

@@ -52,16 +52,24 @@ impl Blocks {
         len_bytes > MAX_INLINE_BYTES
     }
 
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn may_have_room(&self) -> bool {
+        self.arena.lock().may_have_room()
+    }
+
     /// Notes that somebody waits for a block; true if one may be free after all.
     pub(crate) fn wait(&self) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
-        self.arena.lock().may_have_room()
+        self.may_have_room()
     }
 
     /// Whether somebody waits who should try again.
     pub(crate) fn should_retry(&self) -> bool {
         self.awaited.load(Ordering::SeqCst)
-            && self.arena.lock().may_have_room()
+            && self.may_have_room()
             && self.awaited.swap(false, Ordering::SeqCst)
     }
 
@@ -144,12 +152,39 @@ impl Blocks {
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
     pub(crate) doorbell: Arc<EventFd>,
-    room: ringway_ring::SleepWord,
+    room: Arc<Room>,
+}
+
+/// Room in the ring, for those who wait for it: seen by whoever looks, rung for where nobody does.
+#[derive(Debug)]
+pub(crate) struct Room {
+    peek: ringway_ring::RoomPeek,
+    word: ringway_ring::SleepWord,
+    awaited: AtomicBool,
+}
+
+impl Room {
+    /// Whether somebody waits who should try again.
+    pub(crate) fn has_come(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) && self.peek.has_changed()
+    }
+
+    /// Has the peer ring when it consumes, if somebody waits for that. `has_come` has to be asked again
+    /// afterwards.
+    pub(crate) fn arm_if_awaited(&self, memory_awaited: bool) {
+        if memory_awaited || self.awaited.load(Ordering::SeqCst) {
+            self.word.arm();
+        }
+    }
 }
 
 impl Sender {
     pub(crate) fn new(producer: Producer, doorbell: Arc<EventFd>) -> Self {
-        let room = producer.room_word();
+        let room = Arc::new(Room {
+            peek: producer.room_peek(),
+            word: producer.room_word(),
+            awaited: AtomicBool::new(false),
+        });
         Self {
             producer,
             doorbell,
@@ -199,10 +234,25 @@ impl Sender {
         }
     }
 
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// The doorbell is armed by whoever goes to sleep.
     pub(crate) fn wait_for_room(&mut self, len: usize) -> bool {
-        self.room.arm();
         let wanted = (len + PAYLOAD_RESERVE_BYTES).min(self.producer.max_inline());
-        self.producer.has_room(wanted)
+        let has_room = self.producer.has_room(wanted);
+        if !has_room {
+            self.room.awaited.store(true, Ordering::SeqCst);
+        }
+        has_room
+    }
+
+    /// Nobody waits for room any more.
+    pub(crate) fn forget_room(&self) {
+        if self.room.awaited.load(Ordering::Relaxed) {
+            self.room.awaited.store(false, Ordering::SeqCst);
+        }
     }
 }
 

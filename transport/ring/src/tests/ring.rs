@@ -161,6 +161,20 @@ fn a_rung_sleeper_of_this_cpu_is_known_until_it_comes_up() {
 }
 
 #[test]
+fn room_is_seen_without_the_producer() {
+    let (mut here, mut there) = Endpoint::pair(&config()).unwrap();
+    let room = here.producer.room_peek();
+    while here.producer.has_room(500) {
+        send(&mut here, &[0; 500]);
+    }
+    assert!(!room.has_changed());
+    receive(&mut there);
+    assert!(room.has_changed());
+    assert!(here.producer.has_room(500));
+    assert!(!room.has_changed(), "known to the producer");
+}
+
+#[test]
 fn a_producer_waiting_for_room_is_rung_for_once() {
     let (mut here, mut there) = Endpoint::pair(&config()).unwrap();
     while here.producer.has_room(500) {

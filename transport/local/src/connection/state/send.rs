@@ -203,8 +203,9 @@ impl State {
                 Ok(()) => sent = true,
                 Err(LinkError::Full) => {
                     self.control = Some(frame);
-                    self.sender.wait_for_room(0);
-                    break;
+                    if !self.sender.wait_for_room(0) {
+                        break;
+                    }
                 }
                 Err(LinkError::TooLarge | LinkError::TakenBack) => {}
                 Err(LinkError::Closed(why)) => return Err(why),
@@ -251,8 +252,6 @@ impl State {
             }
             Lack::Memory => {
                 note_waker(&mut self.waiting.memory, waker);
-                // The peer rings for released blocks as for room.
-                self.sender.wait_for_room(len);
                 false
             }
         }
@@ -260,7 +259,11 @@ impl State {
 
     /// Wakes those who wait for room, if there is some, and for memory, if `fed`.
     pub(crate) fn retry_blocked(&mut self, fed: bool, deliveries: &mut Deliveries) {
-        if !self.waiting.room.is_empty() && self.sender.wait_for_room(0) {
+        let awaited = self.control.is_some() || !self.waiting.room.is_empty();
+        if !awaited {
+            self.sender.forget_room();
+        } else if self.sender.wait_for_room(0) {
+            self.sender.forget_room();
             deliveries.wakers.append(&mut self.waiting.room);
         }
         if fed {

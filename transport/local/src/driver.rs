@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use crate::connection::{Connection, Progress};
-use crate::waiting::{Pass, Patience, look_until, poll_later};
+use crate::waiting::{Pass, Patience, look_until, note_behind_us, poll_later};
 
 /// How long the driver keeps its worker while tasks wait for one.
 const TURN: Duration = Duration::from_millis(1);
@@ -147,7 +147,12 @@ impl Driver {
         if turn.busy.is_empty() {
             return false;
         }
-        if turn.busy.iter().any(|busy| busy.peer_waits_for_this_cpu()) {
+        let behind_us = |busy: &&Arc<Connection>| busy.peer_waits_for_this_cpu();
+        if let Some(busy) = turn.busy.iter().find(behind_us) {
+            // One of the two steps aside, not both.
+            if busy.is_client() {
+                note_behind_us(now);
+            }
             return self.anything(turn);
         }
         let Some(budget) = turn.patience.look(now) else {

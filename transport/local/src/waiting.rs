@@ -19,10 +19,12 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::link::stream::later::flush_now;
 
-/// Calls in a row, in so short a time, that found their peer waiting for this very CPU: then the
-/// caller steps aside, if another CPU is free.
+/// So many times in so short a time a client found its peer waiting for this very CPU: then it steps
+/// aside, if another CPU may be free.
 const CALLS_BEHIND_US: u32 = 16;
 const BEHIND_US_WITHIN_NS: u64 = 1_000_000;
+/// It does so once in this time: where it did not help, the scheduler knows better.
+const STEP_ASIDE_EVERY_NS: u64 = 5_000_000;
 
 /// The longest look, a little more than what waking the other side costs.
 const LONG_LOOK: Duration = Duration::from_micros(60);
@@ -54,6 +56,7 @@ struct Machine {
     sampled_at_ns: AtomicU64,
     behind_us: AtomicU32,
     behind_us_since_ns: AtomicU64,
+    stepped_aside_at_ns: AtomicU64,
     epoch: Instant,
 }
 
@@ -70,6 +73,7 @@ impl Machine {
                 sampled_at_ns: AtomicU64::new(0),
                 behind_us: AtomicU32::new(0),
                 behind_us_since_ns: AtomicU64::new(0),
+                stepped_aside_at_ns: AtomicU64::new(0),
                 epoch: Instant::now(),
             }
         })
@@ -83,8 +87,8 @@ impl Machine {
         self.runnable.as_ref().and_then(|file| file.sample().ok())
     }
 
-    /// A caller's peer waits for the caller's CPU. When that goes on, the caller moves to another:
-    /// from then on both can look. Once in a while it costs nothing, so they sleep in turns.
+    /// A client's peer waits for the client's CPU. When that goes on, the client moves to another: from
+    /// then on both can look. Once in a while it costs nothing, so they sleep in turns.
     fn note_behind_us(&self, now: Instant) {
         let now_ns = self.nanos(now);
         let since_ns = self.behind_us_since_ns.load(Ordering::Relaxed);
@@ -93,9 +97,15 @@ impl Machine {
             self.behind_us.store(1, Ordering::Relaxed);
             return;
         }
-        if self.behind_us.fetch_add(1, Ordering::Relaxed) == CALLS_BEHIND_US
-            && self.sample().is_some_and(|running| running <= self.cpus)
+        let stepped_ns = self.stepped_aside_at_ns.load(Ordering::Relaxed);
+        if self.behind_us.fetch_add(1, Ordering::Relaxed) >= CALLS_BEHIND_US
+            && now_ns.saturating_sub(stepped_ns) > STEP_ASIDE_EVERY_NS
         {
+            self.stepped_aside_at_ns.store(now_ns, Ordering::Relaxed);
+            // One more than CPUs: all of them may well share this one.
+            if self.sample().is_none_or(|running| running > self.cpus + 1) {
+                return;
+            }
             // Refused, they go on sleeping in turns.
             let _ = step_aside();
         }
@@ -242,6 +252,13 @@ impl Patience {
 pub(crate) fn poll_later(context: &mut Context<'_>) {
     // Polled once, it hands the waker to the scheduler, which wakes it when it runs out of tasks.
     let _ = pin!(tokio::task::yield_now()).poll(context);
+}
+
+/// A client's driver found the client's peer waiting for this very CPU.
+pub(crate) fn note_behind_us(now: Instant) {
+    if runtime_allows() {
+        Machine::get().note_behind_us(now);
+    }
 }
 
 /// Looks until `found` or until `budget` has passed; true if found.

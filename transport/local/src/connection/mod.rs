@@ -214,6 +214,10 @@ impl Connection {
         self.watch.peer_waits_for_this_cpu()
     }
 
+    pub(crate) fn is_client(&self) -> bool {
+        self.service.is_none()
+    }
+
     /// Puts the connection on the driver's list, unless it is there.
     pub(crate) fn mark_ready(&self) {
         if !self.listed.swap(true, Ordering::SeqCst)

@@ -125,6 +125,8 @@ impl Driver {
         for connection in turn.busy.iter().filter(|busy| busy.has_work()) {
             total = total.max(connection.drive());
         }
+        // What an ended one still holds would keep the driver awake for ever.
+        turn.busy.retain(|busy| busy.is_open());
         for connection in turn.ready.drain(..) {
             total = total.max(connection.drive());
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));

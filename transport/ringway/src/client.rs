@@ -16,7 +16,7 @@ use crate::metadata;
 use crate::method::{CallOptions, Method};
 use crate::path::Path;
 use crate::status;
-use crate::streaming::{self, Pumped, decode};
+use crate::streaming::{self, Pumped, decode_whole};
 use crate::trailers::Trailers;
 
 /// Makes calls for a generated client.
@@ -201,7 +201,7 @@ async fn answer<R: Message + Default>(
 ) -> Result<Response<R>, Failure> {
     match inbound {
         Some(Inbound::Response { head, message }) => {
-            let message = decode(&options.limits, message.bytes)?;
+            let message = decode_whole(&options.limits, message.bytes)?;
             Ok(response(&head, message, path)?)
         }
         Some(Inbound::Headers(block)) => in_pieces(call, &block, path, options).await,
@@ -221,7 +221,7 @@ async fn in_pieces<R: Message + Default>(
     loop {
         match poll_fn(|context| call.poll_inbound(context)).await {
             Some(Inbound::Message(found)) if message.is_none() => {
-                message = Some(decode(&options.limits, found.bytes)?);
+                message = Some(decode_whole(&options.limits, found.bytes)?);
             }
             Some(Inbound::Message(_)) => {
                 return Err(Status::internal("more than one message in a unary response").into());

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::metadata;
 use crate::method::{MessageLimits, Method};
 use crate::status;
-use crate::streaming::{self, Pumped, decode};
+use crate::streaming::{self, Pumped, decode_whole};
 use crate::trailers::Trailers;
 
 /// A generated service that can answer calls which are no HTTP requests.
@@ -143,7 +143,7 @@ impl ServerCall {
             None => only_message(&mut call).await,
         };
         let request = message
-            .and_then(|message| decode(&limits, uncompressed(message)?))
+            .and_then(|message| decode_whole(&limits, uncompressed(message)?))
             .and_then(|message| request(&metadata, message));
         match request {
             Ok(request) => Ok((call, request)),

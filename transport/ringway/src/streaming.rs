@@ -1,11 +1,12 @@
 //! tonic's `Streaming` over a local call, and the pump that feeds a call from a stream.
 //!
 //! `Streaming` insists on a body of framed bytes. It gets markers: an empty message in its framing
-//! for each decoded message that waits in a queue beside it, which our [`Decoder`] pops. So a
-//! payload is decoded where it arrived, without a second copy through tonic's buffer.
+//! for each message that waits in a queue beside it, which our [`Decoder`] pops. So a payload is
+//! decoded where it arrived, without a second copy through tonic's buffer.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -37,52 +38,139 @@ const PACK_BYTES: usize = 6 * 1024;
 /// Messages of a packed frame, at most.
 const PACK_MESSAGES: usize = 256;
 
-type Queue<T> = Arc<Mutex<VecDeque<Result<T, Status>>>>;
+/// What the body has taken in, for the decoder beside it.
+type Queue = Arc<Mutex<Arrived>>;
 
-/// Pops what the body has decoded.
-struct Pop<T>(Queue<T>);
+/// Messages that wait to be decoded, in the frames that they came in.
+#[derive(Debug, Default)]
+struct Arrived {
+    frames: VecDeque<Arrival>,
+    /// How many messages, or statuses in their place, all frames hold.
+    waiting: usize,
+}
 
-impl<T> Decoder for Pop<T> {
+#[derive(Debug)]
+enum Arrival {
+    Message(Bytes),
+    /// Messages one after another, each behind its length; lengths were checked.
+    Packed(Bytes),
+    Failed(Status),
+}
+
+impl Arrived {
+    fn push(&mut self, message: ringway_local::Message) {
+        if message.compressed {
+            self.fail(Status::unimplemented(
+                "a local path carries no compressed messages",
+            ));
+        } else if message.packed {
+            self.push_packed(message.bytes);
+        } else {
+            self.waiting += 1;
+            self.frames.push_back(Arrival::Message(message.bytes));
+        }
+    }
+
+    fn push_packed(&mut self, mut bytes: Bytes) {
+        let (mut count, mut end) = (0, 0);
+        while let Some((len, rest)) = bytes[end..].split_first_chunk::<LENGTH_BYTES>() {
+            let len = u32::from_le_bytes(*len) as usize;
+            if len > rest.len() {
+                break;
+            }
+            count += 1;
+            end += LENGTH_BYTES + len;
+        }
+        let whole = end == bytes.len();
+        bytes.truncate(end);
+        if count > 0 {
+            self.waiting += count;
+            self.frames.push_back(Arrival::Packed(bytes));
+        }
+        if !whole {
+            self.fail(Status::internal(
+                "protocol error: a packed message leaves its frame",
+            ));
+        }
+    }
+
+    fn fail(&mut self, status: Status) {
+        self.waiting += 1;
+        self.frames.push_back(Arrival::Failed(status));
+    }
+
+    fn next<T: Message + Default>(&mut self, limits: &MessageLimits) -> Option<Result<T, Status>> {
+        if let Some(Arrival::Packed(bytes)) = self.frames.front_mut() {
+            self.waiting -= 1;
+            let len = bytes.get_u32_le() as usize;
+            let rest = bytes.len() - len;
+            let message = decode(limits, len, Buf::take(&mut *bytes, len));
+            // Whatever was refused or left over.
+            bytes.advance(bytes.len() - rest);
+            if rest == 0 {
+                self.frames.pop_front();
+            }
+            return Some(message);
+        }
+        let arrival = self.frames.pop_front()?;
+        self.waiting -= 1;
+        match arrival {
+            Arrival::Message(bytes) => Some(decode_whole(limits, bytes)),
+            Arrival::Failed(status) => Some(Err(status)),
+            Arrival::Packed(_) => None,
+        }
+    }
+}
+
+/// Decodes what the body has taken in: where it lies, when it is asked for.
+struct Pop<T> {
+    queue: Queue,
+    limits: MessageLimits,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> Pop<T> {
+    fn new(queue: Queue, limits: MessageLimits) -> Self {
+        Self {
+            queue,
+            limits,
+            message: PhantomData,
+        }
+    }
+}
+
+impl<T: Message + Default> Decoder for Pop<T> {
     type Item = T;
     type Error = Status;
 
     fn decode(&mut self, _marker: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
-        self.0.lock().pop_front().transpose()
+        self.queue.lock().next(&self.limits).transpose()
     }
 }
 
 /// The receiving end of a call as a body of markers.
-struct Markers<T> {
+struct Markers {
     call: Call,
     /// Whether these are requests, whose end must never look clean when it is not.
     requests: bool,
-    queue: Queue<T>,
-    limits: MessageLimits,
+    queue: Queue,
     first: Option<ringway_local::Message>,
     over: bool,
 }
 
-impl<T: Message + Default> Markers<T> {
-    /// Decodes the messages of one frame; how many results now wait in the queue.
+impl Markers {
+    /// Takes in the messages of one frame; how many wait now.
     fn accept(&mut self, message: ringway_local::Message) -> usize {
         let mut queue = self.queue.lock();
-        if message.compressed {
-            queue.push_back(Err(Status::unimplemented(
-                "a local path carries no compressed messages",
-            )));
-        } else if message.packed {
-            unpack(message.bytes, &self.limits, &mut queue);
-        } else {
-            queue.push_back(decode(&self.limits, message.bytes));
-        }
-        queue.len().min(MAX_MARKERS)
+        queue.push(message);
+        queue.waiting.min(MAX_MARKERS)
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         if let Some(message) = self.first.take() {
             return Poll::Ready(Next::Messages(self.accept(message)));
         }
-        let waiting = self.queue.lock().len();
+        let waiting = self.queue.lock().waiting;
         if waiting > 0 {
             return Poll::Ready(Next::Messages(waiting.min(MAX_MARKERS)));
         }
@@ -106,7 +194,7 @@ enum Next {
     End(Option<Status>),
 }
 
-impl<T: Message + Default + Unpin> Body for Markers<T> {
+impl Body for Markers {
     type Data = Bytes;
     type Error = Status;
 
@@ -158,29 +246,20 @@ fn trailers(status: Status) -> Result<Frame<Bytes>, Status> {
     }
 }
 
-fn unpack<T: Message + Default>(
-    mut bytes: Bytes,
-    limits: &MessageLimits,
-    queue: &mut VecDeque<Result<T, Status>>,
-) {
-    while bytes.has_remaining() {
-        let len = bytes
-            .try_get_u32_le()
-            .map_or(usize::MAX, |len| len as usize);
-        if len > bytes.remaining() {
-            let error = "protocol error: a packed message leaves its frame";
-            queue.push_back(Err(Status::internal(error)));
-            return;
-        }
-        queue.push_back(decode(limits, bytes.split_to(len)));
-    }
-}
-
-pub(crate) fn decode<T: Message + Default>(
+/// Decodes a message that has its bytes to itself.
+pub(crate) fn decode_whole<T: Message + Default>(
     limits: &MessageLimits,
     bytes: Bytes,
 ) -> Result<T, Status> {
-    limits.check_decoding(bytes.len())?;
+    decode(limits, bytes.len(), bytes)
+}
+
+fn decode<T: Message + Default>(
+    limits: &MessageLimits,
+    len: usize,
+    bytes: impl Buf,
+) -> Result<T, Status> {
+    limits.check_decoding(len)?;
     T::decode(bytes).map_err(status::undecodable)
 }
 
@@ -196,12 +275,11 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
         call,
         requests: true,
         queue: Arc::clone(&queue),
-        limits,
         over: over && first.is_none(),
         first,
     };
     // The limits are ours: a marker is always within tonic's.
-    Streaming::new_request(Pop(queue), body, None, None)
+    Streaming::new_request(Pop::new(queue, limits), body, None, None)
 }
 
 /// The messages of a response, as a caller reads them.
@@ -214,11 +292,16 @@ pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
         call,
         requests: false,
         queue: Arc::clone(&queue),
-        limits,
         first: None,
         over: false,
     };
-    Streaming::new_response(Pop(queue), body, http::StatusCode::OK, None, None)
+    Streaming::new_response(
+        Pop::new(queue, limits),
+        body,
+        http::StatusCode::OK,
+        None,
+        None,
+    )
 }
 
 /// How a pump ended.
@@ -348,4 +431,58 @@ pub(crate) fn ok_trailers(metadata: MetadataMap) -> (u16, Vec<u8>) {
     let mut status = Status::ok("");
     *status.metadata_mut() = metadata;
     status::encode(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(messages: &[&[u8]]) -> Vec<u8> {
+        let with_length = |message: &&[u8]| {
+            let len = u32::try_from(message.len()).unwrap();
+            [&len.to_le_bytes()[..], message].concat()
+        };
+        messages.iter().flat_map(with_length).collect()
+    }
+
+    fn arrived(bytes: Vec<u8>) -> Arrived {
+        let mut arrived = Arrived::default();
+        arrived.push(ringway_local::Message {
+            bytes: bytes.into(),
+            packed: true,
+            compressed: false,
+        });
+        arrived
+    }
+
+    /// As a prost message: field 1, three bytes.
+    const TEXT: &[u8] = b"\x0a\x03abc";
+
+    #[test]
+    fn packed_messages_come_one_by_one() {
+        let mut arrived = arrived(packed(&[TEXT, b"", b"\xff", TEXT]));
+        assert_eq!(arrived.waiting, 4);
+        let limits = MessageLimits::default();
+        let mut next = || arrived.next::<String>(&limits);
+        assert_eq!(next().unwrap().unwrap(), "abc");
+        assert_eq!(next().unwrap().unwrap(), "");
+        next().unwrap().unwrap_err();
+        assert_eq!(next().unwrap().unwrap(), "abc");
+        assert!(next().is_none());
+        assert_eq!(arrived.waiting, 0);
+    }
+
+    #[test]
+    fn a_length_that_leaves_its_frame_is_an_error_after_what_was_whole() {
+        let mut bytes = packed(&[TEXT]);
+        bytes.extend_from_slice(&[9, 0, 0, 0, 1]);
+        for end in [bytes.len(), bytes.len() - 3] {
+            let mut arrived = arrived(bytes[..end].to_vec());
+            let limits = MessageLimits::default();
+            assert_eq!(arrived.waiting, 2);
+            assert_eq!(arrived.next::<String>(&limits).unwrap().unwrap(), "abc");
+            let broken = arrived.next::<String>(&limits).unwrap().unwrap_err();
+            assert_eq!(broken.code(), tonic::Code::Internal);
+        }
+    }
 }

@@ -26,11 +26,13 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
         let what = what.to_owned();
         |source| Error::Process { what, source }
     };
+    // Heard from before there is anything to leave behind.
+    let interrupted = interrupted();
     let scratch = tempfile::Builder::new().prefix("ringway-").tempdir();
     let scratch = scratch.map_err(failed("could not make a directory for sockets"))?;
     let rows = tokio::select! {
         rows = measure(options, &plan, scratch.path()) => rows?,
-        () = interrupted() => return Err(Error::Interrupted),
+        () = interrupted => return Err(Error::Interrupted),
     };
     scratch
         .close()
@@ -43,17 +45,26 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     report.publish(options)
 }
 
-async fn interrupted() {
-    let mut terminated = signal(SignalKind::terminate()).ok();
-    let terminated = async {
-        match &mut terminated {
-            Some(terminated) => terminated.recv().await,
-            None => std::future::pending().await,
+/// Resolves when this process is asked to end, at any time since this was called.
+fn interrupted() -> impl Future<Output = ()> {
+    let asked = |kind| {
+        let mut signals = signal(kind).ok();
+        async move {
+            match &mut signals {
+                Some(signals) => signals.recv().await,
+                None => std::future::pending().await,
+            }
         }
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated => {}
+    let (terminated, interrupted) = (
+        asked(SignalKind::terminate()),
+        asked(SignalKind::interrupt()),
+    );
+    async {
+        tokio::select! {
+            _ = terminated => {}
+            _ = interrupted => {}
+        }
     }
 }
 

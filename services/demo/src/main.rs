@@ -42,8 +42,10 @@ async fn main() -> ExitCode {
 async fn demo(options: &Options) -> Result<(), Error> {
     // Dropped in the middle, the services are killed and their files removed.
     let report = tokio::select! {
-        report = shop_demo::measure(options) => report?,
+        // First, so that a signal is heard before there is anything to leave behind.
+        biased;
         () = shop_link::signalled() => return Err(Error::Interrupted),
+        report = shop_demo::measure(options) => report?,
     };
     println!("{}", report.table());
     if let Some(path) = &options.json {

@@ -86,18 +86,11 @@ impl Driver {
         let started = Instant::now();
         loop {
             let progress = self.pass(turn);
-            if progress == Progress::GiveWay && turn.may_come_back() {
-                if !turn.step_out() {
-                    continue;
-                }
-                // The tasks that were woken run first, on this worker.
-                self.awake.store(false, Ordering::SeqCst);
-                poll_later(context);
-                return Poll::Pending;
+            if progress == Progress::GiveWay {
+                return self.give_way(context, turn);
             }
             let now = Instant::now();
-            let idle = progress == Progress::GiveWay || !self.wait(turn, progress, now);
-            if idle {
+            if !self.wait(turn, progress, now) {
                 turn.sleep();
                 self.awake.store(false, Ordering::SeqCst);
                 if !self.listed.load(Ordering::SeqCst) {
@@ -112,6 +105,25 @@ impl Driver {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Lets the tasks run that were woken: no other worker may be able to. Looks again after them, if
+    /// looking pays.
+    fn give_way(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+        let quiet = if turn.may_come_back() {
+            turn.step_out()
+        } else {
+            turn.sleep();
+            true
+        };
+        self.awake.store(false, Ordering::SeqCst);
+        if !quiet || self.listed.load(Ordering::SeqCst) {
+            // There is more to do already: any worker may do it.
+            context.waker().wake_by_ref();
+        } else if !turn.busy.is_empty() {
+            poll_later(context);
+        }
+        Poll::Pending
     }
 
     /// Drives what is ready; keeps what was busy for the look that follows.

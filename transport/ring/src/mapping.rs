@@ -15,10 +15,6 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use crate::RegionError;
 
-/// C libraries copy longer ranges with one `rep movsb`, which reads lines that another core has just
-/// written a fifth more slowly than vector loads do (measured with 64 KiB and 1 MiB, both ways).
-const COPY_CHUNK_BYTES: usize = 2048;
-
 /// Memory shared with the peer; unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -108,18 +104,16 @@ impl Mapping {
     /// If the range leaves the mapping: callers have checked the peer's claim before.
     pub(crate) fn copy_to(&self, offset: usize, into: &mut [MaybeUninit<u8>]) {
         assert!(offset <= self.len && into.len() <= self.len - offset);
-        for (number, chunk) in into.chunks_mut(COPY_CHUNK_BYTES).enumerate() {
-            // SAFETY: the source range is inside the mapping (asserted), the target is a private,
-            // exclusive slice, so the two cannot overlap. The peer may write the source meanwhile: no
-            // reference to it exists, and whatever mixture arrives is treated as untrusted bytes.
-            unsafe {
-                ptr::copy_nonoverlapping(
-                    self.base.as_ptr().add(offset + number * COPY_CHUNK_BYTES),
-                    chunk.as_mut_ptr().cast(),
-                    chunk.len(),
-                )
-            };
-        }
+        // SAFETY: the source range is inside the mapping (asserted), the target is a private,
+        // exclusive slice, so the two cannot overlap. The peer may write the source meanwhile: no
+        // reference to it exists, and whatever mixture arrives is treated as untrusted bytes.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                self.base.as_ptr().add(offset),
+                into.as_mut_ptr().cast(),
+                into.len(),
+            )
+        };
         // The copy is what gets checked and decoded. After this the compiler must assume that the
         // source has changed, so it cannot read it a second time in place of the copy.
         compiler_fence(Ordering::SeqCst);

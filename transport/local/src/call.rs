@@ -10,7 +10,7 @@ use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_s
 use crate::error::{Lack, SendError};
 use crate::link::shm::Blocks;
 use crate::link::{Payload, Place};
-use crate::waiting::{in_pass, look_until};
+use crate::waiting::{in_pass, look_until, note_behind_us};
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
@@ -151,9 +151,7 @@ impl Call {
     }
 
     fn take(&mut self) -> Option<Inbound> {
-        let inbound = self.connection().lock().take_inbound(self.sender.id)?;
-        self.over = inbound.ends_call();
-        Some(inbound)
+        self.take_and_ask().map(|(inbound, _)| inbound)
     }
 
     /// The same, and whether nobody waits for anything more: as of which opening.
@@ -187,8 +185,11 @@ impl Call {
             }
         }
         let start = Instant::now();
-        let is_behind_us = connection.peer_waits_for_this_cpu();
-        let budget = connection.patience().look_for_peer(start, is_behind_us)?;
+        if connection.peer_waits_for_this_cpu() {
+            note_behind_us(start);
+            return None;
+        }
+        let budget = connection.patience().look(start)?;
         connection.keep_awake();
         let (mut found, mut seen) = (None, connection.delivered());
         look_until(start, budget, || {
@@ -379,9 +380,8 @@ fn place(
     let (Some(blocks), Some((len, encode))) = (connection.blocks(), message) else {
         return Ok(Place::Inline);
     };
-    if blocks.takes(*len) && !connection.lock().has_credit() {
-        // Asked before the encoding, which may be long; others may still take the credit meanwhile.
-        return Err(SendError::Blocked(Lack::Credit));
+    if blocks.takes(*len) {
+        connection.lock().check_credit()?;
     }
     match blocks.place(*len)? {
         Some(mut block) => {

@@ -203,16 +203,6 @@ impl Patience {
         }
     }
 
-    /// The same for a caller whose peer may wait for the caller's own CPU.
-    pub(crate) fn look_for_peer(&self, now: Instant, is_behind_us: bool) -> Option<Duration> {
-        let budget = self.look(now)?;
-        if is_behind_us {
-            Machine::get().note_behind_us(now);
-            return None;
-        }
-        Some(budget)
-    }
-
     /// Where others want the CPU, a look may cost no more than the sleep that it saves, and is made
     /// only where the last one paid; now and then one finds out whether they would.
     fn learnt_in_a_crowd(&self) -> Option<Duration> {
@@ -254,10 +244,11 @@ pub(crate) fn poll_later(context: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(context);
 }
 
-/// A client's driver found the client's peer waiting for this very CPU.
+/// A client found its peer waiting for this very CPU: to look would keep the peer from answering.
 pub(crate) fn note_behind_us(now: Instant) {
-    if runtime_allows() {
-        Machine::get().note_behind_us(now);
+    let machine = Machine::get();
+    if !machine.hopeless && runtime_allows() {
+        machine.note_behind_us(now);
     }
 }
 

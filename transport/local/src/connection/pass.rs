@@ -137,7 +137,12 @@ impl Pass {
         // The timer belongs to the driver: a caller's thread may have no runtime.
         let timer = match waiting::in_pass() {
             true => state.next_timer(),
-            false => None,
+            false => {
+                if state.needs_timer() {
+                    connection.mark_ready();
+                }
+                None
+            }
         };
         drop(state);
         progress = progress.max(self.deliver(connection));

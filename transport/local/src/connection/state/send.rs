@@ -202,8 +202,9 @@ impl State {
             match self.sender.send(outgoing) {
                 Ok(()) => sent = true,
                 Err(LinkError::Full) => {
+                    let len = frame.head.len();
                     self.control = Some(frame);
-                    if !self.sender.wait_for_room(0) {
+                    if !self.sender.wait_for_room(len) {
                         break;
                     }
                 }
@@ -215,11 +216,6 @@ impl State {
             self.sender.ring(self.core.calls_in_flight());
         }
         Ok(())
-    }
-
-    /// Whether a message could be sent, as far as the connection's credit goes.
-    pub(crate) fn has_credit(&self) -> bool {
-        self.core.has_credit() || self.closed.is_some()
     }
 
     /// Has `waker` called when what is missing may have come; true if it is there already.
@@ -278,8 +274,10 @@ impl State {
         }
     }
 
-    /// Asked before a message is encoded, which may be long.
-    fn check_credit(&self) -> Result<(), SendError> {
+    /// Asked before a message is encoded, which may be long; others may still take the credit
+    /// meanwhile.
+    pub(crate) fn check_credit(&self) -> Result<(), SendError> {
+        self.check_open()?;
         match self.core.has_credit() {
             true => Ok(()),
             false => Err(SendError::Blocked(Lack::Credit)),

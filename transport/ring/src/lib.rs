@@ -23,6 +23,9 @@ mod error;
 mod layout;
 mod mapping;
 mod memory;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod mock;
 mod peer_arena;
 mod poison;
 mod pool;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::mock::{Hostile, RING_BYTES, SLOTS};
+use crate::mock::{Hostile, RING_BYTES, SLOTS};
 use crate::{
     ArenaError, BlockRef, Corrupt, Inbox, ReserveError, SegmentId, record::BLOCK, record::PAD,
 };

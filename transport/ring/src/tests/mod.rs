@@ -7,8 +7,6 @@ mod hostile;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(loom))]
-mod mock;
-#[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]
 mod refused;

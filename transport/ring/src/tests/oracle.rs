@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use super::mock::{SLOTS, config};
+use crate::mock::{SLOTS, config};
 use crate::{
     ArenaConfig, ArenaError, Block, BlockWriter, Endpoint, EndpointConfig, Inbox, ReserveError,
 };

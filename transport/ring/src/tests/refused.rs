@@ -10,7 +10,7 @@ use rustix::{
     mm::{MprotectFlags, mprotect},
 };
 
-use super::mock::{Hostile, RING_BYTES, config};
+use crate::mock::{Hostile, RING_BYTES, config};
 use crate::{
     Endpoint, OwnRegion, PeerRegion, RegionConfig, RegionError, RegionLimits, SegmentId,
     SegmentLimits, layout, mapping::Mapping, sealed::REQUIRED_SEALS,

@@ -1,6 +1,6 @@
 //! Two honest endpoints: what arrives, when, and who has to be rung for.
 
-use super::mock::{RING_BYTES, config};
+use crate::mock::{RING_BYTES, config};
 use crate::{Endpoint, Inbox, ReserveError};
 
 fn send(endpoint: &mut Endpoint, bytes: &[u8]) -> crate::Position {

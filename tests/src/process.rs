@@ -2,21 +2,23 @@
 //!
 //! A test file that uses it has a test called `server_process` that calls [`serve_as_child`].
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ringway::Server;
 use ringway_proto::bench::bench_server::BenchServer;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ours::Handler;
 use crate::seen::EXECUTIONS_VARIABLE;
 
 const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
 const NAME: &str = "RINGWAY_TEST_NAME";
+const LISTEN: &str = "RINGWAY_TEST_LISTEN";
 const READY: &str = "the server is ready";
 
-/// Serves until killed, if this process was started for it; else returns at once.
+/// Serves until killed or terminated, if this process was started for it; else returns at once.
 pub async fn serve_as_child() {
     let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
@@ -25,20 +27,26 @@ pub async fn serve_as_child() {
     if let Ok(name) = std::env::var(NAME) {
         builder = builder.name(name);
     }
+    if let Ok(address) = std::env::var(LISTEN) {
+        builder = builder.listen(&address).unwrap();
+    }
     let handler = Handler::default();
     let server = builder
         .add_service(BenchServer::new(handler))
         .bind()
         .await
         .unwrap();
+    let terminated = ringway::terminated();
     println!("\n{READY}");
-    server.serve().await.unwrap();
+    server.serve_with_shutdown(terminated).await.unwrap();
 }
 
 /// A server process, killed when this is dropped.
 #[derive(Debug)]
 pub struct ChildServer {
     child: Child,
+    /// Kept open: what it says at its end must not make it fail.
+    _said: Lines<BufReader<ChildStdout>>,
 }
 
 impl ChildServer {
@@ -54,6 +62,11 @@ impl ChildServer {
         })
     }
 
+    /// A server that listens on `address` for gRPC, and is found by no local client.
+    pub fn start_listening(directory: &Path, address: &str) -> Self {
+        Self::run(directory, |command| command.env(LISTEN, address))
+    }
+
     fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -64,15 +77,32 @@ impl ChildServer {
         let mut child = configure(&mut command).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(
-            lines.any(|line| line.unwrap() == READY),
+            lines.by_ref().any(|line| line.unwrap() == READY),
             "the server did not start"
         );
-        Self { child }
+        Self {
+            child,
+            _said: lines,
+        }
     }
 
     /// Kills it with SIGKILL and waits until it is gone.
     pub fn kill(mut self) {
         self.kill_now();
+    }
+
+    /// Sends it SIGTERM, and waits until it has ended by itself.
+    pub async fn terminate(mut self) {
+        self.signal(Signal::TERM);
+        let ended = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let ended = ended.await.unwrap();
+        assert!(ended.success(), "the server did not end in order: {ended}");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     fn kill_now(&mut self) {

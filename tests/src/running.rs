@@ -123,8 +123,13 @@ impl Running {
 
     /// Asks it to stop, and waits until it has.
     pub async fn stop(self) {
+        self.try_stop().await.unwrap();
+    }
+
+    /// The same; what its end came to.
+    pub async fn try_stop(self) -> Result<(), ringway::Error> {
         self.stop.send(()).unwrap();
-        self.serving.await.unwrap().unwrap();
+        self.serving.await.unwrap()
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Runs a service as the whole process: log to stderr as `RUST_LOG` says, exit
@@ -24,18 +23,6 @@ pub async fn run<E: Display>(service: impl Future<Output = Result<(), E>>) -> Ex
 }
 
 /// Ready once the process is asked to end, by SIGTERM or ctrl-c.
-pub async fn signalled() {
-    let wait = async |kind: SignalKind| match signal(kind) {
-        Ok(mut signals) => {
-            signals.recv().await;
-        }
-        Err(error) => {
-            tracing::warn!("this service can't be ended by a signal: {error}");
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
-    }
+pub fn signalled() -> impl Future<Output = ()> + Send {
+    ringway::terminated()
 }

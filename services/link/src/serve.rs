@@ -37,12 +37,15 @@ where
         source,
     };
     let server = at(address).map_err(refused)?.add_service(service);
-    let server = server.bind().await.map_err(refused)?;
-    let served = bounded(until, |stop| server.serve_with_shutdown(stop.ready())).await;
-    served.unwrap_or(Ok(())).map_err(|source| Error::Serve {
-        address: address.to_string(),
-        source,
-    })
+    let server = server.drain_timeout(DRAIN).bind().await.map_err(refused)?;
+    match server.serve_with_shutdown(until).await {
+        // What is cut off then has had its time.
+        Ok(()) | Err(ringway::Error::DrainTimedOut { .. }) => Ok(()),
+        Err(source) => Err(Error::Serve {
+            address: address.to_string(),
+            source,
+        }),
+    }
 }
 
 /// A server that can be reached at `address`, by the paths that it names.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cancellation;
+mod drain;
 mod failures;
 mod kinds;
 mod load;
@@ -52,6 +53,8 @@ macro_rules! suite {
                 load::a_slow_reader_stalls_its_own_stream_only,
                 load::a_slow_handler_stalls_its_own_upload_only,
                 load::calls_in_flight_finish_while_the_server_stops,
+                drain::calls_in_flight_come_to_their_end,
+                drain::draining_has_an_upper_time,
                 middleware::an_interceptor_adds_metadata,
                 middleware::an_interceptor_refuses,
                 other_makes::plain_stubs_over_our_channel,

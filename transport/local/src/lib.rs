@@ -39,4 +39,4 @@ pub use inproc::connect as connect_inproc;
 pub use link::LinkKind;
 pub use link::stream::Engine;
 pub use ringway_sys::PeerCredentials;
-pub use server::{Listener, Serve, drain};
+pub use server::{ClosedOnDrop, Listener, Serve};

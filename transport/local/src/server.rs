@@ -5,12 +5,12 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use ringway_sys::peer_credentials;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::is_stale;
@@ -45,7 +45,6 @@ pub struct Listener {
     file: String,
     name: String,
     listener: UnixListener,
-    connections: Arc<Mutex<Vec<Weak<Connection>>>>,
 }
 
 impl Listener {
@@ -68,7 +67,6 @@ impl Listener {
             file,
             name: name.to_owned(),
             listener,
-            connections: Arc::default(),
         })
     }
 
@@ -78,55 +76,95 @@ impl Listener {
     }
 
     /// Accepts clients until `shutdown` is done; then drains: clients are told to go elsewhere,
-    /// and calls in flight may finish.
+    /// and calls in flight may finish. Dropped, it closes every connection.
     pub async fn serve(
         self,
         service: Arc<dyn Serve>,
         config: LocalConfig,
         shutdown: impl Future<Output = ()>,
     ) {
+        let (stop, stopping) = watch::channel(false);
         let places = Arc::new(Semaphore::new(config.max_connections));
         let config = Arc::new(config);
+        let mut clients = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
+                Some(_) = clients.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.welcome(stream, &places, &service, &config),
+                    Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
+                        // It has its place before it has said anything: half-open ones count as well.
+                        Ok(place) => {
+                            let client = Client {
+                                name: self.name.clone(),
+                                service: Arc::clone(&service),
+                                config: Arc::clone(&config),
+                            };
+                            let stopping = stopping.clone();
+                            clients.spawn(async move {
+                                client.serve(stream, stopping).await;
+                                drop(place);
+                            });
+                        }
+                        Err(_) => tracing::warn!(name = %self.name, limit = config.max_connections, "too many local connections, one turned away"),
+                    },
                     Err(error) => wait_out(&error).await,
                 },
             }
         }
-        let connections = Arc::clone(&self.connections);
         drop(self);
-        let connections = std::mem::take(&mut *connections.lock());
-        drain(connections).await;
+        stop.send_replace(true);
+        while clients.join_next().await.is_some() {}
+    }
+}
+
+/// What one client is served with.
+struct Client {
+    name: String,
+    service: Arc<dyn Serve>,
+    config: Arc<LocalConfig>,
+}
+
+impl Client {
+    /// Serves a client until it goes, or until the server drains.
+    async fn serve(self, stream: UnixStream, mut stopping: watch::Receiver<bool>) {
+        let connection = match greet(stream, &self.name, self.service, &self.config).await {
+            Ok(connection) => ClosedOnDrop::new(connection),
+            Err(reason) => {
+                tracing::warn!(name = %self.name, %reason, "a local client was turned away");
+                return;
+            }
+        };
+        // The sender lives as long as the server does.
+        let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        tokio::select! {
+            () = Arc::clone(&connection.0).hold_until_closed() => {}
+            () = stopped => connection.drain().await,
+        }
+    }
+}
+
+/// A connection of a server that closes when this is dropped: a server that is cut off leaves none
+/// behind that nobody serves.
+#[derive(Debug)]
+pub struct ClosedOnDrop(Arc<Connection>);
+
+impl ClosedOnDrop {
+    /// Takes the responsibility for `connection`.
+    pub fn new(connection: Arc<Connection>) -> Self {
+        Self(connection)
     }
 
-    /// A client takes its place before it has said anything: half-open ones count as well.
-    fn welcome(
-        &self,
-        stream: UnixStream,
-        places: &Arc<Semaphore>,
-        service: &Arc<dyn Serve>,
-        config: &Arc<LocalConfig>,
-    ) {
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            tracing::warn!(name = %self.name, limit = config.max_connections, "too many local connections, one turned away");
-            return;
-        };
-        let (service, config) = (Arc::clone(service), Arc::clone(config));
-        let (name, connections) = (self.name.clone(), Arc::clone(&self.connections));
-        tokio::spawn(async move {
-            let _place = place;
-            match greet(stream, &name, service, &config).await {
-                Ok(connection) => {
-                    remember(&connections, &connection);
-                    connection.hold_until_closed().await;
-                }
-                Err(reason) => tracing::warn!(%name, %reason, "a local client was turned away"),
-            }
-        });
+    /// Drains the connection.
+    pub async fn drain(&self) {
+        self.0.drain().await;
+    }
+}
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -135,13 +173,6 @@ impl Drop for Listener {
         // Whoever finds it later removes it: nothing depends on this.
         let _ = fs::remove_file(self.directory.short_path(&self.file));
     }
-}
-
-/// Notes a connection, and forgets those that have ended.
-fn remember(connections: &Mutex<Vec<Weak<Connection>>>, connection: &Arc<Connection>) {
-    let mut connections = connections.lock();
-    connections.retain(|connection| connection.strong_count() > 0);
-    connections.push(Arc::downgrade(connection));
 }
 
 async fn greet(
@@ -164,21 +195,6 @@ async fn greet(
     match timeout(config.handshake_timeout, rendezvous.answer(service)).await {
         Ok(answered) => answered,
         Err(_) => Err("it did not finish the handshake in time".into()),
-    }
-}
-
-/// Has clients go elsewhere, waits until every call is answered, and closes.
-pub async fn drain(connections: impl IntoIterator<Item = Weak<Connection>>) {
-    let held: Vec<Arc<Connection>> = connections
-        .into_iter()
-        .filter_map(|connection| connection.upgrade())
-        .collect();
-    for connection in &held {
-        connection.drain();
-    }
-    for connection in held {
-        connection.until_idle().await;
-        connection.close();
     }
 }
 

@@ -133,9 +133,7 @@ pub enum Error {
     },
 
     /// Connections were still open when the time to drain was over.
-    #[error(
-        "calls were still in flight {timeout:?} after shutdown began: they end with the process"
-    )]
+    #[error("calls were still in flight {timeout:?} after shutdown began, and were cut off")]
     DrainTimedOut {
         /// The time that they had.
         timeout: Duration,

@@ -16,6 +16,7 @@ mod call;
 mod connect;
 mod error;
 pub mod guard;
+mod held;
 mod listen;
 mod server;
 mod socket_file;

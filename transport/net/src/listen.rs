@@ -8,7 +8,12 @@ use std::{
 use futures_util::{Stream, stream};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-use crate::{Error, socket_file::SocketFile, target::unix_path};
+use crate::{
+    Error,
+    held::{Held, Register},
+    socket_file::SocketFile,
+    target::unix_path,
+};
 
 /// Pause after an accept that failed for want of descriptors or memory: trying again at once would
 /// take a whole core and free nothing.
@@ -104,23 +109,28 @@ impl Listener {
 pub(crate) fn tcp_connections(
     listener: TcpListener,
     nodelay: bool,
-) -> impl Stream<Item = Result<TcpStream, Infallible>> + Send {
-    stream::unfold(listener, move |listener| async move {
-        let (connection, _) = accept(|| listener.accept()).await;
-        if let Err(error) = connection.set_nodelay(nodelay) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-        Some((Ok(connection), listener))
-    })
+    register: Register,
+) -> impl Stream<Item = Result<Held<TcpStream>, Infallible>> + Send {
+    stream::unfold(
+        (listener, register),
+        move |(listener, register)| async move {
+            let (connection, _) = accept(|| listener.accept()).await;
+            if let Err(error) = connection.set_nodelay(nodelay) {
+                tracing::debug!(%error, "could not set TCP_NODELAY");
+            }
+            Some((Ok(register.hold(connection)), (listener, register)))
+        },
+    )
 }
 
 /// Connections over a Unix socket. Dropping the stream removes the socket file.
 pub(crate) fn unix_connections(
     file: SocketFile,
-) -> impl Stream<Item = Result<UnixStream, Infallible>> + Send {
-    stream::unfold(file, |file| async move {
+    register: Register,
+) -> impl Stream<Item = Result<Held<UnixStream>, Infallible>> + Send {
+    stream::unfold((file, register), |(file, register)| async move {
         let (connection, _) = accept(|| file.listener().accept()).await;
-        Some((Ok(connection), file))
+        Some((Ok(register.hold(connection)), (file, register)))
     })
 }
 

@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use crate::{
     CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES,
     guard::refuse_cancelled_end,
+    held::{Hold, Register},
     listen::{Listener, tcp_connections, unix_connections},
 };
 
@@ -172,13 +173,16 @@ impl BoundServer {
     }
 
     /// Serves until `shutdown` completes, then stops accepting and lets the calls in flight finish.
+    /// Dropped, it cuts every connection off.
     ///
     /// # Errors
-    /// When calls are still in flight after [`ServerOptions::drain_timeout`].
+    /// When calls are still in flight after [`ServerOptions::drain_timeout`]: they are cut off.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let drain_timeout = self.options.drain_timeout;
         let (stop, stopping) = watch::channel(false);
-        let mut serving = self.spawn(&stopping);
+        // Dropped last: what is still connected when this returns, or is dropped, is cut off.
+        let hold = Hold::default();
+        let mut serving = self.spawn(&stopping, &hold.register());
         tokio::select! {
             () = shutdown => {}
             Some(ended) = serving.join_next() => flatten(ended)?,
@@ -193,13 +197,18 @@ impl BoundServer {
     }
 
     /// One task an address, since tonic tells handlers who calls by the type of the connection.
-    fn spawn(self, stopping: &watch::Receiver<bool>) -> JoinSet<Result<(), Error>> {
+    fn spawn(
+        self,
+        stopping: &watch::Receiver<bool>,
+        register: &Register,
+    ) -> JoinSet<Result<(), Error>> {
         let mut serving = JoinSet::new();
         for (listener, address) in self.listeners.into_iter().zip(self.addresses) {
             let (routes, stopping) = (self.routes.clone(), stopping.clone());
             match listener {
                 Listener::Tcp(tcp) => {
-                    let connections = tcp_connections(tcp, self.options.tcp_nodelay);
+                    let connections =
+                        tcp_connections(tcp, self.options.tcp_nodelay, register.clone());
                     serving.spawn(serve_one(
                         self.tcp.clone(),
                         routes,
@@ -209,7 +218,7 @@ impl BoundServer {
                     ))
                 }
                 Listener::Unix(file) => {
-                    let connections = unix_connections(file);
+                    let connections = unix_connections(file, register.clone());
                     serving.spawn(serve_one(
                         self.unix.clone(),
                         routes,

@@ -43,6 +43,14 @@ pub enum Error {
     /// The network path failed.
     #[error(transparent)]
     Net(#[from] ringway_net::Error),
+    /// Calls were still in flight when the time to drain was over.
+    #[error(
+        "calls were still in flight {timeout:?} after shutdown began and were cut off: allow more with drain_timeout(), or end them sooner"
+    )]
+    DrainTimedOut {
+        /// The time that they had.
+        timeout: std::time::Duration,
+    },
     /// Two services of one server have the same name.
     #[error("the service {0} was added twice")]
     ServiceTwice(&'static str),

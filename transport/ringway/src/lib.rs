@@ -30,6 +30,7 @@ mod path;
 mod server;
 mod status;
 mod streaming;
+mod terminated;
 mod trailers;
 
 pub use channel::Channel;
@@ -38,4 +39,5 @@ pub use error::Error;
 pub use path::{Path, UnknownPath};
 pub use ringway_local::{Directory, UidPolicy};
 pub use server::{Server, ServerBuilder};
+pub use terminated::terminated;
 pub use trailers::Trailers;

@@ -6,10 +6,13 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use ringway_local::{
-    Connection, Directory, HandlerFuture, Listener, LocalConfig, Serve, Started, UidPolicy,
+    ClosedOnDrop, Connection, Directory, HandlerFuture, Listener, LocalConfig, Serve, Started,
+    UidPolicy,
 };
 use ringway_net::{ListenAddress, NetServer, ServerOptions};
 use tokio::sync::watch;
@@ -23,6 +26,7 @@ use crate::bridge;
 use crate::dispatch::{LocalService, ServerCall};
 use crate::endpoint::LocalPolicy;
 use crate::error::Error;
+use crate::terminated::terminated;
 
 /// Serves handlers on every path.
 ///
@@ -44,6 +48,7 @@ pub struct Server {
     addresses: Vec<ListenAddress>,
     local: LocalConfig,
     inproc: Registration,
+    drain_timeout: Option<Duration>,
 }
 
 /// What a server is to serve, and where.
@@ -57,8 +62,12 @@ pub struct ServerBuilder {
     local: LocalConfig,
     net: ServerOptions,
     policy: LocalPolicy,
+    drain_timeout: Option<Duration>,
     twice: Option<&'static str>,
 }
+
+/// How long calls in flight may go on once a server was told to end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Server {
     /// A server of nothing yet.
@@ -72,6 +81,7 @@ impl Server {
             local: LocalConfig::default(),
             net: ServerOptions::default(),
             policy: LocalPolicy::default(),
+            drain_timeout: Some(DRAIN_TIMEOUT),
             twice: None,
         }
     }
@@ -81,43 +91,56 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves until `shutdown` is done; then takes no new calls and lets those in flight finish.
+    /// Serves until `shutdown` is done; then drains: names and addresses are given up, clients of
+    /// every path are told to go elsewhere, and calls in flight may finish.
     ///
     /// # Errors
-    /// If calls are still in flight after the network path's drain timeout.
+    /// [`Error::DrainTimedOut`] if calls were still in flight after
+    /// [`ServerBuilder::drain_timeout`]; they were cut off. [`Error::Net`] if an address failed.
     pub async fn serve_with_shutdown(
         self,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let (stop, stopping) = watch::channel(false);
+        let drain_timeout = self.drain_timeout;
+        let serving = self.serve_all(stopping);
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => return served,
+            () = shutdown => stop.send_replace(true),
+        };
+        match drain_timeout {
+            None => serving.await,
+            Some(timeout) => tokio::time::timeout(timeout, serving)
+                .await
+                .unwrap_or(Err(Error::DrainTimedOut { timeout })),
+        }
+    }
+
+    /// Serves on every path until `stopping` says so, and drains.
+    async fn serve_all(self, stopping: watch::Receiver<bool>) -> Result<(), Error> {
         let mut local = tokio::task::JoinSet::new();
         local.spawn(self.inproc.serve(stopped(stopping.clone())));
         for listener in self.listeners {
             let service: Arc<dyn Serve> = Arc::clone(&self.services) as _;
             local.spawn(listener.serve(service, self.local.clone(), stopped(stopping.clone())));
         }
-        let net = async {
-            match self.net {
-                Some(net) => net.serve(stopped(stopping)).await,
-                None => Ok(()),
-            }
+        let served = match self.net {
+            Some(net) => net.serve(stopped(stopping)).await,
+            None => Ok(()),
         };
-        let stop = async {
-            shutdown.await;
-            // Nobody listens any more only if everything has ended already.
-            let _ = stop.send(true);
-            pending::<()>().await;
-        };
-        tokio::pin!(net, stop);
-        let served = tokio::select! {
-            served = async {
-                let served = net.await;
-                while local.join_next().await.is_some() {}
-                served
-            } => served,
-            () = &mut stop => Ok(()),
-        };
+        while local.join_next().await.is_some() {}
         Ok(served?)
+    }
+
+    /// Serves until the process is asked to end, by SIGTERM or SIGINT; then drains as
+    /// [`Self::serve_with_shutdown`] does. Orchestrators send SIGTERM and kill some time later:
+    /// keep [`ServerBuilder::drain_timeout`] below that (Kubernetes: 30 s, Docker: 10 s).
+    ///
+    /// # Errors
+    /// As [`Self::serve_with_shutdown`].
+    pub async fn serve_until_terminated(self) -> Result<(), Error> {
+        self.serve_with_shutdown(terminated()).await
     }
 
     /// Serves for ever.
@@ -193,10 +216,19 @@ impl ServerBuilder {
     /// Settings of the network path.
     #[must_use]
     pub fn net_options(mut self, options: ServerOptions) -> Self {
+        self.drain_timeout = options.drain_timeout;
         self.net = ServerOptions {
             tls: self.net.tls.take().or(options.tls.clone()),
             ..options
         };
+        self
+    }
+
+    /// How long calls in flight may go on once the server was told to end, on every path; then they
+    /// are cut off. `None` is for ever. Default: 30 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.drain_timeout = timeout.into();
         self
     }
 
@@ -269,6 +301,7 @@ impl ServerBuilder {
             net,
             addresses,
             local: self.local,
+            drain_timeout: self.drain_timeout,
         })
     }
 
@@ -299,7 +332,12 @@ impl ServerBuilder {
         if self.addresses.is_empty() {
             return Ok(None);
         }
-        let server = NetServer::new(self.routes.clone()).options(self.net.clone());
+        // One time for all paths, which this server keeps.
+        let options = ServerOptions {
+            drain_timeout: None,
+            ..self.net.clone()
+        };
+        let server = NetServer::new(self.routes.clone()).options(options);
         let addresses = self.addresses.iter().cloned();
         let server = addresses.fold(server, NetServer::listen);
         Ok(Some(server.bind().await?))
@@ -314,6 +352,16 @@ impl ServerBuilder {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         self.bind().await?.serve_with_shutdown(shutdown).await
+    }
+
+    /// Binds, and serves until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// As [`Self::bind`] and [`Server::serve_until_terminated`].
+    pub async fn serve_until_terminated(self) -> Result<(), Error> {
+        // Listened for before there is anything to leave behind.
+        let terminated = terminated();
+        self.bind().await?.serve_with_shutdown(terminated).await
     }
 
     /// Binds, and serves for ever.
@@ -429,7 +477,9 @@ impl Registration {
         let server = Arc::clone(&self.server);
         drop(self);
         let connections = std::mem::take(&mut *server.connections.lock());
-        ringway_local::drain(connections).await;
+        let held = connections.iter().filter_map(Weak::upgrade);
+        let held: Vec<_> = held.map(ClosedOnDrop::new).collect();
+        join_all(held.iter().map(ClosedOnDrop::drain)).await;
     }
 }
 

@@ -40,6 +40,10 @@ use crate::waiting::Patience;
 
 /// How often a draining connection looks whether its calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
+/// How long a draining connection without calls waits for its client to have heard of it. A client
+/// that is stopped or busy must not hold the server up: what it sends later was certainly not seen,
+/// so it sends it elsewhere.
+const DRAIN_NOTICE: Duration = Duration::from_secs(1);
 
 /// What a pass came to, from nothing to "let the tasks that it woke run".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,9 +183,19 @@ impl Connection {
         self.fail(Closed::ByUs);
     }
 
-    /// Tells the client to make no new calls; those in flight go on.
-    pub fn drain(&self) {
+    /// Has the client go elsewhere, waits until every call is answered, and closes. What the client
+    /// sent before it heard of it is served, too.
+    pub async fn drain(&self) {
         self.state.lock().drain();
+        let began = Instant::now();
+        while self.is_open() {
+            let told = began.elapsed() > DRAIN_NOTICE;
+            if self.state.lock().has_drained(told) {
+                self.close();
+            } else {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        }
     }
 
     pub(crate) fn handlers(&self) -> &Handlers {
@@ -369,13 +383,6 @@ impl Connection {
                 return;
             }
             ended.await;
-        }
-    }
-
-    /// Waits until no call is in flight.
-    pub(crate) async fn until_idle(&self) {
-        while self.is_open() && !self.state.lock().is_idle() {
-            tokio::time::sleep(DRAIN_LOOK).await;
         }
     }
 }

@@ -178,9 +178,11 @@ impl State {
         self.in_flight() > 0 || !self.sender.is_drained()
     }
 
-    /// Whether no call is in flight and nothing waits to be sent.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.closed.is_some() || (self.core.is_idle() && self.sender.is_drained())
+    /// Whether no call is in flight, nothing waits to be sent, and none can come: the client has
+    /// heard that this side goes away, or is `told` for long enough.
+    pub(crate) fn has_drained(&self, told: bool) -> bool {
+        let over = self.core.is_drained() || (told && self.core.is_idle());
+        self.closed.is_some() || (over && self.sender.is_drained())
     }
 
     /// Sends the core's own frames. Those that do not fit wait for the next pass.

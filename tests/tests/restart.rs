@@ -1,0 +1,142 @@
+//! Two instances of a service, restarted in turn under load: no caller notices.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringway::{Channel, Endpoint};
+use ringway_proto::bench::bench_client::BenchClient;
+use ringway_proto::bench::{Payload, StreamRequest};
+use ringway_tests::{ChildServer, alone, eventually, serve_as_child};
+use tokio::sync::watch;
+use tokio_stream::StreamExt;
+use tonic::{Request, Status};
+
+const NAME: &str = "restart:50051";
+const CALLERS: u64 = 8;
+/// Calls of each caller between two restarts.
+const CALLS_BETWEEN: u64 = 20;
+
+/// Not a test: what a child process runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_process() {
+    serve_as_child().await;
+}
+
+fn payload(sequence: u64) -> Payload {
+    let data = vec![5; 100].into();
+    Payload { sequence, data }
+}
+
+/// Calls of every kind, one after the other, until told to stop; the first failure ends it.
+async fn call_all_ways(
+    mut client: BenchClient<Channel>,
+    stopped: watch::Receiver<bool>,
+    calls: Arc<AtomicU64>,
+) -> Result<(), Status> {
+    for sequence in 0.. {
+        if *stopped.borrow() {
+            break;
+        }
+        match sequence % 5 {
+            0 => {
+                let requests = tokio_stream::iter((0..5).map(payload));
+                let summary = client.client_stream(requests).await?.into_inner();
+                assert_eq!(summary.messages, 5);
+            }
+            1 => {
+                let request = StreamRequest {
+                    count: 5,
+                    size_bytes: 100,
+                };
+                let stream = client.server_stream(request).await?.into_inner();
+                assert_eq!(stream.collect::<Vec<_>>().await.len(), 5);
+            }
+            2 => {
+                let requests = tokio_stream::iter((0..5).map(payload));
+                let mut replies = client.bidi(requests).await?.into_inner();
+                for sequence in 0..5 {
+                    let reply = replies.message().await?.unwrap();
+                    assert_eq!(reply.sequence, sequence);
+                }
+                assert_eq!(replies.message().await?, None);
+            }
+            3 => {
+                let mut request = Request::new(payload(sequence));
+                request
+                    .metadata_mut()
+                    .insert("x-do", "nap".parse().unwrap());
+                client.unary(request).await?;
+            }
+            _ => {
+                client.unary(payload(sequence)).await?;
+            }
+        }
+        calls.fetch_add(1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Restarts `servers` in turn, twice, while callers call over one channel.
+async fn restarted_in_turn(endpoint: Endpoint, start: impl Fn(usize) -> ChildServer) {
+    let mut servers: Vec<_> = (0..2).map(&start).collect();
+    let client = BenchClient::new(endpoint.connect().await.unwrap());
+    let (stop, stopped) = watch::channel(false);
+    let calls = Arc::new(AtomicU64::new(0));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            tokio::spawn(call_all_ways(
+                client.clone(),
+                stopped.clone(),
+                Arc::clone(&calls),
+            ))
+        })
+        .collect();
+    let more_calls = async || {
+        let goal = calls.load(Ordering::SeqCst) + CALLERS * CALLS_BETWEEN;
+        let gone_on = || {
+            calls.load(Ordering::SeqCst) >= goal
+                || callers.iter().any(|caller| caller.is_finished())
+        };
+        eventually("the callers go on", gone_on).await;
+    };
+    for turn in 0..4 {
+        more_calls().await;
+        let index = turn % servers.len();
+        servers.remove(index).terminate().await;
+        more_calls().await;
+        servers.insert(index, start(index));
+        // Long enough for the other to be the only one that is known, if nobody looks again.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    more_calls().await;
+    stop.send(true).unwrap();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+}
+
+fn local(scheme: &str, directory: &FilePath) -> Endpoint {
+    let endpoint = Endpoint::new(format!("{scheme}://{NAME}")).unwrap();
+    endpoint.directory(directory)
+}
+
+#[test]
+fn no_call_fails_over_shm() {
+    alone(async {
+        let directory = tempfile::tempdir().unwrap();
+        let start = |_| ChildServer::start(directory.path(), NAME);
+        restarted_in_turn(local("shm", directory.path()), start).await;
+    });
+}
+
+#[test]
+fn no_call_fails_over_a_socket() {
+    alone(async {
+        let directory = tempfile::tempdir().unwrap();
+        let start = |_| ChildServer::start(directory.path(), NAME);
+        restarted_in_turn(local("socket", directory.path()), start).await;
+    });
+}

@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
+mod http2;
 mod process;
 mod running;
 mod seen;
 
+pub use addresses::{Addresses, free_address};
+pub use http2::{Http2Server, Script};
 pub use process::{ChildServer, descriptors, mapped_regions, serve_as_child};
 pub use running::{Running, Way, alone, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};

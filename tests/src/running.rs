@@ -106,6 +106,12 @@ impl Running {
         Endpoint::new(&self.address).unwrap().directory(self.root())
     }
 
+    /// Where it listens, if it does so over TCP.
+    pub fn address(&self) -> std::net::SocketAddr {
+        let (_, address) = self.address.split_once("://").unwrap();
+        address.parse().unwrap()
+    }
+
     /// Where its socket is.
     pub fn root(&self) -> std::path::PathBuf {
         self.directory.path().join("ringway")

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringway::{Channel, Endpoint};
+use ringway::{BackoffOptions, Channel, Endpoint};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::{Payload, StreamRequest};
-use ringway_tests::{ChildServer, alone, eventually, serve_as_child};
+use ringway_tests::{Addresses, ChildServer, alone, eventually, free_address, serve_as_child};
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic::{Request, Status};
@@ -138,5 +138,23 @@ fn no_call_fails_over_a_socket() {
         let directory = tempfile::tempdir().unwrap();
         let start = |_| ChildServer::start(directory.path(), NAME);
         restarted_in_turn(local("socket", directory.path()), start).await;
+    });
+}
+
+#[test]
+fn no_call_fails_over_the_network() {
+    alone(async {
+        let directory = tempfile::tempdir().unwrap();
+        let addresses = [free_address(), free_address()];
+        let start = |index: usize| {
+            ChildServer::start_listening(directory.path(), &addresses[index].to_string())
+        };
+        let endpoint = Addresses::new(addresses)
+            .endpoint()
+            .backoff(BackoffOptions {
+                initial: Duration::from_millis(50),
+                ..BackoffOptions::default()
+            });
+        restarted_in_turn(endpoint, start).await;
     });
 }

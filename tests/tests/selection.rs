@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 use std::process::{Command, Stdio};
 
-use ringway::{Endpoint, LocalPolicy, Path, Server, UidPolicy};
+use ringway::{Endpoint, LocalPolicy, Path, Server, UidPolicy, WaitForReady};
 use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
-use ringway_tests::{ChildServer, client_of, serve_as_child, within};
+use ringway_tests::{ChildServer, client_of, free_address, serve_as_child, within};
 use tonic::Code;
 use tonic::transport::ClientTlsConfig;
 
@@ -41,19 +41,21 @@ impl Drop for Both {
 /// Serves on a port of the kernel's choice, under the name of that very address.
 async fn serve_on_both(directory: &FilePath) -> Both {
     // The name has to be known before the port is bound; nobody else takes it that fast.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    serve_at(&free_address().to_string(), directory).await
+}
+
+async fn serve_at(address: &str, directory: &FilePath) -> Both {
     let server = Server::builder()
         .directory(directory)
-        .name(&address)
-        .listen(&address)
+        .name(address)
+        .listen(address)
         .unwrap()
         .add_service(BenchServer::new(Handler::default()))
         .bind()
         .await
         .unwrap();
     let serving = tokio::spawn(server.serve());
+    let address = address.to_owned();
     Both { address, serving }
 }
 
@@ -344,6 +346,39 @@ async fn a_server_that_comes_later_is_found() {
         let local = ChildServer::start(directory.path(), &network.address);
         moves(&mut client, Path::Shm).await;
         drop(local);
+    })
+    .await;
+}
+
+/// By each path, a call that waits is made once a server comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
+    within(async {
+        let schemes = ["", "shm://", "socket://", "inproc://", "grpc://"];
+        for (port, scheme) in schemes.iter().enumerate() {
+            let directory = tempfile::tempdir().unwrap();
+            let address = free_address().to_string();
+            let endpoint = at(&format!("{scheme}{address}"), directory.path());
+            let mut waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
+            let mut request = tonic::Request::new(payload());
+            // Each way of saying so in turn.
+            if port % 2 == 0 {
+                request.extensions_mut().insert(WaitForReady(true));
+            } else {
+                let endpoint = endpoint.wait_for_ready(true);
+                waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
+            }
+            let mut hasty = waiting.clone();
+            let mut impatient = tonic::Request::new(payload());
+            impatient.extensions_mut().insert(WaitForReady(false));
+            let status = hasty.unary(impatient).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{scheme}: {status:?}");
+
+            let call = tokio::spawn(async move { waiting.unary(request).await });
+            let server = serve_at(&address, directory.path()).await;
+            call.await.unwrap().unwrap();
+            drop(server);
+        }
     })
     .await;
 }

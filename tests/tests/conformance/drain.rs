@@ -65,11 +65,6 @@ pub(crate) async fn draining_has_an_upper_time(way: Way) {
         "{ended:?}"
     );
     let status = hangs.await.unwrap().unwrap_err();
-    // tonic has no better word for a connection that broke.
-    let expected = match way.path() {
-        ringway::Path::Grpc => Code::Unknown,
-        _ => Code::Unavailable,
-    };
-    assert_eq!(status.code(), expected, "{status:?}");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     eventually("the handler is dropped", || seen.inside() == 0).await;
 }

@@ -12,6 +12,7 @@ mod local_extras;
 mod metadata;
 mod middleware;
 mod other_makes;
+mod retry;
 
 /// Makes tests of async functions that take a [`ringway_tests::Way`].
 macro_rules! tests_of {
@@ -55,6 +56,12 @@ macro_rules! suite {
                 load::calls_in_flight_finish_while_the_server_stops,
                 drain::calls_in_flight_come_to_their_end,
                 drain::draining_has_an_upper_time,
+                retry::a_policy_makes_failed_calls_again,
+                retry::a_policy_makes_failed_streams_again,
+                retry::without_a_policy_nothing_is_made_again,
+                retry::a_stream_too_long_to_keep_is_not_made_again,
+                retry::the_server_says_when_to_come_back,
+                retry::failures_throttle_retries,
                 middleware::an_interceptor_adds_metadata,
                 middleware::an_interceptor_refuses,
                 other_makes::plain_stubs_over_our_channel,

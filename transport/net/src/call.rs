@@ -4,6 +4,8 @@
 //! The request's extensions travel with it, so whoever wants layers to see a `tonic::GrpcMethod`
 //! inserts it beforehand.
 
+use crate::guard::CheckedStatus;
+use crate::outgoing::{Outgoing, OutgoingCodec};
 use bytes::Bytes;
 use futures_util::{Stream, future};
 use http::uri::PathAndQuery;
@@ -15,9 +17,6 @@ use tonic::{
     client::{Grpc, GrpcService},
     codec::CompressionEncoding,
 };
-use tonic_prost::ProstCodec;
-
-use crate::guard::CheckedStatus;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -81,11 +80,11 @@ where
     T: GrpcService<Body>,
     T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
-    M: Message + 'static,
+    M: Outgoing,
     R: Message + Default + 'static,
 {
     let mut grpc = ready(channel, settings).await?;
-    grpc.unary(request, path, ProstCodec::<M, R>::default())
+    grpc.unary(request, path, OutgoingCodec::<M, R>::default())
         .await
 }
 
@@ -104,11 +103,11 @@ where
     T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
     S: Stream<Item = M> + Send + 'static,
-    M: Message + 'static,
+    M: Outgoing,
     R: Message + Default + 'static,
 {
     let mut grpc = ready(channel, settings).await?;
-    grpc.client_streaming(request, path, ProstCodec::<M, R>::default())
+    grpc.client_streaming(request, path, OutgoingCodec::<M, R>::default())
         .await
 }
 
@@ -126,11 +125,11 @@ where
     T: GrpcService<Body>,
     T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
-    M: Message + 'static,
+    M: Outgoing,
     R: Message + Default + 'static,
 {
     let mut grpc = ready(channel, settings).await?;
-    grpc.server_streaming(request, path, ProstCodec::<M, R>::default())
+    grpc.server_streaming(request, path, OutgoingCodec::<M, R>::default())
         .await
 }
 
@@ -149,11 +148,11 @@ where
     T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
     S: Stream<Item = M> + Send + 'static,
-    M: Message + 'static,
+    M: Outgoing,
     R: Message + Default + 'static,
 {
     let mut grpc = ready(channel, settings).await?;
-    grpc.streaming(request, path, ProstCodec::<M, R>::default())
+    grpc.streaming(request, path, OutgoingCodec::<M, R>::default())
         .await
 }
 

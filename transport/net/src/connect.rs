@@ -1,16 +1,29 @@
 //! A channel to a target, with the settings that suit it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{ClientTlsConfig, Endpoint};
 
-use crate::{CONNECTION_WINDOW_BYTES, Error, STREAM_WINDOW_BYTES, Scheme, Target};
+use crate::{
+    BackoffOptions, CONNECTION_WINDOW_BYTES, Error, OutlierOptions, Pool, Resolve,
+    STREAM_WINDOW_BYTES, Scheme, SystemResolver, Target,
+};
 
 /// How a client connects. The defaults are those that served tonic best.
 #[derive(Clone, Debug)]
 pub struct NetOptions {
-    /// The longest a TCP connection may take to come about. Default: 5 s.
+    /// What an attempt to connect may take at least, before it is given up for the next one: gRPC's
+    /// `MIN_CONNECT_TIMEOUT`. Default: 20 s.
     pub connect_timeout: Duration,
+    /// How the time between attempts to connect grows.
+    pub backoff: BackoffOptions,
+    /// What finds a name's addresses. Default: the system's resolver.
+    pub resolver: Arc<dyn Resolve>,
+    /// How often a name is resolved anew while nothing goes wrong. Default: 30 s.
+    pub resolve_interval: Duration,
+    /// When an instance that fails is put aside; `None` is never.
+    pub outliers: Option<OutlierOptions>,
     /// HTTP/2 window of each stream. Default: 4 MiB.
     pub stream_window_bytes: u32,
     /// HTTP/2 window of the connection. Default: 8 MiB.
@@ -32,7 +45,11 @@ pub struct NetOptions {
 impl Default for NetOptions {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(20),
+            backoff: BackoffOptions::default(),
+            resolver: Arc::new(SystemResolver),
+            resolve_interval: Duration::from_secs(30),
+            outliers: Some(OutlierOptions::default()),
             stream_window_bytes: STREAM_WINDOW_BYTES,
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             max_frame_bytes: None,
@@ -45,7 +62,8 @@ impl Default for NetOptions {
     }
 }
 
-/// Makes a channel that connects when it is first used, and again after it lost its connection.
+/// Makes a pool of connections to all instances of a server, each connected when the pool is first
+/// used, and again after it was lost.
 ///
 /// It must be called within a tokio runtime.
 ///
@@ -54,16 +72,17 @@ impl Default for NetOptions {
 /// # async fn main() -> Result<(), ringway_net::Error> {
 /// use ringway_net::{NetOptions, connect_lazy};
 ///
-/// let channel = connect_lazy(&"http://catalog:50051".parse()?, &NetOptions::default())?;
-/// # drop(channel);
+/// let pool = connect_lazy(&"http://catalog:50051".parse()?, &NetOptions::default())?;
+/// # drop(pool);
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Errors
 /// When the target and the TLS configuration contradict each other: TLS is never dropped silently.
-pub fn connect_lazy(target: &Target, options: &NetOptions) -> Result<Channel, Error> {
-    Ok(endpoint(target, options)?.connect_lazy())
+pub fn connect_lazy(target: &Target, options: &NetOptions) -> Result<Pool, Error> {
+    let endpoint = endpoint(target, options)?;
+    Ok(Pool::new(target.clone(), endpoint, options))
 }
 
 fn endpoint(target: &Target, options: &NetOptions) -> Result<Endpoint, Error> {
@@ -118,11 +137,9 @@ fn uri(target: &Target, options: &NetOptions) -> Result<String, Error> {
 
 fn tune(endpoint: Endpoint, options: &NetOptions) -> Endpoint {
     let endpoint = endpoint
-        .connect_timeout(options.connect_timeout)
         .initial_stream_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
         .max_frame_size(options.max_frame_bytes)
-        .tcp_nodelay(options.tcp_nodelay)
         .keep_alive_timeout(options.keepalive_timeout)
         .keep_alive_while_idle(options.keepalive_while_idle);
     match options.keepalive_interval {

@@ -21,6 +21,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body, client::GrpcService};
 
+use crate::fate::mapped;
+
 const STATUS_DETAILS: &str = "grpc-status-details-bin";
 
 /// The engine with which tonic itself reads the header: what passes here cannot panic there.
@@ -101,21 +103,27 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<B: HttpBody> HttpBody for CheckedBody<B> {
+impl<B> HttpBody for CheckedBody<B>
+where
+    B: HttpBody,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, Status>>> {
         let mut frame = ready!(self.project().inner.poll_frame(cx));
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
             drop_bad_details(trailers);
         }
-        Poll::Ready(frame)
+        Poll::Ready(
+            frame.map(|frame| frame.map_err(|error| mapped(Status::from_error(error.into())))),
+        )
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,10 +6,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
@@ -49,7 +50,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        for end in lock(&self.ends).drain(..).filter_map(|end| end.upgrade()) {
+        for end in self.ends.lock().drain(..).filter_map(|end| end.upgrade()) {
             end.bring_about();
         }
     }
@@ -61,7 +62,7 @@ impl Register {
         let end = Arc::new(End::default());
         match self.ends.upgrade() {
             Some(ends) => {
-                let mut ends = lock(&ends);
+                let mut ends = ends.lock();
                 if ends.len() == ends.capacity() {
                     ends.retain(|end| end.strong_count() > 0);
                 }
@@ -71,11 +72,6 @@ impl Register {
         }
         Held { connection, end }
     }
-}
-
-/// Nothing is left half-done under this lock, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection that ends when its server is cut off.

@@ -4,7 +4,8 @@
 //! the paths inside one host are compared with; so it is tonic with the settings that suit it best,
 //! and with two of its faults held off (see [`guard`]).
 //!
-//! - [`Target`] says whom to call, [`connect_lazy`] makes a channel to it with [`NetOptions`].
+//! - [`Target`] says whom to call, [`connect_lazy`] makes a [`Pool`] of connections to
+//!   all its instances with [`NetOptions`].
 //! - [`unary`], [`client_streaming`], [`server_streaming`] and [`streaming`] make one call.
 //! - [`NetServer`] serves tonic's [`Routes`](tonic::service::Routes) on several addresses at once.
 //!
@@ -12,20 +13,30 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backoff;
 mod call;
 mod connect;
 mod error;
+mod fate;
 pub mod guard;
 mod held;
 mod listen;
+mod outgoing;
+mod outlier;
+mod pool;
 mod server;
 mod socket_file;
 mod target;
 
+pub use backoff::{Backoff, BackoffOptions};
 pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};
 pub use connect::{NetOptions, connect_lazy};
 pub use error::Error;
+pub use fate::Fate;
 pub use listen::ListenAddress;
+pub use outgoing::{Kept, Outgoing};
+pub use outlier::{OutlierOptions, Record};
+pub use pool::{Picked, Pool, Resolve, Resolving, SystemResolver};
 pub use server::{BoundServer, NetServer, ServerOptions};
 pub use target::{Scheme, Target};
 

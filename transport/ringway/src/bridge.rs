@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use ringway_local::{Call, CallSender, Connection, HandlerFuture, Inbound, Started};
+use ringway_local::{Call, CallSender, Connection, HandlerFuture, Inbound, SendError, Started};
 use ringway_wire::ResponseHead;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -31,6 +31,8 @@ use crate::status;
 const PREFIX_BYTES: usize = 5;
 /// The number that stands for no method: the path travels with each call.
 const NO_NUMBER: u32 = u32::MAX;
+/// Connections that a call may find closed before it is sent.
+const MAX_OPENINGS: usize = 4;
 
 // ---- a body's messages
 
@@ -225,15 +227,16 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut channel = self.clone();
         Box::pin(async move {
-            match channel.route_stream().await? {
+            let wait_for_ready = channel.waits_for_ready(request.extensions());
+            match channel.route(wait_for_ready).await? {
                 Route::Local(connection) => {
-                    call(&connection, Path::over(&connection), request).await
+                    call(channel, connection, wait_for_ready, request).await
                 }
                 Route::Net(mut net) => {
-                    poll_fn(|context| net.poll_ready(context))
-                        .await
-                        .map_err(net_error)?;
-                    let mut response = net.call(request).await.map_err(net_error)?;
+                    poll_fn(|context| net.poll_ready(context)).await?;
+                    let answered = net.call(request).await;
+                    net.note(&answered);
+                    let mut response = answered?;
                     response.extensions_mut().insert(Path::Grpc);
                     Ok(response)
                 }
@@ -242,34 +245,32 @@ impl Service<Request<Body>> for Channel {
     }
 }
 
-fn net_error(error: tonic::transport::Error) -> Status {
-    Status::from_error(error.into())
-}
-
 async fn call(
-    connection: &Arc<Connection>,
-    path: Path,
+    mut channel: Channel,
+    connection: Arc<Connection>,
+    wait_for_ready: bool,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let (parts, body) = request.into_parts();
     let head = Head::new(&MetadataMap::from_headers(parts.headers))?;
     let mut messages = Messages::new(body);
     let first = FirstMessage::of(&mut messages).await?;
-    let request = head.named(NO_NUMBER, parts.uri.path(), first.end);
-    let mut call = poll_fn(|context| {
-        let encode = &mut |out: &mut [u8]| {
-            if let Some(message) = &first.message {
-                out.copy_from_slice(message);
+    let (mut connection, mut calls) = (connection, 0);
+    let mut call = loop {
+        let request = head.named(NO_NUMBER, parts.uri.path(), first.end);
+        match open(&connection, &request, &first).await {
+            Ok(call) => break call,
+            // Nothing but the first message has been read, and that one is still here.
+            Err(SendError::Closed(_) | SendError::GoingAway) if calls < MAX_OPENINGS => {
+                channel.forget(&connection);
+                let Route::Local(other) = channel.route(wait_for_ready).await? else {
+                    return Err(Status::unavailable("the local server went away"));
+                };
+                (connection, calls) = (other, calls + 1);
             }
-        };
-        let message = first
-            .message
-            .as_ref()
-            .map(|message| (message.len(), encode as _));
-        Call::poll_open(connection, context, &request, message)
-    })
-    .await
-    .map_err(|error| status::unsent(&error))?;
+            Err(error) => return Err(status::unsent(&error)),
+        }
+    };
     if !first.end {
         let sender = call.sender().clone();
         call.attach(Box::pin(async move {
@@ -281,7 +282,27 @@ async fn call(
         }));
     }
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
-    answer(call, inbound, path)
+    answer(call, inbound, Path::over(&connection))
+}
+
+async fn open(
+    connection: &Arc<Connection>,
+    request: &ringway_local::Request<'_>,
+    first: &FirstMessage,
+) -> Result<Call, SendError> {
+    poll_fn(|context| {
+        let encode = &mut |out: &mut [u8]| {
+            if let Some(message) = &first.message {
+                out.copy_from_slice(message);
+            }
+        };
+        let message = first
+            .message
+            .as_ref()
+            .map(|message| (message.len(), encode as _));
+        Call::poll_open(connection, context, request, message)
+    })
+    .await
 }
 
 /// What a request's body holds at once: tells a unary call from a stream.

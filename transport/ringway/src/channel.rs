@@ -3,25 +3,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use prost::Message;
 use ringway_local::{ConnectError, Connection, Links, LocalConfig, SocketEngine};
-use ringway_net::CallSettings;
+use ringway_net::{Picked, Pool};
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
 use crate::client::{self, Caller, Failure, Head};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::method::{CallOptions, Method};
 use crate::path::Path;
+use crate::retry::{Attempts, Retries};
 use crate::server;
 
 /// How long a local server that was not there is not looked for again.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// Connections that a call may lose before any handler saw it.
-const MAX_ATTEMPTS: usize = 4;
 
 /// Calls a server over the best path that works.
 ///
@@ -44,7 +44,8 @@ pub struct Channel {
 #[derive(Debug)]
 struct Shared {
     endpoint: Endpoint,
-    net: Option<tonic::transport::Channel>,
+    retries: Retries,
+    net: Option<Pool>,
     local: Mutex<Local>,
     /// One task connects, the others wait for what it finds.
     connecting: tokio::sync::Mutex<()>,
@@ -60,7 +61,7 @@ struct Local {
 /// Where a call goes.
 pub(crate) enum Route {
     Local(Arc<Connection>),
-    Net(tonic::transport::Channel),
+    Net(Picked),
 }
 
 impl Channel {
@@ -70,15 +71,22 @@ impl Channel {
             Some(target) if needs_net => Some(ringway_net::connect_lazy(target, &endpoint.net)?),
             _ => None,
         };
+        let retries = Retries::new(endpoint.retry.clone());
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoint,
+                retries,
                 net,
                 local: Mutex::default(),
                 connecting: tokio::sync::Mutex::default(),
             }),
             cached: None,
         })
+    }
+
+    /// Whether a call with these extensions waits while no server can be reached.
+    pub(crate) fn waits_for_ready(&self, extensions: &Extensions) -> bool {
+        self.shared.retries.waits_for_ready(extensions)
     }
 
     /// The path that the next call would take, as far as is known without trying.
@@ -102,15 +110,23 @@ impl Channel {
         }
     }
 
+    /// The connection of the last call, if it is still good.
+    fn hot(&self) -> Option<Arc<Connection>> {
+        self.cached
+            .as_ref()
+            .filter(|connection| connection.is_open())
+            .cloned()
+    }
+
     /// Where the next call goes.
-    pub(crate) async fn route(&mut self) -> Result<Route, Status> {
-        if let Some(connection) = &self.cached
-            && connection.is_open()
+    pub(crate) async fn route(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
+        if let Some(connection) = self.hot()
+            && connection.takes_calls()
         {
-            return Ok(Route::Local(Arc::clone(connection)));
+            return Ok(Route::Local(connection));
         }
         self.cached = None;
-        let route = self.shared.route().await?;
+        let route = self.shared.route(wait_for_ready).await?;
         if let Route::Local(connection) = &route {
             self.cached = Some(Arc::clone(connection));
         }
@@ -145,35 +161,60 @@ impl Shared {
         }
     }
 
-    async fn route(&self) -> Result<Route, Status> {
+    async fn route(&self, wait_for_ready: bool) -> Result<Route, Status> {
+        loop {
+            match self.route_now(wait_for_ready).await {
+                Err(_) if wait_for_ready => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
+                found => return found,
+            }
+        }
+    }
+
+    /// A route as things are; waits for the network while no local server comes.
+    async fn route_now(&self, wait_for_ready: bool) -> Result<Route, Status> {
         if let Some(connection) = &self.local.lock().connection
-            && connection.is_open()
+            && connection.takes_calls()
         {
             return Ok(Route::Local(Arc::clone(connection)));
         }
         let may_stay_local = self.endpoint.may_stay_local();
         match self.endpoint.forced {
-            Some(Path::Grpc) => self.net(),
+            Some(Path::Grpc) => self.net(wait_for_ready).await,
             Some(_) => self
                 .find_local()
                 .await
                 .map(Route::Local)
                 .map_err(unavailable),
-            None if !may_stay_local || self.is_known_absent() => self.net(),
+            None if !may_stay_local => self.net(wait_for_ready).await,
+            None if self.is_known_absent() => self.net_for_now(wait_for_ready).await,
             None => match self.find_local().await {
                 Ok(connection) => Ok(Route::Local(connection)),
                 Err(error) => {
                     self.warn_once(&error);
-                    self.net()
+                    self.net_for_now(wait_for_ready).await
                 }
             },
         }
     }
 
-    fn net(&self) -> Result<Route, Status> {
-        self.net.clone().map(Route::Net).ok_or_else(|| {
-            Status::unavailable(format!("`{}` has no network address", self.endpoint.name))
-        })
+    async fn net(&self, wait_for_ready: bool) -> Result<Route, Status> {
+        match &self.net {
+            Some(net) => net.pick(wait_for_ready).await.map(Route::Net),
+            None => Err(Status::unavailable(format!(
+                "`{}` has no network address",
+                self.endpoint.name
+            ))),
+        }
+    }
+
+    /// The same, but a call that waits looks for a local server again meanwhile.
+    async fn net_for_now(&self, wait_for_ready: bool) -> Result<Route, Status> {
+        if !wait_for_ready {
+            return self.net(false).await;
+        }
+        tokio::time::timeout(LOOK_AGAIN_AFTER, self.net(true))
+            .await
+            .unwrap_or_else(|_| Err(Status::unavailable("no server yet")))
     }
 
     fn is_known_absent(&self) -> bool {
@@ -246,20 +287,6 @@ fn unavailable(error: Error) -> Status {
     Status::unavailable(error.to_string())
 }
 
-fn settings(options: &CallOptions) -> CallSettings {
-    CallSettings {
-        send_compression: options.send_compression,
-        accept_compression: options.accept_compression.clone(),
-        max_decoding_bytes: options.limits.decoding,
-        max_encoding_bytes: options.limits.encoding,
-    }
-}
-
-fn over_the_network<R>(mut response: Response<R>) -> Response<R> {
-    response.extensions_mut().insert(Path::Grpc);
-    response
-}
-
 impl Caller for Channel {
     async fn unary<M, R>(
         &mut self,
@@ -272,27 +299,35 @@ impl Caller for Channel {
         R: Message + Default + Unpin + 'static,
     {
         let (metadata, extensions, message) = request.into_parts();
-        let mut failed = None;
-        for _ in 0..MAX_ATTEMPTS {
-            let connection = match self.route().await? {
-                Route::Local(connection) => connection,
-                Route::Net(net) => {
-                    let request = Request::from_parts(metadata, extensions, message);
-                    let path = PathAndQuery::from_static(method.path());
-                    let answer = ringway_net::unary(net, path, &settings(options), request).await;
-                    return answer.map(over_the_network);
-                }
-            };
+        let mut first = None;
+        if let Some(connection) = self.hot() {
             let head = Head::new(&metadata)?;
+            // Asked for only where a further attempt has to know.
+            let began = head.timeout().map(|_| Instant::now());
             let path = Path::over(&connection);
             match client::unary(&connection, path, method, options, &head, &message).await {
-                Ok(response) => return Ok(response),
-                Err(Failure::Status(status)) => return Err(status),
-                Err(Failure::Elsewhere(status)) => failed = Some(status),
+                Ok(response) => {
+                    self.shared.retries.note_success();
+                    return Ok(response);
+                }
+                Err(Failure::Status(status)) if !self.shared.retries.has_policies() => {
+                    return Err(status);
+                }
+                Err(failure) => {
+                    first = Some(First {
+                        connection,
+                        began,
+                        failure,
+                    })
+                }
             }
-            self.forget(&connection);
         }
-        Err(failed.unwrap_or_else(|| Status::unavailable("no connection lasted long enough")))
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            extensions,
+        };
+        Box::pin(self.make(call, One::new(message), first)).await
     }
 
     async fn server_streaming<M, R>(
@@ -306,30 +341,12 @@ impl Caller for Channel {
         R: Message + Default + Unpin + 'static,
     {
         let (metadata, extensions, message) = request.into_parts();
-        let mut failed = None;
-        for _ in 0..MAX_ATTEMPTS {
-            let connection = match self.route().await? {
-                Route::Local(connection) => connection,
-                Route::Net(net) => {
-                    let request = Request::from_parts(metadata, extensions, message);
-                    let path = PathAndQuery::from_static(method.path());
-                    let settings = settings(options);
-                    let answer = ringway_net::server_streaming(net, path, &settings, request).await;
-                    return answer.map(over_the_network);
-                }
-            };
-            let head = Head::new(&metadata)?;
-            let path = Path::over(&connection);
-            let answer =
-                client::server_streaming(&connection, path, method, options, &head, &message).await;
-            match answer {
-                Ok(response) => return Ok(response),
-                Err(Failure::Status(status)) => return Err(status),
-                Err(Failure::Elsewhere(status)) => failed = Some(status),
-            }
-            self.forget(&connection);
-        }
-        Err(failed.unwrap_or_else(|| Status::unavailable("no connection lasted long enough")))
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            extensions,
+        };
+        self.make(call, OneToMany(One::new(message)), None).await
     }
 
     async fn client_streaming<S, M, R>(
@@ -343,20 +360,14 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
-        match self.route_stream().await? {
-            Route::Local(connection) => {
-                let (metadata, _, requests) = request.into_parts();
-                let head = Head::new(&metadata)?;
-                let path = Path::over(&connection);
-                client::client_streaming(&connection, path, method, options, &head, requests).await
-            }
-            Route::Net(net) => {
-                let path = PathAndQuery::from_static(method.path());
-                let settings = settings(options);
-                let answer = ringway_net::client_streaming(net, path, &settings, request).await;
-                answer.map(over_the_network)
-            }
-        }
+        let (metadata, extensions, requests) = request.into_parts();
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            extensions,
+        };
+        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
+        self.make(call, attempt, None).await
     }
 
     async fn streaming<S, M, R>(
@@ -370,33 +381,116 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
-        match self.route_stream().await? {
+        let (metadata, extensions, requests) = request.into_parts();
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            extensions,
+        };
+        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
+        self.make(call, ManyToMany(attempt), None).await
+    }
+}
+
+/// A call, but for its requests.
+struct Call<'a> {
+    plan: Plan<'a>,
+    metadata: MetadataMap,
+    extensions: Extensions,
+}
+
+/// What became of the first attempt, made before anything was kept for a second one.
+struct First {
+    connection: Arc<Connection>,
+    began: Option<Instant>,
+    failure: Failure,
+}
+
+impl Channel {
+    /// Makes a call, with as many attempts as it takes and may have.
+    async fn make<A: Attempt>(
+        &mut self,
+        call: Call<'_>,
+        mut attempt: A,
+        first: Option<First>,
+    ) -> Result<Response<A::Answer>, Status> {
+        let shared = Arc::clone(&self.shared);
+        let began = first.as_ref().and_then(|first| first.began);
+        let mut attempts = Attempts::new(
+            &shared.retries,
+            call.plan.method,
+            &call.metadata,
+            &call.extensions,
+            began,
+        );
+        if let Some(First {
+            connection,
+            failure,
+            ..
+        }) = first
+        {
+            self.forget_after(&connection, &failure);
+            attempts.after(failure).await?;
+        }
+        loop {
+            let made = self.attempt(&call, &mut attempt, &attempts).await?;
+            match made {
+                Ok(answer) => {
+                    shared.retries.note_success();
+                    return Ok(answer);
+                }
+                Err(failure) if attempt.may_be_sent_again() => attempts.after(failure).await?,
+                Err(failure) => return Err(failure.into_status()),
+            }
+        }
+    }
+
+    /// One attempt; the outer error is final.
+    async fn attempt<A: Attempt>(
+        &mut self,
+        call: &Call<'_>,
+        attempt: &mut A,
+        attempts: &Attempts<'_>,
+    ) -> Result<Result<Response<A::Answer>, Failure>, Status> {
+        let route = self.route(attempts.wait_for_ready);
+        let route = attempts.within_deadline(route).await??;
+        let mut metadata = call.metadata.clone();
+        attempts.mark(&mut metadata);
+        let time_left = attempts.time_left();
+        match route {
             Route::Local(connection) => {
-                let (metadata, _, requests) = request.into_parts();
-                let head = Head::new(&metadata)?;
-                let path = Path::over(&connection);
-                client::streaming(&connection, path, method, options, &head, requests).await
+                let head = Head::new(&metadata)?.with_timeout(time_left);
+                let made = attempt.over_local(call.plan, &connection, &head).await;
+                if let Err(failure) = &made {
+                    self.forget_after(&connection, failure);
+                }
+                Ok(made)
             }
-            Route::Net(net) => {
-                let path = PathAndQuery::from_static(method.path());
-                let settings = settings(options);
-                let answer = ringway_net::streaming(net, path, &settings, request).await;
-                answer.map(over_the_network)
+            Route::Net(instance) => {
+                let extensions = call.extensions.clone();
+                let mut request = Request::from_parts(metadata, extensions, ());
+                if let Some(time_left) = time_left {
+                    request.set_timeout(time_left);
+                }
+                let (metadata, extensions, ()) = request.into_parts();
+                let made = attempt
+                    .over_network(call.plan, instance.clone(), metadata, extensions)
+                    .await;
+                instance.note(&made);
+                Ok(made.map(over_the_network).map_err(attempt::failure))
             }
+        }
+    }
+
+    /// Lets go of a connection that took a call no further.
+    fn forget_after(&mut self, connection: &Arc<Connection>, failure: &Failure) {
+        if !matches!(failure, Failure::Status(_)) {
+            self.forget(connection);
         }
     }
 }
 
-impl Channel {
-    /// A route for a call whose requests can be read only once, so it can't be sent again: the
-    /// connection is asked whether it takes calls before the first request is read.
-    pub(crate) async fn route_stream(&mut self) -> Result<Route, Status> {
-        for _ in 0..MAX_ATTEMPTS {
-            match self.route().await? {
-                Route::Local(connection) if !connection.takes_calls() => self.forget(&connection),
-                route => return Ok(route),
-            }
-        }
-        Err(Status::unavailable("no connection lasted long enough"))
-    }
+fn over_the_network<R>(mut response: Response<R>) -> Response<R> {
+    response.extensions_mut().insert(Path::Grpc);
+    response
 }

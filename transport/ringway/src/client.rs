@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway_local::{Call, Connection, Inbound, SendError};
+use ringway_net::Outgoing;
 use ringway_wire::{MetadataBuf, ResponseHead};
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
@@ -73,14 +74,16 @@ pub trait Caller: Clone + Send {
 pub(crate) enum Failure {
     /// The call has its status.
     Status(Status),
-    /// No handler ever saw the call: it may be sent elsewhere.
-    Elsewhere(Status),
+    /// The server never saw the call: it may be sent again.
+    Unsent(Status),
+    /// The server's library saw the call, and no handler did: it may be sent again, once.
+    Unprocessed(Status),
 }
 
 impl Failure {
     pub(crate) fn into_status(self) -> Status {
         match self {
-            Self::Status(status) | Self::Elsewhere(status) => status,
+            Self::Status(status) | Self::Unsent(status) | Self::Unprocessed(status) => status,
         }
     }
 }
@@ -105,6 +108,16 @@ impl Head {
         })
     }
 
+    /// The time allowed for the call.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// The same head for a later attempt, with the time that is left.
+    pub(crate) fn with_timeout(self, timeout: Option<Duration>) -> Self {
+        Self { timeout, ..self }
+    }
+
     fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
         self.named(method.number(), method.path(), end)
     }
@@ -127,7 +140,7 @@ impl Head {
 }
 
 /// The `grpc-timeout` of a request, as gRPC's HTTP/2 mapping writes it.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     if metadata.is_empty() {
         return None;
     }
@@ -187,7 +200,7 @@ async fn open<M: Message>(
 fn unsent(error: SendError) -> Failure {
     let status = status::unsent(&error);
     match error {
-        SendError::Closed(_) | SendError::GoingAway => Failure::Elsewhere(status),
+        SendError::Closed(_) | SendError::GoingAway => Failure::Unsent(status),
         _ => Failure::Status(status),
     }
 }
@@ -278,10 +291,10 @@ fn failure(inbound: Option<Inbound>) -> Failure {
         Some(Inbound::Reset {
             code,
             refused: true,
-        }) => Failure::Elsewhere(status::reset(code)),
+        }) => Failure::Unprocessed(status::reset(code)),
         Some(Inbound::Reset { code, .. }) => status::reset(code).into(),
         Some(Inbound::Expired) => status::expired().into(),
-        Some(Inbound::Lost { why, unseen: true }) => Failure::Elsewhere(status::lost(&why)),
+        Some(Inbound::Lost { why, unseen: true }) => Failure::Unsent(status::lost(&why)),
         Some(Inbound::Lost { why, .. }) => status::lost(&why).into(),
         _ => Status::internal("the server answered out of order").into(),
     }
@@ -318,47 +331,41 @@ async fn response_stream<R: Message + Default + Unpin + 'static>(
 }
 
 /// A stream of requests, one response, over `connection`.
-pub(crate) async fn client_streaming<S, M, R>(
+pub(crate) async fn client_streaming<S, R>(
     connection: &Arc<Connection>,
     path: Path,
     method: &'static Method,
     options: &CallOptions,
     head: &Head,
     requests: S,
-) -> Result<Response<R>, Status>
+) -> Result<Response<R>, Failure>
 where
-    S: Stream<Item = M> + Send + 'static,
-    M: Message + 'static,
+    S: Stream<Item: Outgoing> + Send + 'static,
     R: Message + Default,
 {
-    let call = open_stream(connection, method, options, head, requests).await;
-    let mut call = call.map_err(Failure::into_status)?;
+    let mut call = open_stream(connection, method, options, head, requests).await?;
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
-    let answered = answer(inbound, &mut call, path, options).await;
-    answered.map_err(Failure::into_status)
+    answer(inbound, &mut call, path, options).await
 }
 
 /// A stream of requests, a stream of responses, over `connection`.
-pub(crate) async fn streaming<S, M, R>(
+pub(crate) async fn streaming<S, R>(
     connection: &Arc<Connection>,
     path: Path,
     method: &'static Method,
     options: &CallOptions,
     head: &Head,
     requests: S,
-) -> Result<Response<Streaming<R>>, Status>
+) -> Result<Response<Streaming<R>>, Failure>
 where
-    S: Stream<Item = M> + Send + 'static,
-    M: Message + 'static,
+    S: Stream<Item: Outgoing> + Send + 'static,
     R: Message + Default + Unpin + 'static,
 {
-    let call = open_stream(connection, method, options, head, requests).await;
-    let call = call.map_err(Failure::into_status)?;
-    let response = response_stream(call, path, options).await;
-    response.map_err(Failure::into_status)
+    let call = open_stream(connection, method, options, head, requests).await?;
+    response_stream(call, path, options).await
 }
 
-async fn open_stream<S, M>(
+async fn open_stream<S>(
     connection: &Arc<Connection>,
     method: &'static Method,
     options: &CallOptions,
@@ -366,8 +373,7 @@ async fn open_stream<S, M>(
     requests: S,
 ) -> Result<Call, Failure>
 where
-    S: Stream<Item = M> + Send + 'static,
-    M: Message + 'static,
+    S: Stream<Item: Outgoing> + Send + 'static,
 {
     let request = head.request(method, false);
     let call = poll_fn(|context| -> Poll<Result<Call, SendError>> {

@@ -269,7 +269,7 @@ fn answer<R: Message>(response: Response<R>, limits: MessageLimits) -> Result<An
 
 async fn stream<R, S>(mut call: Call, response: Response<S>, limits: MessageLimits)
 where
-    R: Message,
+    R: Message + 'static,
     S: Stream<Item = Result<R, Status>>,
 {
     let (initial, stream, mut extensions) = response.into_parts();

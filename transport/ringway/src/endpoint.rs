@@ -3,14 +3,16 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ringway_local::{Directory, LocalConfig, UidPolicy};
-use ringway_net::{NetOptions, Target};
+use ringway_net::{BackoffOptions, NetOptions, OutlierOptions, Resolve, Target};
 use tonic::transport::ClientTlsConfig;
 
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::path::{Path, UnknownPath};
+use crate::retry::{RetryPolicy, RetrySettings, RetryThrottling};
 
 /// Forces a path for every channel whose address does not name one.
 const PATH_VARIABLE: &str = "RINGWAY_PATH";
@@ -65,7 +67,12 @@ pub struct Endpoint {
     pub(crate) local: LocalConfig,
     pub(crate) net: NetOptions,
     pub(crate) policy: LocalPolicy,
+    pub(crate) retry: RetrySettings,
+    pub(crate) retry_buffer_bytes: usize,
 }
+
+/// What a stream of requests keeps for a further attempt, as in grpc-go.
+const RETRY_BUFFER_BYTES: usize = 256 * 1024;
 
 impl Endpoint {
     /// The server at `address`.
@@ -119,6 +126,70 @@ impl Endpoint {
     #[must_use]
     pub fn net_options(mut self, options: NetOptions) -> Self {
         self.net = options;
+        self
+    }
+
+    /// Makes calls again that ended with certain codes, unless [`Self::retry_policy_for`] says
+    /// otherwise for them.
+    #[must_use]
+    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry.general = Some(Arc::new(policy));
+        self
+    }
+
+    /// The same for the calls of a service (`shop.v1.Catalog`) or of a method
+    /// (`shop.v1.Catalog/Get`); a method's policy is stronger than its service's.
+    #[must_use]
+    pub fn retry_policy_for(mut self, name: impl Into<String>, policy: RetryPolicy) -> Self {
+        self.retry.named.push((name.into(), Arc::new(policy)));
+        self
+    }
+
+    /// Retries nothing while most of what is sent fails. Default: not throttled.
+    #[must_use]
+    pub fn retry_throttling(mut self, throttling: RetryThrottling) -> Self {
+        self.retry.throttling = Some(throttling);
+        self
+    }
+
+    /// How much of a stream's requests is kept, in bytes, in case the call has to be sent again: by
+    /// a policy, or because its connection was lost before the server saw it. A stream that sends
+    /// more before it is answered is not sent again. Default: 256 KiB.
+    #[must_use]
+    pub fn retry_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.retry_buffer_bytes = bytes;
+        self
+    }
+
+    /// Whether calls wait while no server can be reached, instead of failing at once with
+    /// `UNAVAILABLE`. A [`crate::WaitForReady`] in a request's extensions is stronger. Default: no.
+    #[must_use]
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.retry.wait_for_ready = wait;
+        self
+    }
+
+    /// What finds the addresses of the server's instances on the network, in place of the system's
+    /// resolver. Calls go to all of them in turn.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolve + 'static) -> Self {
+        self.net.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// How the time between attempts to connect over the network grows. Default: gRPC's, from 1 s to
+    /// 120 s.
+    #[must_use]
+    pub fn backoff(mut self, backoff: BackoffOptions) -> Self {
+        self.net.backoff = backoff;
+        self
+    }
+
+    /// When an instance that fails calls again and again is put aside, while there are others;
+    /// `None` is never.
+    #[must_use]
+    pub fn outliers(mut self, outliers: impl Into<Option<OutlierOptions>>) -> Self {
+        self.net.outliers = outliers.into();
         self
     }
 
@@ -200,6 +271,8 @@ impl FromStr for Endpoint {
             local: LocalConfig::default(),
             net: NetOptions::default(),
             policy: LocalPolicy::default(),
+            retry: RetrySettings::default(),
+            retry_buffer_bytes: RETRY_BUFFER_BYTES,
         })
     }
 }

@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
+//! | `attempt`, `retry`, `resend` | one attempt at a call, whether there is a further one, and what it sends |
 //! | `server` | one handler on every path |
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attempt;
 mod bridge;
 mod channel;
 mod client;
@@ -27,6 +29,8 @@ mod interceptor;
 mod metadata;
 mod method;
 mod path;
+mod resend;
+mod retry;
 mod server;
 mod status;
 mod streaming;
@@ -37,7 +41,9 @@ pub use channel::Channel;
 pub use endpoint::{Endpoint, LocalPolicy};
 pub use error::Error;
 pub use path::{Path, UnknownPath};
+pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
 pub use ringway_local::{Directory, UidPolicy};
+pub use ringway_net::{BackoffOptions, OutlierOptions, Resolve, Resolving};
 pub use server::{Server, ServerBuilder};
 pub use terminated::terminated;
 pub use trailers::Trailers;

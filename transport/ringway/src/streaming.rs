@@ -17,6 +17,7 @@ use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use prost::Message;
 use ringway_local::{Call, CallSender, Inbound};
+use ringway_net::Outgoing;
 use tokio_stream::Stream;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
@@ -318,7 +319,7 @@ pub(crate) enum Pumped {
 pub(crate) async fn pump<S, T>(call: &CallSender, stream: S, limits: MessageLimits) -> Pumped
 where
     S: Stream<Item = Result<T, Status>>,
-    T: Message,
+    T: Outgoing,
 {
     let mut stream = pin!(stream);
     let mut batch = Batch::default();
@@ -335,7 +336,7 @@ where
     }
 }
 
-async fn send<T: Message>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
+async fn send<T: Outgoing>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
     let (packed, len) = (batch.messages.len() > 1, batch.len_bytes);
     let sent = poll_fn(|context| call.poll_send(context, packed, len, &mut |out| batch.write(out)));
     let sent = sent.await;
@@ -365,7 +366,7 @@ enum Filled {
     Failed(Status),
 }
 
-impl<T: Message> Batch<T> {
+impl<T: Outgoing> Batch<T> {
     /// Takes what is ready; pending only while nothing is.
     fn fill<S: Stream<Item = Result<T, Status>>>(
         &mut self,
@@ -390,7 +391,7 @@ impl<T: Message> Batch<T> {
     }
 
     fn push(&mut self, message: T, limits: MessageLimits) -> Result<(), Status> {
-        let len = message.encoded_len();
+        let len = message.message().encoded_len();
         limits.check_encoding(len)?;
         // The first message's length counts only once there is a second.
         self.len_bytes += match self.messages.len() {
@@ -405,7 +406,7 @@ impl<T: Message> Batch<T> {
     fn write(&self, out: &mut [u8]) {
         let mut out = out;
         let packed = self.messages.len() > 1;
-        for message in &self.messages {
+        for message in self.messages.iter().map(Outgoing::message) {
             if packed {
                 let len = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
                 bytes::BufMut::put_u32_le(&mut out, len);

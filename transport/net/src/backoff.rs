@@ -1,0 +1,93 @@
+//! How long to wait between attempts to connect: gRPC's connection backoff.
+//!
+//! Source: <https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md>.
+
+use std::time::Duration;
+
+/// How the time between attempts to connect grows. The defaults are gRPC's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackoffOptions {
+    /// From the first attempt to the second. Default: 1 s.
+    pub initial: Duration,
+    /// What each further time is multiplied with. Default: 1.6.
+    pub multiplier: f64,
+    /// Share by which each time varies either way, so that clients of a server that was away do
+    /// not all come back at once. Default: 0.2.
+    pub jitter: f64,
+    /// The longest time, before it varies. Default: 120 s.
+    pub max: Duration,
+}
+
+impl Default for BackoffOptions {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_secs(1),
+            multiplier: 1.6,
+            jitter: 0.2,
+            max: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The attempts since the last one that succeeded.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    options: BackoffOptions,
+    base: Duration,
+}
+
+impl Backoff {
+    /// No attempt has failed yet.
+    pub fn new(options: BackoffOptions) -> Self {
+        Self {
+            options,
+            base: options.initial,
+        }
+    }
+
+    /// The time from the beginning of the attempt that failed to that of the next.
+    pub fn next_delay(&mut self) -> Duration {
+        let (base, options) = (self.base, self.options);
+        self.base = base.mul_f64(options.multiplier.max(1.0)).min(options.max);
+        let varied = 1.0 + options.jitter * (2.0 * fastrand::f64() - 1.0);
+        base.min(options.max).mul_f64(varied.max(0.0))
+    }
+
+    /// An attempt succeeded.
+    pub fn reset(&mut self) {
+        self.base = self.options.initial;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(backoff: &mut Backoff) -> f64 {
+        backoff.next_delay().as_secs_f64()
+    }
+
+    #[test]
+    fn it_grows_as_grpc_says_and_starts_anew_once_connected() {
+        let mut backoff = Backoff::new(BackoffOptions::default());
+        let mut expected = 1.0_f64;
+        for _ in 0..20 {
+            let found = seconds(&mut backoff);
+            assert!(
+                (expected * 0.8..=expected * 1.2).contains(&found),
+                "{found} instead of {expected}"
+            );
+            expected = (expected * 1.6).min(120.0);
+        }
+        backoff.reset();
+        assert!((0.8..=1.2).contains(&seconds(&mut backoff)));
+    }
+
+    #[test]
+    fn it_varies_both_ways() {
+        let first = || seconds(&mut Backoff::new(BackoffOptions::default()));
+        let found: Vec<f64> = (0..200).map(|_| first()).collect();
+        assert!(found.iter().any(|found| *found < 0.95));
+        assert!(found.iter().any(|found| *found > 1.05));
+    }
+}

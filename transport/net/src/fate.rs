@@ -1,0 +1,107 @@
+//! How far a call came that the transport failed: whether it may be sent again.
+
+use std::error::Error as StdError;
+use std::iter::successors;
+use std::sync::Arc;
+
+use tonic::{Code, Status};
+
+use crate::pool::ConnectionOver;
+
+/// How far a failed call came, as far as this side can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It never left this process.
+    Unsent,
+    /// It reached the server's library, which says that no handler saw it: `REFUSED_STREAM`, or a
+    /// graceful GOAWAY that did not include it.
+    Unprocessed,
+    /// A handler may have seen it.
+    MayHaveRun,
+}
+
+impl Fate {
+    /// The fate of a call that ended with `status`.
+    ///
+    /// ```
+    /// use ringway_net::Fate;
+    ///
+    /// // What a server says itself has been seen by one.
+    /// let status = tonic::Status::unavailable("said by a server");
+    /// assert_eq!(Fate::of(&status), Fate::MayHaveRun);
+    /// ```
+    pub fn of(status: &Status) -> Self {
+        for error in sources(status) {
+            if error.is::<ConnectionOver>() {
+                return Self::Unsent;
+            }
+            if let Some(error) = error.downcast_ref::<hyper::Error>()
+                && error.is_canceled()
+            {
+                return Self::Unsent;
+            }
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                return Self::of_h2(error);
+            }
+        }
+        Self::MayHaveRun
+    }
+
+    fn of_h2(error: &h2::Error) -> Self {
+        let reason = error.reason();
+        let refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
+        // RFC 9113, 6.8: streams above the last one named were not and will not be processed.
+        let left_out =
+            error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR);
+        if refused || left_out {
+            Self::Unprocessed
+        } else {
+            Self::MayHaveRun
+        }
+    }
+}
+
+/// Gives `UNAVAILABLE` to a call whose connection broke or would not take it, as gRPC has it; tonic
+/// says `UNKNOWN`, `INTERNAL`, or `CANCELLED` where nobody cancelled anything. Resets of the call
+/// alone keep their codes.
+pub(crate) fn mapped(status: Status) -> Status {
+    if status.code() == Code::Unavailable || !is_broken(&status) {
+        return status;
+    }
+    let why = sources(&status).last().map(ToString::to_string);
+    let why = why.unwrap_or_default();
+    let mut mapped = Status::unavailable(format!("the connection broke: {why}"));
+    mapped.set_source(Arc::new(Kept(status)));
+    mapped
+}
+
+fn is_broken(status: &Status) -> bool {
+    let vague = matches!(status.code(), Code::Unknown | Code::Cancelled);
+    Fate::of(status) != Fate::MayHaveRun
+        || vague
+            && sources(status).any(|error| {
+                error.downcast_ref::<hyper::Error>().is_some_and(is_lost)
+                    || error.downcast_ref::<h2::Error>().is_some_and(ends_all)
+                    || error.is::<std::io::Error>()
+            })
+}
+
+/// Keeps the status that was mapped in the chain of sources.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Kept(#[source] Status);
+
+fn is_lost(error: &hyper::Error) -> bool {
+    error.is_canceled() || error.is_closed() || error.is_incomplete_message()
+}
+
+fn ends_all(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away()
+}
+
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    fn next<'a>(error: &&'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+        (*error).source()
+    }
+    successors(StdError::source(status), next)
+}

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringway::{Channel, Endpoint, Path, Server, ServerBuilder};
+use ringway::{Channel, Endpoint, Path, Pipe, Server, ServerBuilder};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use tokio::sync::oneshot;
@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 
 use crate::ours::Handler;
 use crate::seen::Seen;
+
+/// Channels that a test may have to one server over pipes.
+const PIPES: usize = 8;
 
 /// A path, and for gRPC what it runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum Way {
     Socket,
     /// A Unix stream socket without io_uring.
     SocketEpoll,
+    /// Two pipes for each channel.
+    Pipe,
     /// Queues within the process.
     Inproc,
     /// gRPC over TCP.
@@ -35,6 +40,7 @@ impl Way {
         match self {
             Self::Shm => Path::Shm,
             Self::Socket | Self::SocketEpoll => Path::Socket,
+            Self::Pipe => Path::Pipe,
             Self::Inproc => Path::Inproc,
             Self::GrpcTcp | Self::GrpcUnix => Path::Grpc,
         }
@@ -48,6 +54,8 @@ pub struct Running {
     pub seen: Arc<Seen>,
     directory: tempfile::TempDir,
     address: String,
+    /// The clients' ends of pipes that nobody uses yet.
+    pipes: Mutex<Vec<Pipe>>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ringway::Error>>,
 }
@@ -70,8 +78,14 @@ impl Running {
         let name = "tested:50051".to_owned()
             + &directory.path().to_string_lossy().replace(['/', '.'], "-");
         let builder = configure(Server::builder().directory(directory.path().join("ringway")));
+        let mut pipes = Vec::new();
         let builder = match way {
             Way::Shm | Way::Socket | Way::SocketEpoll | Way::Inproc => builder.name(&name),
+            Way::Pipe => (0..PIPES).fold(builder, |builder, _| {
+                let (here, there) = Pipe::pair().unwrap();
+                pipes.push(here);
+                builder.pipe(there)
+            }),
             Way::GrpcTcp => builder.listen("127.0.0.1:0").unwrap(),
             Way::GrpcUnix => {
                 let socket = directory.path().join("grpc.sock");
@@ -84,6 +98,7 @@ impl Running {
         let address = match way {
             Way::Shm | Way::Socket | Way::Inproc => format!("{}://{name}", way.path()),
             Way::SocketEpoll => format!("socket+epoll://{name}"),
+            Way::Pipe => String::new(),
             Way::GrpcTcp => format!("grpc://{}", server.addresses()[0]),
             Way::GrpcUnix => server.addresses()[0].to_string(),
         };
@@ -96,14 +111,17 @@ impl Running {
             seen: Arc::default(),
             directory,
             address,
+            pipes: Mutex::new(pipes),
             stop,
             serving,
         }
     }
 
-    /// How a client asks for it.
+    /// How a client asks for it; each asks for a pipe of its own.
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::new(&self.address).unwrap().directory(self.root())
+        let pipe = self.pipes.lock().unwrap().pop();
+        let endpoint = pipe.map_or_else(|| Endpoint::new(&self.address).unwrap(), Endpoint::from);
+        endpoint.directory(self.root())
     }
 
     /// Where it listens, if it does so over TCP.

@@ -93,6 +93,7 @@ macro_rules! local_suite {
 suite!(shm, ringway_tests::Way::Shm);
 suite!(socket, ringway_tests::Way::Socket);
 suite!(socket_epoll, ringway_tests::Way::SocketEpoll);
+suite!(pipe, ringway_tests::Way::Pipe);
 suite!(inproc, ringway_tests::Way::Inproc);
 suite!(grpc_tcp, ringway_tests::Way::GrpcTcp);
 suite!(grpc_unix, ringway_tests::Way::GrpcUnix);
@@ -100,4 +101,5 @@ suite!(grpc_unix, ringway_tests::Way::GrpcUnix);
 local_suite!(shm_alone, ringway_tests::Way::Shm);
 local_suite!(socket_alone, ringway_tests::Way::Socket);
 local_suite!(socket_epoll_alone, ringway_tests::Way::SocketEpoll);
+local_suite!(pipe_alone, ringway_tests::Way::Pipe);
 local_suite!(inproc_alone, ringway_tests::Way::Inproc);

@@ -113,6 +113,49 @@ pub enum ConnectError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// A child process can't be started.
+    #[error("can't start `{program}`: {error}")]
+    Start {
+        /// The program.
+        program: String,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// A child process went before it served.
+    #[error(
+        "`{program}` has gone ({end}) before it served over its pipes ({reason}): does it call serve_pipe()?"
+    )]
+    ChildGone {
+        /// The program.
+        program: String,
+        /// How it ended.
+        end: String,
+        /// What the handshake came to.
+        reason: String,
+    },
+}
+
+/// Why a pipe can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PipeError {
+    /// Nobody handed pipes to this process.
+    #[error(
+        "no parent started this process to serve over pipes (RINGWAY_PIPE is not set): start it with ringway::Child"
+    )]
+    NoParent,
+    /// The environment says something else than which descriptors the pipes are.
+    #[error("RINGWAY_PIPE={0} does not name two pipes: leave it to ringway::Child")]
+    Variable(String),
+    /// A descriptor that was handed over is not the pipe that it should be.
+    #[error(
+        "descriptor {number} is not the pipe that the parent made ({error}): take the pipes over once, before anything closes descriptors"
+    )]
+    Descriptor {
+        /// Which descriptor.
+        number: i32,
+        /// What was found.
+        error: io::Error,
+    },
 }
 
 /// Why a connection ended.
@@ -121,6 +164,9 @@ pub enum Closed {
     /// The peer closed its end, or its process ended.
     #[error("the peer has gone")]
     PeerGone,
+    /// The peer was a child process of this one, and has gone.
+    #[error("the child process has gone: {0}")]
+    ChildGone(String),
     /// The peer broke the protocol; nothing of it is believed any more.
     #[error("the peer broke the protocol: {0}")]
     PeerMisbehaved(String),

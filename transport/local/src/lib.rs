@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `directory` | where servers are found |
 //! | `rendezvous` | how two ends meet: hello, regions, doorbells |
-//! | `link` | what carries frames: memory rings, a socket, queues |
+//! | `link` | what carries frames: memory rings, a socket, pipes, queues |
+//! | `pipe`, `child` | two pipes to a child process, or to the parent |
 //! | `connection` | one end: locks, looks, passes, calls |
 //! | `driver` | one task of a runtime that drives all of its connections |
 //! | `waiting` | whether and how long to look before sleeping |
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod call;
+mod child;
 mod client;
 mod config;
 mod connection;
@@ -24,19 +26,22 @@ mod error;
 mod habits;
 mod inproc;
 mod link;
+mod pipe;
 mod rendezvous;
 mod server;
 mod waiting;
 
 pub use call::{Call, CallSender, Encode};
+pub use child::Child;
 pub use client::connect;
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{Connection, HandlerFuture, Inbound, Message, Request, Started};
 pub use directory::{Directory, OpenDirectory};
 pub use driver::Driver;
-pub use error::{Closed, ConnectError, DirectoryError, SendError};
+pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};
 pub use inproc::connect as connect_inproc;
 pub use link::LinkKind;
 pub use link::stream::Engine;
+pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_sys::PeerCredentials;
 pub use server::{ClosedOnDrop, Listener, Serve};

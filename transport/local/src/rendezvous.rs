@@ -11,7 +11,7 @@ use ringway_sys::{
 };
 use ringway_wire::{Capabilities, Hello, Negotiated, Role};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::config::{Links, LocalConfig, SocketEngine};
@@ -55,8 +55,8 @@ impl Rendezvous<'_> {
             offer.capabilities |= EPOLL;
         }
         let ours = self.hello(Role::Client, &offer);
-        self.send_hello(&ours).await?;
-        let theirs = self.receive_hello().await?;
+        send_hello(&mut self.stream, &ours).await?;
+        let theirs = receive_hello(&mut self.stream).await?;
         let agreed = agree(&ours, &theirs)?;
         self.join(Role::Client, agreed, offer, None).await
     }
@@ -66,12 +66,12 @@ impl Rendezvous<'_> {
         mut self,
         service: Arc<dyn Serve>,
     ) -> Result<Arc<Connection>, String> {
-        let theirs = self.receive_hello().await?;
+        let theirs = receive_hello(&mut self.stream).await?;
         let mut offer = self.offer(theirs.capabilities.has(Capabilities(SHM)))?;
         offer.capabilities |= EPOLL;
         let ours = self.hello(Role::Server, &offer);
         // Sent before it is judged: the client, too, should learn which versions do not fit.
-        self.send_hello(&ours).await?;
+        send_hello(&mut self.stream, &ours).await?;
         if theirs.server_name != self.name {
             return Err(format!("the client asked for `{}`", theirs.server_name));
         }
@@ -115,22 +115,6 @@ impl Rendezvous<'_> {
             self.name,
             capabilities,
         )
-    }
-
-    async fn send_hello(&mut self, hello: &Hello) -> Result<(), String> {
-        let bytes = hello.encode().map_err(|error| error.to_string())?;
-        self.stream.write_all(&bytes).await.map_err(text)
-    }
-
-    async fn receive_hello(&mut self) -> Result<Hello, String> {
-        let mut prefix = [0; Hello::PREFIX_LEN];
-        self.stream.read_exact(&mut prefix).await.map_err(text)?;
-        let total = Hello::total_len(&prefix).map_err(|error| error.to_string())?;
-        let mut bytes = vec![0; total];
-        bytes[..prefix.len()].copy_from_slice(&prefix);
-        let rest = &mut bytes[prefix.len()..];
-        self.stream.read_exact(rest).await.map_err(text)?;
-        Hello::decode(&bytes).map_err(|error| error.to_string())
     }
 
     async fn join(
@@ -181,23 +165,7 @@ impl Rendezvous<'_> {
             ringway_wire::Connection::new(role, agreed, &self.config.wire, Connection::now());
         let socket = OwnedFd::from(self.stream.into_std().map_err(text)?);
         let stream = Stream::new(socket, engine).map_err(text)?;
-        let (sender, receiver, watch) = stream.halves();
-        let connection = Connection::start(Parts {
-            kind: LinkKind::Socket,
-            core,
-            sender: link::Sender::Stream(sender),
-            receiver: link::Receiver::Stream(receiver),
-            watch: Watch::Stream(watch),
-            large: None,
-            wakeups: Wakeups {
-                doorbell: None,
-                socket: Some(watched(stream.bell())?),
-            },
-            service,
-            peer: Some(self.peer),
-        });
-        stream.belongs_to(&connection);
-        Ok(connection)
+        start_over(&stream, LinkKind::Socket, core, service, Some(self.peer))
     }
 
     async fn send_region(&self, region: &OwnRegion, bell: &EventFd) -> Result<(), String> {
@@ -231,12 +199,60 @@ impl Rendezvous<'_> {
     }
 }
 
+/// Says who this end is.
+pub(crate) async fn send_hello(
+    peer: &mut (impl AsyncWrite + Unpin),
+    hello: &Hello,
+) -> Result<(), String> {
+    let bytes = hello.encode().map_err(|error| error.to_string())?;
+    peer.write_all(&bytes).await.map_err(text)
+}
+
+/// Hears who the other end is.
+pub(crate) async fn receive_hello(peer: &mut (impl AsyncRead + Unpin)) -> Result<Hello, String> {
+    let mut prefix = [0; Hello::PREFIX_LEN];
+    peer.read_exact(&mut prefix).await.map_err(text)?;
+    let total = Hello::total_len(&prefix).map_err(|error| error.to_string())?;
+    let mut bytes = vec![0; total];
+    bytes[..prefix.len()].copy_from_slice(&prefix);
+    let rest = &mut bytes[prefix.len()..];
+    peer.read_exact(rest).await.map_err(text)?;
+    Hello::decode(&bytes).map_err(|error| error.to_string())
+}
+
 fn agree(ours: &Hello, theirs: &Hello) -> Result<Negotiated, String> {
     let agreed = ours.negotiate(theirs).map_err(|error| error.to_string())?;
     if agreed.capabilities.0 & (SHM | SOCKET) == 0 {
         return Err("one end takes shared memory alone, the other has none".into());
     }
     Ok(agreed)
+}
+
+/// A connection whose frames travel through `stream`.
+pub(crate) fn start_over(
+    stream: &Arc<Stream>,
+    kind: LinkKind,
+    core: ringway_wire::Connection,
+    service: Option<Arc<dyn Serve>>,
+    peer: Option<PeerCredentials>,
+) -> Result<Arc<Connection>, String> {
+    let (sender, receiver, watch) = stream.halves();
+    let connection = Connection::start(Parts {
+        kind,
+        core,
+        sender: link::Sender::Stream(sender),
+        receiver: link::Receiver::Stream(receiver),
+        watch: Watch::Stream(watch),
+        large: None,
+        wakeups: Wakeups {
+            doorbell: None,
+            socket: Some(watched(stream.bell())?),
+        },
+        service,
+        peer,
+    });
+    stream.belongs_to(&connection);
+    Ok(connection)
 }
 
 fn assemble(
@@ -295,7 +311,7 @@ fn watched<T: AsFd + AsRawFd>(descriptor: T) -> Result<AsyncFd<T>, String> {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
-fn text(error: io::Error) -> String {
+pub(crate) fn text(error: io::Error) -> String {
     error.to_string()
 }
 

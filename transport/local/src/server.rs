@@ -139,7 +139,7 @@ impl Client {
         // The sender lives as long as the server does.
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
         tokio::select! {
-            () = Arc::clone(&connection.0).hold_until_closed() => {}
+            () = connection.until_closed() => {}
             () = stopped => connection.drain().await,
         }
     }
@@ -154,6 +154,11 @@ impl ClosedOnDrop {
     /// Takes the responsibility for `connection`.
     pub fn new(connection: Arc<Connection>) -> Self {
         Self(connection)
+    }
+
+    /// Waits until the connection has ended.
+    pub(crate) async fn until_closed(&self) {
+        Arc::clone(&self.0).hold_until_closed().await;
     }
 
     /// Drains the connection.

@@ -164,7 +164,10 @@ impl Shared {
     async fn route(&self, wait_for_ready: bool) -> Result<Route, Status> {
         loop {
             match self.route_now(wait_for_ready).await {
-                Err(_) if wait_for_ready => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
+                // A pipe that has ended is never ready again.
+                Err(_) if wait_for_ready && self.endpoint.pipe.is_none() => {
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await
+                }
                 found => return found,
             }
         }
@@ -257,6 +260,13 @@ impl Shared {
                 path: Path::Inproc,
                 reason: format!("no server of this process is called `{name}`"),
             }),
+            Path::Pipe => match &self.endpoint.pipe {
+                Some(pipe) => pipe.connection(local).await,
+                None => Err(Error::Forced {
+                    path: Path::Pipe,
+                    reason: format!("`{name}` is no pipe"),
+                }),
+            },
             Path::Shm | Path::Socket | Path::Grpc => {
                 let local = LocalConfig {
                     links: self.links(),

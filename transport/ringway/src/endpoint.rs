@@ -12,6 +12,7 @@ use tonic::transport::ClientTlsConfig;
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::path::{Path, UnknownPath};
+use crate::pipe::WayByPipe;
 use crate::retry::{RetryPolicy, RetrySettings, RetryThrottling};
 
 /// Forces a path for every channel whose address does not name one.
@@ -47,7 +48,7 @@ pub enum LocalPolicy {
 /// | `unix:/run/catalog.sock` | gRPC over a Unix socket |
 ///
 /// `RINGWAY_PATH` forces a path for addresses that name none; `auto` or nothing leaves the choice
-/// open.
+/// open. The path [`Path::Pipe`] has no addresses: see [`Child`](crate::Child) and [`Pipe`](crate::Pipe).
 ///
 /// ```
 /// use ringway::{Endpoint, Path};
@@ -69,6 +70,8 @@ pub struct Endpoint {
     pub(crate) policy: LocalPolicy,
     pub(crate) retry: RetrySettings,
     pub(crate) retry_buffer_bytes: usize,
+    /// Two pipes lead to the server, and nothing else does.
+    pub(crate) pipe: Option<Arc<WayByPipe>>,
 }
 
 /// What a stream of requests keeps for a further attempt, as in grpc-go.
@@ -208,6 +211,9 @@ impl Endpoint {
     /// # Errors
     /// Settings that contradict each other.
     pub fn connect_lazy(&self) -> Result<Channel, Error> {
+        if self.forced == Some(Path::Pipe) && self.pipe.is_none() {
+            return Err(no_pipe(&self.name));
+        }
         if let Some(path) = self.forced
             && path.is_local()
             && !self.may_stay_local()
@@ -218,6 +224,23 @@ impl Endpoint {
             });
         }
         Channel::new(self.clone())
+    }
+
+    /// The server at the other end of two pipes.
+    pub(crate) fn over(pipe: WayByPipe) -> Self {
+        Self {
+            name: "pipe".to_owned(),
+            target: None,
+            forced: Some(Path::Pipe),
+            epoll: false,
+            directory: Directory::from_environment(),
+            local: LocalConfig::default(),
+            net: NetOptions::default(),
+            policy: LocalPolicy::default(),
+            retry: RetrySettings::default(),
+            retry_buffer_bytes: RETRY_BUFFER_BYTES,
+            pipe: Some(Arc::new(pipe)),
+        }
     }
 
     /// Whether TLS, or the lack of permission, keeps calls off the local paths.
@@ -252,6 +275,9 @@ impl FromStr for Endpoint {
         };
         let epoll = forced.is_some_and(|forced| forced.epoll);
         let forced = forced.map(|forced| forced.path);
+        if forced == Some(Path::Pipe) {
+            return Err(no_pipe(rest));
+        }
         let target = match forced {
             Some(Path::Shm | Path::Socket | Path::Inproc) => rest.parse().ok(),
             _ => Some(
@@ -273,6 +299,7 @@ impl FromStr for Endpoint {
             policy: LocalPolicy::default(),
             retry: RetrySettings::default(),
             retry_buffer_bytes: RETRY_BUFFER_BYTES,
+            pipe: None,
         })
     }
 }
@@ -347,6 +374,15 @@ fn forced_by_environment() -> Result<Option<Forced>, Error> {
     }
 }
 
+fn no_pipe(address: &str) -> Error {
+    Error::Forced {
+        path: Path::Pipe,
+        reason: format!(
+            "pipes lead to a child process, not to an address like `{address}`: start the server with ringway::Child::spawn"
+        ),
+    }
+}
+
 /// The name under which the server listens on its own host.
 fn local_name(rest: &str, target: Option<&Target>) -> String {
     match target {
@@ -376,6 +412,21 @@ mod tests {
         }
         assert_eq!(Endpoint::new("catalog:1").unwrap().forced, None);
         assert_eq!(Endpoint::new("http://catalog:1").unwrap().name, "catalog:1");
+    }
+
+    #[test]
+    fn a_pipe_leads_to_no_address() {
+        let by_code = Endpoint::new("catalog:1").unwrap().path(Path::Pipe);
+        for refused in [
+            Endpoint::new("pipe://catalog:1").map(drop),
+            by_code.connect_lazy().map(drop),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert!(
+                error.contains("`catalog:1`") && error.contains("Child"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

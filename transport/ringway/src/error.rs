@@ -1,6 +1,6 @@
 //! What can go wrong before a call: addresses, paths, listening.
 
-use ringway_local::{ConnectError, DirectoryError};
+use ringway_local::{ConnectError, DirectoryError, PipeError};
 
 /// Why a channel or a server can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum Error {
     /// The rendezvous directory can't be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The pipes of the parent can't be used.
+    #[error(transparent)]
+    Pipe(#[from] PipeError),
     /// The network path failed.
     #[error(transparent)]
     Net(#[from] ringway_net::Error),
@@ -55,7 +58,9 @@ pub enum Error {
     #[error("the service {0} was added twice")]
     ServiceTwice(&'static str),
     /// A server that would be reachable nowhere.
-    #[error("the server has neither a name nor an address: call name() or listen()")]
+    #[error(
+        "the server has neither a name nor an address nor a pipe: call name(), listen() or pipe()"
+    )]
     Unreachable,
 }
 

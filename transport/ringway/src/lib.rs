@@ -10,6 +10,7 @@
 //! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
 //! | `attempt`, `retry`, `resend` | one attempt at a call, whether there is a further one, and what it sends |
 //! | `server` | one handler on every path |
+//! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
@@ -20,6 +21,7 @@
 mod attempt;
 mod bridge;
 mod channel;
+mod child;
 mod client;
 pub mod codegen;
 mod dispatch;
@@ -29,6 +31,7 @@ mod interceptor;
 mod metadata;
 mod method;
 mod path;
+mod pipe;
 mod resend;
 mod retry;
 mod server;
@@ -38,9 +41,11 @@ mod terminated;
 mod trailers;
 
 pub use channel::Channel;
+pub use child::Child;
 pub use endpoint::{Endpoint, LocalPolicy};
 pub use error::Error;
 pub use path::{Path, UnknownPath};
+pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
 pub use ringway_local::{Directory, UidPolicy};
 pub use ringway_net::{BackoffOptions, OutlierOptions, Resolve, Resolving};

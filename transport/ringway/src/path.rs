@@ -24,6 +24,8 @@ pub enum Path {
     Shm,
     /// A Unix stream socket with Ringway's own frames.
     Socket,
+    /// Two pipes between a parent and its child process, with Ringway's own frames.
+    Pipe,
     /// A pair of queues inside one process.
     Inproc,
     /// HTTP/2 over TCP or a Unix socket: ordinary gRPC.
@@ -41,6 +43,7 @@ impl Path {
         match connection.kind() {
             LinkKind::Shm => Self::Shm,
             LinkKind::Socket => Self::Socket,
+            LinkKind::Pipe => Self::Pipe,
             LinkKind::Inproc => Self::Inproc,
         }
     }
@@ -50,6 +53,7 @@ impl Path {
         match self {
             Self::Shm => "shm",
             Self::Socket => "socket",
+            Self::Pipe => "pipe",
             Self::Inproc => "inproc",
             Self::Grpc => "grpc",
         }
@@ -69,7 +73,7 @@ impl fmt::Display for Path {
 
 /// A name that is no path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a path: use shm, socket, inproc or grpc")]
+#[error("`{0}` is not a path: use shm, socket, pipe, inproc or grpc")]
 pub struct UnknownPath(pub String);
 
 impl FromStr for Path {
@@ -79,6 +83,7 @@ impl FromStr for Path {
         match name {
             "shm" => Ok(Self::Shm),
             "socket" => Ok(Self::Socket),
+            "pipe" => Ok(Self::Pipe),
             "inproc" => Ok(Self::Inproc),
             "grpc" => Ok(Self::Grpc),
             other => Err(UnknownPath(other.to_owned())),

@@ -26,6 +26,7 @@ use crate::bridge;
 use crate::dispatch::{LocalService, ServerCall};
 use crate::endpoint::LocalPolicy;
 use crate::error::Error;
+use crate::pipe::Pipe;
 use crate::terminated::terminated;
 
 /// Serves handlers on every path.
@@ -44,6 +45,7 @@ use crate::terminated::terminated;
 pub struct Server {
     services: Arc<Services>,
     listeners: Vec<Listener>,
+    pipes: Vec<Pipe>,
     net: Option<ringway_net::BoundServer>,
     addresses: Vec<ListenAddress>,
     local: LocalConfig,
@@ -58,6 +60,7 @@ pub struct ServerBuilder {
     routes: Routes,
     names: Vec<String>,
     addresses: Vec<ListenAddress>,
+    pipes: Vec<Pipe>,
     directory: Directory,
     local: LocalConfig,
     net: ServerOptions,
@@ -77,6 +80,7 @@ impl Server {
             routes: Routes::default(),
             names: Vec::new(),
             addresses: Vec::new(),
+            pipes: Vec::new(),
             directory: Directory::from_environment(),
             local: LocalConfig::default(),
             net: ServerOptions::default(),
@@ -92,11 +96,13 @@ impl Server {
     }
 
     /// Serves until `shutdown` is done; then drains: names and addresses are given up, clients of
-    /// every path are told to go elsewhere, and calls in flight may finish.
+    /// every path are told to go elsewhere, and calls in flight may finish. A server that pipes
+    /// alone lead to also ends when all of them have hung up.
     ///
     /// # Errors
     /// [`Error::DrainTimedOut`] if calls were still in flight after
-    /// [`ServerBuilder::drain_timeout`]; they were cut off. [`Error::Net`] if an address failed.
+    /// [`ServerBuilder::drain_timeout`]; they were cut off. [`Error::Net`] if an address failed;
+    /// [`Error::Local`] if pipes alone lead to it, and the handshake over one failed.
     pub async fn serve_with_shutdown(
         self,
         shutdown: impl Future<Output = ()>,
@@ -119,18 +125,28 @@ impl Server {
 
     /// Serves on every path until `stopping` says so, and drains.
     async fn serve_all(self, stopping: watch::Receiver<bool>) -> Result<(), Error> {
+        let by_pipes_alone = self.inproc.names.is_empty() && self.net.is_none();
         let mut local = tokio::task::JoinSet::new();
-        local.spawn(self.inproc.serve(stopped(stopping.clone())));
+        if !by_pipes_alone {
+            local.spawn(self.inproc.serve(stopped(stopping.clone())));
+        }
         for listener in self.listeners {
             let service: Arc<dyn Serve> = Arc::clone(&self.services) as _;
             local.spawn(listener.serve(service, self.local.clone(), stopped(stopping.clone())));
         }
-        let served = match self.net {
-            Some(net) => net.serve(stopped(stopping)).await,
-            None => Ok(()),
+        let pipes = serve_pipes(self.pipes, self.services, self.local, stopping.clone());
+        let net = async {
+            match self.net {
+                Some(net) => net.serve(stopped(stopping)).await,
+                None => Ok(()),
+            }
         };
+        let (first_failure, served) = tokio::join!(pipes, net);
         while local.join_next().await.is_some() {}
-        Ok(served?)
+        match first_failure {
+            Some(error) if by_pipes_alone => Err(error),
+            _ => Ok(served?),
+        }
     }
 
     /// Serves until the process is asked to end, by SIGTERM or SIGINT; then drains as
@@ -150,6 +166,26 @@ impl Server {
     pub async fn serve(self) -> Result<(), Error> {
         self.serve_with_shutdown(pending()).await
     }
+}
+
+/// Serves all of `pipes` to their ends; the first failure.
+async fn serve_pipes(
+    pipes: Vec<Pipe>,
+    services: Arc<Services>,
+    config: LocalConfig,
+    stopping: watch::Receiver<bool>,
+) -> Option<Error> {
+    let serving = pipes.into_iter().map(async |pipe| {
+        let services: Arc<dyn Serve> = Arc::clone(&services) as _;
+        let stopped = stopped(stopping.clone());
+        let served = ringway_local::serve_pipe(pipe.0, services, &config, stopped).await;
+        if let Err(error) = &served {
+            tracing::warn!(%error, "a pipe led to no client");
+        }
+        served.err()
+    });
+    let ended = join_all(serving).await;
+    ended.into_iter().flatten().next().map(Error::from)
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
@@ -172,6 +208,13 @@ impl ServerBuilder {
     pub fn listen(mut self, address: &str) -> Result<Self, Error> {
         self.addresses.push(address.parse()?);
         Ok(self)
+    }
+
+    /// Serves the client at the other end of `pipe` as well.
+    #[must_use]
+    pub fn pipe(mut self, pipe: Pipe) -> Self {
+        self.pipes.push(pipe);
+        self
     }
 
     /// Where local clients find it, in place of what the environment says.
@@ -285,7 +328,7 @@ impl ServerBuilder {
         if let Some(name) = self.twice {
             return Err(Error::ServiceTwice(name));
         }
-        if self.names.is_empty() && self.addresses.is_empty() {
+        if self.names.is_empty() && self.addresses.is_empty() && self.pipes.is_empty() {
             return Err(Error::Unreachable);
         }
         let listeners = self.bind_local()?;
@@ -298,6 +341,7 @@ impl ServerBuilder {
             inproc: Registration::new(&self.names, &services),
             services,
             listeners,
+            pipes: self.pipes,
             net,
             addresses,
             local: self.local,
@@ -341,6 +385,24 @@ impl ServerBuilder {
         let addresses = self.addresses.iter().cloned();
         let server = addresses.fold(server, NetServer::listen);
         Ok(Some(server.bind().await?))
+    }
+
+    /// Serves the parent that started this process as its [`Child`](crate::Child), until it hangs
+    /// up or is gone: the whole `main` of a plugin. To be called early; see [`Pipe::from_parent`].
+    ///
+    /// ```no_run
+    /// # async fn plugin() -> Result<(), ringway::Error> {
+    /// ringway::Server::builder()
+    ///     // .add_service(GreeterServer::new(handler))
+    ///     .serve_pipe()
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Pipe::from_parent`], [`Self::bind`] and [`Server::serve_with_shutdown`].
+    pub async fn serve_pipe(self) -> Result<(), Error> {
+        self.pipe(Pipe::from_parent()?).serve().await
     }
 
     /// Binds, and serves until `shutdown` is done.

@@ -1,4 +1,4 @@
-//! Kernel calls behind safe interfaces: io_uring, descriptor passing, peer credentials, the comparison's bare mechanisms.
+//! Kernel calls behind safe interfaces: io_uring, descriptor passing, pipes, peer credentials, the comparison's bare mechanisms.
 //!
 //! Nothing here knows Ringway's protocol, and nothing here needs a runtime: each module wraps one
 //! facility of the kernel so that the crates above can stay free of `unsafe`.
@@ -9,6 +9,7 @@ pub mod descriptors;
 mod error;
 pub mod eventfd;
 pub mod floor;
+pub mod pipe;
 pub mod process;
 pub mod schedule;
 pub mod uring;

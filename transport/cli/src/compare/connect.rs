@@ -44,9 +44,9 @@ pub(crate) async fn connect(path: Path, address: &str, scratch: &FsPath) -> Resu
             channel
                 .map(|channel| Client::RingwayTonic(unlimited!(plain::BenchClient::new(channel))))
         }
-        Path::Shm | Path::Socket | Path::SocketEpoll | Path::Inproc => {
+        Path::Shm | Path::Socket | Path::SocketEpoll | Path::Inproc | Path::Pipe => {
             let channel = ringway_channel(address, scratch).await;
-            channel.map(|channel| Client::Ringway(unlimited!(ours::BenchClient::new(channel))))
+            channel.map(over)
         }
     };
     connected.map_err(|source| Error::Connect {
@@ -54,6 +54,11 @@ pub(crate) async fn connect(path: Path, address: &str, scratch: &FsPath) -> Resu
         address: address.to_owned(),
         source,
     })
+}
+
+/// Ringway's stubs over a channel that is there already.
+pub(crate) fn over(channel: ringway::Channel) -> Client {
+    Client::Ringway(unlimited!(ours::BenchClient::new(channel)))
 }
 
 /// Ringway as a user gets it; only the directory is the comparison's own.

@@ -111,6 +111,9 @@ impl Options {
 
     /// Refuses what no row can be made of.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.idle.is_some() && self.paths.contains(&Path::Pipe) {
+            return Err(Error::CannotIdle);
+        }
         let streaming = |kind: &Kind| !kind.is_paceable();
         match self.rate.and(self.kinds.iter().copied().find(streaming)) {
             Some(kind) => Err(Error::CannotPace(kind)),
@@ -148,6 +151,8 @@ pub(crate) enum Path {
     GrpcUnix,
     /// Plain tonic over loopback TCP.
     GrpcTcp,
+    /// Two pipes to a child process.
+    Pipe,
     /// Queues inside one process.
     Inproc,
     /// Memory rings under plain tonic stubs.
@@ -160,6 +165,7 @@ impl Path {
         match self {
             Path::Shm | Path::ShmTonic => Some(ringway::Path::Shm),
             Path::Socket | Path::SocketEpoll => Some(ringway::Path::Socket),
+            Path::Pipe => Some(ringway::Path::Pipe),
             Path::Inproc => Some(ringway::Path::Inproc),
             Path::GrpcUnix | Path::GrpcTcp => None,
         }
@@ -271,6 +277,13 @@ mod tests {
     fn idle_alone_times_no_calls() {
         assert!(!parse("--idle 100 --paths shm").unwrap().times_calls());
         assert!(parse("--idle 100 --kinds unary").unwrap().times_calls());
+    }
+
+    #[test]
+    fn a_pipe_is_no_one_of_many_connections() {
+        let options = parse("--idle 10 --paths shm,pipe").unwrap();
+        assert!(matches!(options.check(), Err(Error::CannotIdle)));
+        parse("--paths shm,pipe").unwrap().check().unwrap();
     }
 
     #[test]

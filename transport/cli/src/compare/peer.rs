@@ -1,13 +1,21 @@
 //! The server of a path, in a process of its own, or in this one for `inproc`.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path as FsPath, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use super::connect::{Client, connect};
+use ringway_sys::process::{cpu_time, pss_bytes};
+
+use super::connect::{Client, connect, over};
 use super::error::Error;
 use super::options::Path;
 use super::part::{Process, Ready, Usage};
 use super::server::Serving;
+
+/// How long a child may take to end once it is told to.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A server to connect to, whose use of the machine counts with the client's.
 #[derive(Debug)]
@@ -21,6 +29,8 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 enum Home {
     Process(Process),
+    /// Serves this process over pipes, and ends when dropped.
+    Child(Box<ringway::Child>),
     Here(Serving),
 }
 
@@ -39,6 +49,20 @@ impl Peer {
         let path_name = path.to_string();
         let args = ["--path", &path_name, "--scratch"].map(OsString::from);
         let args = args.into_iter().chain([scratch.as_os_str().to_owned()]);
+        if path == Path::Pipe {
+            let mut command = Process::command("bench-server")?;
+            command.args(args).stdin(Stdio::null());
+            let child = ringway::Child::spawn(command).await;
+            return Ok(Peer {
+                path,
+                address: path_name,
+                scratch: scratch.to_owned(),
+                home: Home::Child(Box::new(child.map_err(|error| Error::Serve {
+                    path,
+                    source: error.into(),
+                })?)),
+            });
+        }
         let mut process = Process::start_part("bench-server", args)?;
         let ready: Ready = process.hear()?;
         Ok(Peer {
@@ -49,9 +73,12 @@ impl Peer {
         })
     }
 
-    /// Opens a new connection to it.
+    /// Opens a new connection to it; over pipes, there is one.
     pub(crate) async fn connect(&self) -> Result<Client, Error> {
-        connect(self.path, &self.address, &self.scratch).await
+        match &self.home {
+            Home::Child(child) => Ok(over(child.channel())),
+            _ => connect(self.path, &self.address, &self.scratch).await,
+        }
     }
 
     /// CPU time of client and server so far.
@@ -59,6 +86,7 @@ impl Peer {
         let client_ns = Usage::cpu_of_self().cpu_ns;
         match &mut self.home {
             Home::Process(process) => Ok(client_ns + process.cpu_ns()?),
+            Home::Child(child) => Ok(client_ns + cpu_ns(child)?),
             Home::Here(_) => Ok(client_ns),
         }
     }
@@ -71,6 +99,7 @@ impl Peer {
         })?;
         match &mut self.home {
             Home::Process(process) => Ok(client.plus(process.usage()?)),
+            Home::Child(child) => Ok(client.plus(usage(child)?)),
             Home::Here(_) => Ok(client),
         }
     }
@@ -79,7 +108,27 @@ impl Peer {
     pub(crate) async fn stop(self) -> Result<(), Error> {
         match self.home {
             Home::Process(_ends_when_dropped) => Ok(()),
+            Home::Child(child) => child.stop(END_TIMEOUT).await.map(drop).map_err(lost),
             Home::Here(serving) => serving.stop().await,
         }
+    }
+}
+
+fn cpu_ns(child: &ringway::Child) -> Result<u64, Error> {
+    let time = cpu_time(child.id()).map_err(lost)?;
+    Ok(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn usage(child: &ringway::Child) -> Result<Usage, Error> {
+    Ok(Usage {
+        cpu_ns: cpu_ns(child)?,
+        pss_bytes: pss_bytes(child.id()).map_err(lost)?,
+    })
+}
+
+fn lost(source: io::Error) -> Error {
+    Error::Process {
+        what: "the server at the other end of the pipes is lost".to_owned(),
+        source,
     }
 }

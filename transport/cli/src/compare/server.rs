@@ -52,10 +52,18 @@ pub(crate) struct ServerOptions {
     pub(crate) scratch: PathBuf,
 }
 
-/// The process `bench-server`: serves one path until its standard input ends.
+/// The process `bench-server`: serves one path until its standard input ends, or the parent that
+/// it serves over pipes hangs up.
 #[tokio::main]
 pub(crate) async fn run(options: ServerOptions) -> Result<(), Error> {
     let ServerOptions { path, scratch } = options;
+    if path == Path::Pipe {
+        let served = bench(ringway::Server::builder(), path).serve_pipe().await;
+        return served.map_err(|error| Error::Serve {
+            path,
+            source: error.into(),
+        });
+    }
     let over = part::attend();
     let serving = Serving::start(path, &scratch).await?;
     part::announce(&part::Ready {
@@ -86,9 +94,12 @@ impl Serving {
         let started = match path {
             Path::GrpcUnix => grpc_unix(scratch, stopped),
             Path::GrpcTcp => grpc_tcp(stopped).await,
-            Path::Shm | Path::Socket | Path::SocketEpoll | Path::Inproc | Path::ShmTonic => {
-                ringway(path, scratch, stopped).await
-            }
+            Path::Shm
+            | Path::Socket
+            | Path::SocketEpoll
+            | Path::Pipe
+            | Path::Inproc
+            | Path::ShmTonic => ringway(path, scratch, stopped).await,
         };
         let (address, task) = started.map_err(|source| Error::Serve { path, source })?;
         Ok(Serving {
@@ -145,14 +156,17 @@ async fn ringway(
     };
     let name = format!("bench-{path}-{}:1", std::process::id());
     let builder = ringway::Server::builder().name(&name).directory(scratch);
-    let builder = match path {
-        Path::ShmTonic => builder.add_tonic_service(unlimited!(plain::BenchServer::new(Handler))),
-        _ => builder.add_service(unlimited!(ours::BenchServer::new(Handler))),
-    };
-    let server = builder.bind().await?;
+    let server = bench(builder, path).bind().await?;
     let serve = server.serve_with_shutdown(stopped);
     let task = tokio::spawn(async { serve.await.map_err(Cause::from) });
     Ok((format!("{scheme}://{name}"), task))
+}
+
+fn bench(builder: ringway::ServerBuilder, path: Path) -> ringway::ServerBuilder {
+    match path {
+        Path::ShmTonic => builder.add_tonic_service(unlimited!(plain::BenchServer::new(Handler))),
+        _ => builder.add_service(unlimited!(ours::BenchServer::new(Handler))),
+    }
 }
 
 /// Plain tonic at its best: wide windows, large frames, no limit in the way of large messages.

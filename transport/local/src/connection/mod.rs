@@ -173,6 +173,11 @@ impl Connection {
         self.is_open() && !self.state.lock().is_going_away()
     }
 
+    /// Why it has ended; `None` while it is open.
+    pub fn why_closed(&self) -> Option<Closed> {
+        self.state.lock().why_closed()
+    }
+
     /// Calls that are not over yet.
     pub fn calls_in_flight(&self) -> usize {
         self.state.lock().in_flight()

@@ -4,7 +4,7 @@
 //! | link | frames travel |
 //! | --- | --- |
 //! | [`shm`] | as records of a memory ring, large payloads beside it in blocks of an arena |
-//! | [`stream`] | as bytes through a Unix stream socket |
+//! | [`stream`] | as bytes through a Unix stream socket, or through two pipes |
 //! | [`queue`] | as values through a pair of queues inside one process |
 
 pub(crate) mod queue;
@@ -24,6 +24,8 @@ pub enum LinkKind {
     Shm,
     /// A Unix stream socket.
     Socket,
+    /// Two pipes, one for each direction.
+    Pipe,
     /// Queues inside one process.
     Inproc,
 }
@@ -319,7 +321,7 @@ impl Watch {
     /// What moves the bytes, where that can differ.
     pub(crate) fn engine(&self) -> Option<stream::Engine> {
         match self {
-            Self::Stream(watch) => Some(watch.engine()),
+            Self::Stream(watch) => watch.engine(),
             Self::Shm { .. } | Self::Queue(_) => None,
         }
     }

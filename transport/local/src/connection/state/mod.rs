@@ -68,6 +68,10 @@ impl State {
         }
     }
 
+    pub(crate) fn why_closed(&self) -> Option<Closed> {
+        self.closed.clone()
+    }
+
     pub(crate) fn is_going_away(&self) -> bool {
         self.core.is_draining()
     }

@@ -1,8 +1,9 @@
 //! The descriptor that wakes a sleeping connection, and only a sleeping one.
 //!
 //! A runtime's reactor keeps a socket registered for good, so each message would wake a thread of
-//! the runtime, also while another one is looking at the socket. So the socket stands in an epoll
-//! set of its own, the reactor watches that set, and the set listens while somebody sleeps.
+//! the runtime, also while another one is looking at the socket. So the socket (or both pipes)
+//! stands in an epoll set of its own, the reactor watches that set, and the set listens while
+//! somebody sleeps.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,11 +14,44 @@ use parking_lot::Mutex;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
+use super::pipes::Pipes;
+
 #[derive(Debug)]
 pub(super) struct Bell {
     set: Arc<OwnedFd>,
-    source: Arc<OwnedFd>,
+    source: Source,
     wishes: Mutex<Wishes>,
+}
+
+/// What is listened to.
+#[derive(Debug)]
+pub(super) enum Source {
+    Socket(Arc<OwnedFd>),
+    Pipes(Arc<Pipes>),
+}
+
+impl Source {
+    fn join(&self, set: &OwnedFd) -> rustix::io::Result<()> {
+        let data = EventData::new_u64(0);
+        match self {
+            Self::Socket(socket) => epoll::add(set, socket, data, EventFlags::empty()),
+            Self::Pipes(pipes) => pipes.join(set),
+        }
+    }
+
+    /// Told anew, the kernel looks by itself whether what it listens for is there now.
+    fn listen(
+        &self,
+        set: &OwnedFd,
+        wanted: EventFlags,
+        changed: EventFlags,
+    ) -> rustix::io::Result<()> {
+        let data = EventData::new_u64(0);
+        match self {
+            Self::Socket(socket) => epoll::modify(set, socket, data, wanted),
+            Self::Pipes(pipes) => pipes.listen(set, wanted, changed),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -31,9 +65,9 @@ struct Wishes {
 
 impl Bell {
     /// A bell that is not armed.
-    pub(super) fn new(source: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn new(source: Source) -> io::Result<Self> {
         let set = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&set, &source, EventData::new_u64(0), EventFlags::empty())?;
+        source.join(&set)?;
         Ok(Self {
             set: Arc::new(set),
             source,
@@ -48,7 +82,8 @@ impl Bell {
 
     /// Takes note that it rang. Before that the kernel would not ring for the next event.
     pub(super) fn clear(&self) {
-        let mut events = [MaybeUninit::<Event>::uninit()];
+        // One for each of two pipes.
+        let mut events = [MaybeUninit::<Event>::uninit(); 2];
         // It fails on a set that is none: impossible, it is ours.
         let _ = epoll::wait(&self.set, &mut events, Some(&Timespec::default()));
     }
@@ -76,10 +111,10 @@ impl Bell {
         if flags == wishes.told {
             return;
         }
+        let changed = flags.symmetric_difference(wishes.told);
         wishes.told = flags;
-        // Told anew, the kernel looks by itself whether the socket is ready now.
-        if let Err(error) = epoll::modify(&self.set, &self.source, EventData::new_u64(0), flags) {
-            tracing::warn!(%error, "a socket's epoll set can't be changed");
+        if let Err(error) = self.source.listen(&self.set, flags, changed) {
+            tracing::warn!(%error, "an epoll set can't be changed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Frames over a Unix stream socket.
+//! Frames over a stream of bytes: a Unix stream socket, or two pipes.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -6,6 +6,7 @@
 //! | `outbox` | frames that wait to be sent |
 //! | `epoll` | the engine of nonblocking sends and receives |
 //! | `uring` | the engine over io_uring |
+//! | `pipes` | the engine of two pipes |
 //! | `bell` | the descriptor that wakes a sleeping connection, and only a sleeping one |
 //! | `later` | sends that are put off, so that one carries many frames |
 //!
@@ -18,6 +19,7 @@ mod epoll;
 pub(crate) mod later;
 mod outbox;
 mod parse;
+pub(crate) mod pipes;
 #[cfg(test)]
 mod tests;
 mod uring;
@@ -31,9 +33,10 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::{Mutex, MutexGuard};
 use ringway_ring::BufferPool;
 
-use self::bell::Bell;
+use self::bell::{Bell, Source};
 use self::outbox::Outbox;
 use self::parse::Parser;
+use self::pipes::Pipes;
 use super::{Frame, LinkError, Outgoing, Position};
 use crate::config::SocketEngine;
 use crate::connection::Connection;
@@ -86,6 +89,7 @@ pub(crate) struct Stream {
 enum Mover {
     Epoll(epoll::Socket),
     Uring(uring::Socket),
+    Pipes(Arc<Pipes>),
 }
 
 /// What a try to receive came to.
@@ -118,21 +122,34 @@ impl Stream {
     /// # Errors
     /// The engine is refused; or descriptors have run out.
     pub(crate) fn new(socket: OwnedFd, engine: SocketEngine) -> io::Result<Arc<Self>> {
-        let mover = match engine {
-            SocketEngine::Epoll => Mover::Epoll(epoll::Socket::new(socket)),
-            SocketEngine::Uring => Mover::Uring(uring::Socket::new(socket)?),
-            SocketEngine::Auto if uring::support().tier().is_some() => {
-                Mover::Uring(uring::Socket::new(socket)?)
-            }
-            SocketEngine::Auto => Mover::Epoll(epoll::Socket::new(socket)),
+        let by_uring = match engine {
+            SocketEngine::Epoll => false,
+            SocketEngine::Uring => true,
+            SocketEngine::Auto => uring::support().tier().is_some(),
         };
-        let bell = match &mover {
-            Mover::Epoll(socket) => Bell::new(socket.descriptor())?,
-            Mover::Uring(socket) => Bell::new(Arc::new(socket.descriptor()?))?,
-        };
+        if by_uring {
+            let socket = uring::Socket::new(socket)?;
+            let source = Source::Socket(Arc::new(socket.descriptor()?));
+            return Self::assemble(Mover::Uring(socket), source);
+        }
+        let socket = epoll::Socket::new(socket);
+        let source = Source::Socket(socket.descriptor());
+        Self::assemble(Mover::Epoll(socket), source)
+    }
+
+    /// A link over two pipes.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub(crate) fn over_pipes(pipes: Pipes) -> io::Result<Arc<Self>> {
+        let pipes = Arc::new(pipes);
+        Self::assemble(Mover::Pipes(Arc::clone(&pipes)), Source::Pipes(pipes))
+    }
+
+    fn assemble(mover: Mover, source: Source) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             mover,
-            bell,
+            bell: Bell::new(source)?,
             outbox: Mutex::default(),
             inbox: Mutex::new(Inbox {
                 parser: Parser::new(BufferPool::default()),
@@ -146,10 +163,12 @@ impl Stream {
         }))
     }
 
-    pub(crate) fn engine(&self) -> Engine {
+    /// What moves the bytes of a socket; `None` for pipes.
+    pub(crate) fn engine(&self) -> Option<Engine> {
         match &self.mover {
-            Mover::Epoll(_) => Engine::Epoll,
-            Mover::Uring(socket) => socket.engine(),
+            Mover::Epoll(_) => Some(Engine::Epoll),
+            Mover::Uring(socket) => Some(socket.engine()),
+            Mover::Pipes(_) => None,
         }
     }
 
@@ -193,6 +212,7 @@ impl Stream {
                 false
             }
             Mover::Uring(socket) => socket.flush(outbox),
+            Mover::Pipes(pipes) => pipes.flush(outbox),
         };
         let waiting = outbox.len() > 0;
         self.dirty.store(waiting, Ordering::SeqCst);
@@ -218,6 +238,7 @@ impl Stream {
         let received = match &self.mover {
             Mover::Epoll(socket) => socket.receive(&mut inbox.parser),
             Mover::Uring(socket) => socket.receive(&mut inbox.parser),
+            Mover::Pipes(pipes) => pipes.receive(&mut inbox.parser),
         };
         inbox.unsure = received == Received::MaybeMore;
         match received {
@@ -237,6 +258,15 @@ impl Stream {
         match &self.mover {
             Mover::Epoll(socket) => socket.hang_up(),
             Mover::Uring(socket) => socket.hang_up(),
+            Mover::Pipes(pipes) => pipes.hang_up(),
+        }
+    }
+
+    /// What ended the link; `None` while that is being asked.
+    fn explain(&self, why: &Closed) -> Option<Closed> {
+        match &self.mover {
+            Mover::Epoll(_) | Mover::Uring(_) => Some(why.clone()),
+            Mover::Pipes(pipes) => pipes.explain(why),
         }
     }
 }
@@ -292,7 +322,7 @@ impl Sender {
 
     pub(crate) fn is_drained(&self) -> bool {
         let kernel_has_it = match &self.0.mover {
-            Mover::Epoll(_) => true,
+            Mover::Epoll(_) | Mover::Pipes(_) => true,
             Mover::Uring(socket) => socket.is_drained(),
         };
         kernel_has_it && !self.0.dirty.load(Ordering::SeqCst)
@@ -329,7 +359,10 @@ impl Receiver {
             inbox.parser.frames(frames)?;
         }
         if let Some(why) = &inbox.ended {
-            return Err(why.clone());
+            return match stream.explain(why) {
+                Some(why) => Err(why),
+                None => Ok(()),
+            };
         }
         let more = inbox.unsure;
         drop(inbox);
@@ -347,7 +380,7 @@ impl Receiver {
 pub(crate) struct Watch(Arc<Stream>);
 
 impl Watch {
-    pub(crate) fn engine(&self) -> Engine {
+    pub(crate) fn engine(&self) -> Option<Engine> {
         self.0.engine()
     }
 

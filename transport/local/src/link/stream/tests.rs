@@ -1,10 +1,12 @@
-//! Both engines, without connections above them.
+//! Each engine, without connections above it.
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ringway_sys::pipe::pipe;
 use ringway_wire::{Flags, FrameHeader, Kind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -25,7 +27,17 @@ struct End {
 impl End {
     fn new(socket: UnixStream, engine: SocketEngine) -> Self {
         socket.set_nonblocking(true).unwrap();
-        let stream = Stream::new(socket.into(), engine).unwrap();
+        Self::over(Stream::new(socket.into(), engine).unwrap())
+    }
+
+    fn of_pipes(reader: OwnedFd, writer: OwnedFd) -> Self {
+        for end in [&reader, &writer] {
+            rustix::io::ioctl_fionbio(end, true).unwrap();
+        }
+        Self::over(Stream::over_pipes(Pipes::new(reader, writer, None)).unwrap())
+    }
+
+    fn over(stream: Arc<Stream>) -> Self {
         let (sender, receiver, watch) = stream.halves();
         Self {
             stream,
@@ -97,14 +109,31 @@ fn in_each_engine(test: impl Fn([End; 2])) {
         let (left, right) = UnixStream::pair().unwrap();
         test([left, right].map(|socket| End::new(socket, engine)));
     }
+    let (there, back) = (pipe().unwrap(), pipe().unwrap());
+    test([
+        End::of_pipes(there.0, back.1),
+        End::of_pipes(back.0, there.1),
+    ]);
 }
 
-/// Against a bare socket.
-fn against_a_socket(test: impl Fn(End, UnixStream)) {
+/// A peer without any engine: what is written to it, and what it has to keep open.
+struct Bare {
+    out: File,
+    _other: Option<OwnedFd>,
+}
+
+fn against_a_bare_peer(test: impl Fn(End, Bare)) {
     for engine in engines() {
         let (ours, peer) = UnixStream::pair().unwrap();
-        test(End::new(ours, engine), peer);
+        let out = OwnedFd::from(peer).into();
+        test(End::new(ours, engine), Bare { out, _other: None });
     }
+    let (there, back) = (pipe().unwrap(), pipe().unwrap());
+    let bare = Bare {
+        out: back.1.into(),
+        _other: Some(there.0),
+    };
+    test(End::of_pipes(back.0, there.1), bare);
 }
 
 fn until(mut done: impl FnMut() -> bool) {
@@ -169,7 +198,7 @@ fn a_link_whose_peer_does_not_read_fills_and_empties() {
 
 #[test]
 fn what_never_left_was_not_sent_and_never_will_be() {
-    against_a_socket(|mut end, peer| {
+    against_a_bare_peer(|mut end, peer| {
         end.send(0, 64).unwrap();
         let first = end.sender.position();
         let mut number = 1;
@@ -188,7 +217,7 @@ fn what_never_left_was_not_sent_and_never_will_be() {
 
 #[test]
 fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_those_before_it() {
-    against_a_socket(|mut end, mut peer| {
+    against_a_bare_peer(|mut end, mut peer| {
         let header = |len: u32| FrameHeader {
             flags: Flags::HAS_MESSAGE,
             call: 1 << 32,
@@ -196,9 +225,9 @@ fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_those_before_it() {
             message_len: len,
             ..FrameHeader::new(Kind::Message)
         };
-        std::io::Write::write_all(&mut peer, &header(0).encode()).unwrap();
-        std::io::Write::write_all(&mut peer, &header(1 << 20).encode()).unwrap();
-        std::io::Write::write_all(&mut peer, &[7; 100]).unwrap();
+        std::io::Write::write_all(&mut peer.out, &header(0).encode()).unwrap();
+        std::io::Write::write_all(&mut peer.out, &header(1 << 20).encode()).unwrap();
+        std::io::Write::write_all(&mut peer.out, &[7; 100]).unwrap();
         drop(peer);
         let mut ended = Ok(0);
         until(|| {
@@ -213,7 +242,7 @@ fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_those_before_it() {
 
 #[test]
 fn a_peer_that_goes_without_having_read_is_gone() {
-    against_a_socket(|mut end, peer| {
+    against_a_bare_peer(|mut end, peer| {
         end.send(0, 64).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         drop(peer);
@@ -226,11 +255,40 @@ fn a_peer_that_goes_without_having_read_is_gone() {
     });
 }
 
+/// Nothing but a write tells that.
+#[test]
+fn a_peer_that_reads_no_more_is_gone_whatever_it_keeps_open() {
+    let (there, back) = (pipe().unwrap(), pipe().unwrap());
+    let mut end = End::of_pipes(back.0, there.1);
+    drop(there.0);
+    end.look().unwrap();
+    end.send(0, 64).unwrap();
+    assert_eq!(end.look(), Err(Closed::PeerGone));
+    assert!(matches!(end.send(0, 64), Err(LinkError::Closed(_))));
+    drop(back.1);
+}
+
+#[test]
+fn what_was_written_before_hanging_up_arrives() {
+    in_each_engine(|[mut left, mut right]| {
+        left.send(1, 64).unwrap();
+        left.watch.hang_up();
+        let mut ended = Ok(0);
+        until(|| {
+            ended = right.look();
+            ended.is_err()
+        });
+        assert_eq!(ended, Err(Closed::PeerGone));
+        right.assert_got(0, 1, 64);
+        until(|| right.send(0, 64).is_err());
+    });
+}
+
 #[test]
 fn a_bad_frame_is_the_peers_fault() {
-    against_a_socket(|mut end, mut peer| {
-        std::io::Write::write_all(&mut peer, &[0xff; 100]).unwrap();
-        std::io::Write::write_all(&mut peer, &[0; 100]).unwrap();
+    against_a_bare_peer(|mut end, mut peer| {
+        std::io::Write::write_all(&mut peer.out, &[0xff; 100]).unwrap();
+        std::io::Write::write_all(&mut peer.out, &[0; 100]).unwrap();
         let mut ended = Ok(0);
         until(|| {
             ended = end.look();

@@ -23,6 +23,17 @@ pub struct Call {
     over: bool,
     side: Side,
     polls: u32,
+    /// The task that was noted as the reader when the call was opened.
+    noted: Option<Noted>,
+}
+
+/// What opening a call has already done for its first poll.
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    /// The task whose waker is kept, by what that holds.
+    reader: usize,
+    /// No other call was in flight.
+    is_only: bool,
 }
 
 /// Whose hold it is.
@@ -52,6 +63,7 @@ impl Call {
             over: false,
             side,
             polls: 0,
+            noted: None,
         }
     }
 
@@ -80,18 +92,30 @@ impl Call {
         let opened = place(connection, &mut message).and_then(|place| {
             let payload = message.map(|(len, encode)| Payload { len, encode });
             let mut state = connection.lock();
-            connection.habits().note(context.waker(), state.in_flight());
+            let waker = context.waker();
+            connection.habits().note(waker, state.in_flight());
             let id = state.open(request, payload, place)?;
             connection.note_opened();
-            Ok((id, state.needs_timer()))
+            let mut noted = None;
+            if in_pass() || !connection.habits().is_alone(waker) {
+                // Its first poll will not look, but wait: done here, it need not lock again.
+                state.wait_to_read(id, waker);
+                noted = Some(Noted {
+                    reader: waker.data() as usize,
+                    is_only: state.in_flight() == 1,
+                });
+            }
+            Ok((id, state.needs_timer(), noted))
         });
         match opened {
-            Ok((id, needs_timer)) => {
+            Ok((id, needs_timer, noted)) => {
                 if needs_timer {
                     connection.mark_ready();
                 }
                 let connection = Arc::clone(connection);
-                Poll::Ready(Ok(Self::held(CallSender { connection, id }, Side::Client)))
+                let mut call = Self::held(CallSender { connection, id }, Side::Client);
+                call.noted = noted;
+                Poll::Ready(Ok(call))
             }
             Err(SendError::Blocked(lack)) => {
                 wait(connection, lack, None, len, context);
@@ -129,6 +153,13 @@ impl Call {
         if self.over {
             return Poll::Ready(None);
         }
+        if let Some(noted) = self.noted.take()
+            && noted.reader == context.waker().data() as usize
+        {
+            self.polls = 1;
+            self.wait_for_driver(noted.is_only);
+            return Poll::Pending;
+        }
         let may_look = self.may_look_now(context);
         if may_look && let Some(inbound) = self.take().or_else(|| self.look()) {
             return Poll::Ready(Some(inbound));
@@ -142,12 +173,17 @@ impl Call {
         state.wait_to_read(id, context.waker());
         let is_only = state.in_flight() == 1;
         drop(state);
+        self.wait_for_driver(!may_look && is_only && self.side == Side::Client);
+        Poll::Pending
+    }
+
+    /// The last step before a task waits. `first` says that it waits alone, and did not look by itself.
+    fn wait_for_driver(&self, first: bool) {
         self.connection().rely_on_doorbell();
-        if !may_look && is_only && self.side == Side::Client && !in_pass() {
+        if first && !in_pass() {
             // The driver looks instead, after this task and on this very worker.
             self.connection().mark_ready();
         }
-        Poll::Pending
     }
 
     fn take(&mut self) -> Option<Inbound> {
@@ -219,7 +255,7 @@ impl Call {
         found
     }
 
-    /// Server: answers a unary call. The call is over.
+    /// Server: answers a unary call; pending while there is no room or credit. The call is over.
     ///
     /// # Errors
     /// A [`SendError`].
@@ -230,6 +266,20 @@ impl Call {
         len: usize,
         encode: Encode<'_>,
     ) -> Poll<Result<(), SendError>> {
+        let sent = self.respond(head, len, encode);
+        self.sender.or_wait(context, head.len() + len, sent)
+    }
+
+    /// Server: answers a unary call now. The call is over.
+    ///
+    /// # Errors
+    /// A [`SendError`]; after [`SendError::Blocked`], [`Self::poll_respond`] waits.
+    pub fn respond(
+        &mut self,
+        head: &[u8],
+        len: usize,
+        encode: Encode<'_>,
+    ) -> Result<(), SendError> {
         let mut message = Some((len, encode));
         let sender = &self.sender;
         let sent = place(&sender.connection, &mut message).and_then(|place| {
@@ -240,7 +290,7 @@ impl Call {
             state.send_response(sender.id, head, Payload { len, encode }, place)
         });
         self.over |= sent.is_ok();
-        self.sender.or_wait(context, head.len() + len, sent)
+        sent
     }
 
     /// Server: ends the call with a status. The call is over.

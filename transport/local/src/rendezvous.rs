@@ -265,7 +265,7 @@ fn assemble(
     peer: PeerCredentials,
 ) -> Result<Parts, String> {
     let sleep_of_peer = endpoint.producer.peer_sleep();
-    let sender = Sender::new(endpoint.producer, Arc::clone(&peer_bell));
+    let sender = Sender::new(endpoint.producer);
     let watch = Watch::Shm {
         peek: endpoint.consumer.peek(),
         sleep: endpoint.consumer.sleep_word(),

@@ -125,6 +125,10 @@ impl Channel {
         {
             return Ok(Route::Local(connection));
         }
+        Box::pin(self.route_anew(wait_for_ready)).await
+    }
+
+    async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
         self.cached = None;
         let route = self.shared.route(wait_for_ready).await?;
         if let Route::Local(connection) = &route {
@@ -308,14 +312,14 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
-        let (metadata, extensions, message) = request.into_parts();
         let mut first = None;
         if let Some(connection) = self.hot() {
-            let head = Head::new(&metadata)?;
+            let head = Head::new(request.metadata())?;
             // Asked for only where a further attempt has to know.
             let began = head.timeout().map(|_| Instant::now());
             let path = Path::over(&connection);
-            match client::unary(&connection, path, method, options, &head, &message).await {
+            let message = request.get_ref();
+            match client::unary(&connection, path, method, options, &head, message).await {
                 Ok(response) => {
                     self.shared.retries.note_success();
                     return Ok(response);
@@ -332,6 +336,7 @@ impl Caller for Channel {
                 }
             }
         }
+        let (metadata, extensions, message) = request.into_parts();
         let call = Call {
             plan: Plan { method, options },
             metadata,

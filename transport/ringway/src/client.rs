@@ -175,8 +175,16 @@ where
     R: Message + Default,
 {
     let mut call = open(connection, method, options, head, message).await?;
-    let inbound = poll_fn(|context| call.poll_inbound(context)).await;
-    answer(inbound, &mut call, path, options).await
+    match poll_fn(|context| call.poll_inbound(context)).await {
+        Some(Inbound::Response { head, message }) if head.is_empty() => {
+            let message = decode_whole(&options.limits, message.bytes)?;
+            let mut response = Response::new(message);
+            response.extensions_mut().insert(path);
+            Ok(response)
+        }
+        // Boxed, because what is kept across this would be moved with every call.
+        inbound => Box::pin(answer(inbound, &mut call, path, options)).await,
+    }
 }
 
 async fn open<M: Message>(

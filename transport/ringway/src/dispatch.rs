@@ -40,18 +40,23 @@ impl ServerCall {
         M: Message + Default + Unpin + 'static,
         R: Message + 'static,
         F: FnOnce(Request<M>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Response<R>, Status>> + Send,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
     {
-        Box::pin(async move {
-            let (mut call, request) = match self.into_unary(limits).await {
-                Ok(parts) => parts,
-                Err(refused) => return refused.answer().await,
-            };
-            match handler(request).await {
-                Ok(response) => respond(call, response, limits).await,
-                Err(status) => finish(&mut call, &status).await,
-            }
-        })
+        let Started {
+            mut call,
+            metadata,
+            message,
+            ..
+        } = self.0;
+        match message {
+            Some(message) => answered(call, &metadata, message, limits, handler),
+            None => Box::pin(async move {
+                match only_message(&mut call).await {
+                    Ok(message) => answered(call, &metadata, message, limits, handler).await,
+                    Err(status) => finish(&mut call, &status).await,
+                }
+            }),
+        }
     }
 
     /// One request, a stream of responses.
@@ -142,9 +147,7 @@ impl ServerCall {
             Some(message) => Ok(message),
             None => only_message(&mut call).await,
         };
-        let request = message
-            .and_then(|message| decode_whole(&limits, uncompressed(message)?))
-            .and_then(|message| request(&metadata, message));
+        let request = message.and_then(|message| decoded(&metadata, message, limits));
         match request {
             Ok(request) => Ok((call, request)),
             Err(status) => Err(Refused { call, status }),
@@ -173,6 +176,81 @@ impl ServerCall {
     }
 }
 
+/// The work of a unary call whose request is here. What is decoded here need not be kept, and moved,
+/// in the future: it is boxed, and the smaller it is the less each call costs.
+fn answered<M, R, F, Fut>(
+    call: Call,
+    metadata: &[u8],
+    message: ringway_local::Message,
+    limits: MessageLimits,
+    handler: F,
+) -> HandlerFuture
+where
+    M: Message + Default,
+    R: Message + 'static,
+    F: FnOnce(Request<M>) -> Fut,
+    Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
+{
+    match decoded(metadata, message, limits) {
+        Ok(request) => Box::pin(answer_with(call, handler(request), limits)),
+        Err(status) => Box::pin(Refused { call, status }.answer()),
+    }
+}
+
+async fn answer_with<R: Message>(
+    mut call: Call,
+    handling: impl Future<Output = Result<Response<R>, Status>>,
+    limits: MessageLimits,
+) {
+    match handling.await {
+        Ok(response) if is_bare(&response) => {
+            if let Err(error) = respond_at_once(&mut call, response.get_ref(), limits) {
+                Box::pin(respond_later(call, response, limits, error)).await;
+            }
+        }
+        Ok(response) => Box::pin(respond(call, response, limits)).await,
+        Err(status) => Box::pin(async move { finish(&mut call, &status).await }).await,
+    }
+}
+
+/// Whether a response is nothing but its message.
+fn is_bare<R>(response: &Response<R>) -> bool {
+    response.metadata().is_empty() && response.extensions().is_empty()
+}
+
+/// Writes the answer where the message lies, as most answers can be.
+fn respond_at_once<R: Message>(
+    call: &mut Call,
+    message: &R,
+    limits: MessageLimits,
+) -> Result<(), AtOnce> {
+    let len_bytes = message.encoded_len();
+    limits.check_encoding(len_bytes).map_err(AtOnce::Refused)?;
+    let encode = &mut |mut out: &mut [u8]| message.encode_raw(&mut out);
+    call.respond(&[], len_bytes, encode).map_err(AtOnce::Unsent)
+}
+
+/// Why an answer was not written at once.
+enum AtOnce {
+    Refused(Status),
+    Unsent(ringway_local::SendError),
+}
+
+async fn respond_later<R: Message>(
+    mut call: Call,
+    response: Response<R>,
+    limits: MessageLimits,
+    why: AtOnce,
+) {
+    match why {
+        AtOnce::Unsent(ringway_local::SendError::Blocked(_)) => {
+            respond(call, response, limits).await;
+        }
+        AtOnce::Unsent(error) => finish(&mut call, &status::unsent(&error)).await,
+        AtOnce::Refused(status) => finish(&mut call, &status).await,
+    }
+}
+
 /// A call that no handler sees.
 struct Refused {
     call: Call,
@@ -183,6 +261,15 @@ impl Refused {
     async fn answer(mut self) {
         finish(&mut self.call, &self.status).await;
     }
+}
+
+fn decoded<M: Message + Default>(
+    metadata: &[u8],
+    message: ringway_local::Message,
+    limits: MessageLimits,
+) -> Result<Request<M>, Status> {
+    let message = decode_whole(&limits, uncompressed(message)?)?;
+    request(metadata, message)
 }
 
 fn request<T>(block: &[u8], message: T) -> Result<Request<T>, Status> {

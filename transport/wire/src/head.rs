@@ -63,6 +63,12 @@ impl<'a> RequestHead<'a> {
         }
     }
 
+    /// Whether an encoded head tells a timeout, without decoding the rest.
+    #[inline]
+    pub(crate) fn has_timeout(head: &[u8]) -> bool {
+        head.first().is_some_and(|flags| flags & Self::TIMEOUT != 0)
+    }
+
     /// Exact length of the encoding.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod slots;
 mod state;
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -116,6 +117,47 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A connection's state, locked. What was sent meanwhile is rung for when the lock is free again:
+/// rung under it, the peer may get this very CPU, and everybody else waits for the lock until then.
+pub(crate) struct Locked<'a> {
+    // Dropped in this order.
+    state: MutexGuard<'a, State>,
+    bell: Bell<'a>,
+}
+
+struct Bell<'a> {
+    watch: &'a Watch,
+    due: bool,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.bell.due = self.state.take_ring();
+    }
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        if self.due {
+            self.watch.ring();
+        }
+    }
+}
+
 impl Connection {
     /// Assembles a connection and hands it to the current runtime's driver.
     pub(crate) fn start(parts: Parts) -> Arc<Self> {
@@ -170,7 +212,7 @@ impl Connection {
 
     /// Whether it takes new calls: open, and the peer has not asked to go elsewhere.
     pub fn takes_calls(&self) -> bool {
-        self.is_open() && !self.state.lock().is_going_away()
+        self.is_open() && !self.lock().is_going_away()
     }
 
     /// Why it has ended; `None` while it is open.
@@ -180,7 +222,7 @@ impl Connection {
 
     /// Calls that are not over yet.
     pub fn calls_in_flight(&self) -> usize {
-        self.state.lock().in_flight()
+        self.lock().in_flight()
     }
 
     /// Ends the connection. Calls in flight end `UNAVAILABLE`.
@@ -191,11 +233,11 @@ impl Connection {
     /// Has the client go elsewhere, waits until every call is answered, and closes. What the client
     /// sent before it heard of it is served, too.
     pub async fn drain(&self) {
-        self.state.lock().drain();
+        self.lock().drain();
         let began = Instant::now();
         while self.is_open() {
             let told = began.elapsed() > DRAIN_NOTICE;
-            if self.state.lock().has_drained(told) {
+            if self.lock().has_drained(told) {
                 self.close();
             } else {
                 tokio::time::sleep(DRAIN_LOOK).await;
@@ -219,8 +261,14 @@ impl Connection {
         self.large.as_ref().map(Large::blocks)
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked {
+            state: self.state.lock(),
+            bell: Bell {
+                watch: &self.watch,
+                due: false,
+            },
+        }
     }
 
     /// Whether a pass would find something to do.
@@ -370,7 +418,7 @@ impl Connection {
         if let Closed::PeerMisbehaved(reason) = &why {
             tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, "connection ended");
         }
-        let ended = self.state.lock().close(why);
+        let ended = self.lock().close(why);
         ended.finish();
         if let Some(blocks) = self.blocks() {
             blocks.hang_up();

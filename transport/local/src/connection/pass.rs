@@ -119,7 +119,7 @@ impl Pass {
         }
         let fed = connection.blocks().is_some_and(Blocks::should_retry);
         let mut state = connection.lock();
-        state.note_time(stirred);
+        state.note_time(stirred, &self.frames);
         let judged = self
             .frames
             .drain(..)

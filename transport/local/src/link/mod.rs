@@ -172,13 +172,16 @@ impl Sender {
         }
     }
 
-    /// Rings if the peer sleeps. A socket's frames go out now or, with others in flight, soon.
-    pub(crate) fn ring(&mut self, calls_in_flight: usize) {
+    /// Sees to it that the peer takes what was sent: true if its doorbell is to be rung for that, by
+    /// [`Watch::ring`]. A socket's frames go out now or, with others in flight, soon.
+    #[must_use]
+    pub(crate) fn must_ring(&mut self, calls_in_flight: usize) -> bool {
         match self {
-            Self::Shm(sender) => sender.ring(),
+            Self::Shm(sender) => return sender.producer.peer_must_be_woken(),
             Self::Stream(sender) => sender.ring(calls_in_flight),
             Self::Queue(sender) => sender.ring(),
         }
+        false
     }
 
     /// Where the stream of records ends now; `None` where the link can't tell what was seen.
@@ -308,10 +311,18 @@ impl Watch {
 
     /// Before sleep: rings for a peer that was to look by itself, and has not yet.
     pub(crate) fn ring_before_sleep(&self) {
-        if let Self::Shm {
-            peer, peer_bell, ..
-        } = self
+        if let Self::Shm { peer, .. } = self
             && peer.must_be_rung_before_sleep()
+        {
+            self.ring();
+        }
+    }
+
+    /// Rings the peer's doorbell: a system call, after which the kernel may well run the peer in
+    /// place of this thread. So never call it with a lock held.
+    pub(crate) fn ring(&self) {
+        if let Self::Shm { peer_bell, .. } = self
+            // Fails only on a descriptor that is no eventfd any more: impossible, it was checked.
             && let Err(error) = peer_bell.ring()
         {
             tracing::warn!(%error, "a doorbell can't be rung");

@@ -151,7 +151,6 @@ impl Blocks {
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
-    pub(crate) doorbell: Arc<EventFd>,
     room: Arc<Room>,
 }
 
@@ -179,17 +178,13 @@ impl Room {
 }
 
 impl Sender {
-    pub(crate) fn new(producer: Producer, doorbell: Arc<EventFd>) -> Self {
+    pub(crate) fn new(producer: Producer) -> Self {
         let room = Arc::new(Room {
             peek: producer.room_peek(),
             word: producer.room_word(),
             awaited: AtomicBool::new(false),
         });
-        Self {
-            producer,
-            doorbell,
-            room,
-        }
+        Self { producer, room }
     }
 
     pub(crate) fn send(&mut self, frame: Outgoing<'_, '_>) -> Result<(), LinkError> {
@@ -223,15 +218,6 @@ impl Sender {
             }
         }
         Ok(())
-    }
-
-    pub(crate) fn ring(&mut self) {
-        if self.producer.peer_must_be_woken() {
-            // Fails only on a descriptor that is no eventfd any more: impossible, it was checked.
-            if let Err(error) = self.doorbell.ring() {
-                tracing::warn!(%error, "a doorbell can't be rung");
-            }
-        }
     }
 
     pub(crate) fn room(&self) -> &Arc<Room> {

@@ -25,7 +25,7 @@ use crate::flow::{RecvWindow, SendWindow, charge};
 use crate::keepalive::{Pings, Watch};
 use crate::limits::MAX_PINGS_OUTSTANDING;
 use crate::method::{DefinedMethods, MethodTable};
-use crate::{Event, Negotiated, ProtocolError, Role};
+use crate::{Event, FrameHeader, Kind, Negotiated, ProtocolError, RequestHead, Role};
 
 pub use transmit::ControlFrame;
 
@@ -221,6 +221,17 @@ impl Connection {
     #[inline]
     pub fn keeps_time(&self) -> bool {
         self.watch.is_some()
+    }
+
+    /// Whether [`handle_frame`](Self::handle_frame) has to be told the true time of this frame. An
+    /// older one does for all others.
+    #[inline]
+    pub fn needs_time(&self, header: &FrameHeader, head: &[u8]) -> bool {
+        match header.kind {
+            Kind::Request => self.keeps_time() || RequestHead::has_timeout(head),
+            Kind::Reset => true,
+            _ => self.keeps_time(),
+        }
     }
 
     /// The deadline of a call that is not over.

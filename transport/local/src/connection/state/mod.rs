@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// Server: what the client's method numbers stand for.
     routes: Vec<Route>,
     closed: Option<Closed>,
+    /// The peer's doorbell is to be rung as soon as the lock is free.
+    ring_due: bool,
     /// The time of the last pass that asked for it.
     now: Instant,
     /// When the driver's timer fires.
@@ -65,6 +67,7 @@ impl State {
             control: None,
             routes: Vec::new(),
             closed: None,
+            ring_due: false,
         }
     }
 
@@ -84,7 +87,17 @@ impl State {
         self.core.drain();
         // What does not fit now goes out with the next pass.
         let _ = self.flush();
-        self.sender.ring(self.core.calls_in_flight());
+        self.ring();
+    }
+
+    /// Has the peer take what was sent; by its doorbell only when the lock is free.
+    fn ring(&mut self) {
+        self.ring_due |= self.sender.must_ring(self.core.calls_in_flight());
+    }
+
+    /// Whether the peer's doorbell is to be rung now.
+    pub(crate) fn take_ring(&mut self) -> bool {
+        std::mem::take(&mut self.ring_due)
     }
 
     /// Whether something is due before the driver's timer fires: then it has to be set anew.

@@ -59,7 +59,7 @@ impl State {
         let id = opened?;
         let sent = self.sender.position();
         self.occupy(id).sent = sent;
-        self.sender.ring(self.core.calls_in_flight());
+        self.ring();
         Ok(id)
     }
 
@@ -100,7 +100,7 @@ impl State {
             },
         });
         settle(sent, refused.as_ref())?;
-        self.sender.ring(self.core.calls_in_flight());
+        self.ring();
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl State {
             self.core.cancel(id, code);
             // What does not fit now goes out with the next pass.
             let _ = self.flush();
-            self.sender.ring(self.core.calls_in_flight());
+            self.ring();
         }
         self.vacate(id)
     }
@@ -215,7 +215,7 @@ impl State {
             }
         }
         if sent {
-            self.sender.ring(self.core.calls_in_flight());
+            self.ring();
         }
         Ok(())
     }

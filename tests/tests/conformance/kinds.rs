@@ -9,10 +9,8 @@ use tokio_stream::{Stream, StreamExt};
 
 pub(crate) fn payload(sequence: u64, size: usize) -> Payload {
     // Repeated rather than made byte by byte, which takes seconds in a debug build.
-    let pattern = [0; 256].map({
-        let mut byte = sequence.to_le_bytes()[0];
-        move |_: u8| std::mem::replace(&mut byte, byte.wrapping_add(1))
-    });
+    let first = sequence.to_le_bytes()[0];
+    let pattern: [u8; 256] = std::array::from_fn(|at| at.to_le_bytes()[0] ^ first);
     let mut data = pattern.repeat(size.div_ceil(pattern.len()));
     data.truncate(size);
     Payload {

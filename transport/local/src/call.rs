@@ -1,7 +1,7 @@
 //! One end's hold on a call.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use ringway_wire::{CallId, Flags, code};
@@ -137,7 +137,8 @@ impl Call {
     /// Gives the call a future that the connection polls from now on: a client's request stream.
     pub fn attach(&self, future: HandlerFuture) {
         let (slot, connection) = (self.slot(), self.connection());
-        connection.lock().keep_handler(slot, future);
+        let rejected = connection.lock().keep_handler(slot, future);
+        drop(rejected);
         connection.handlers().wake(slot);
         if in_pass() {
             connection.mark_ready();
@@ -166,7 +167,9 @@ impl Call {
         }
         let id = self.sender.id;
         let mut state = self.sender.connection.lock();
-        if let Some(inbound) = state.take_inbound(id) {
+        if let Some((inbound, handler)) = state.take_inbound(id) {
+            drop(state);
+            drop(handler);
             self.over = inbound.ends_call();
             return Poll::Ready(Some(inbound));
         }
@@ -194,9 +197,11 @@ impl Call {
     fn take_and_ask(&mut self) -> Option<(Inbound, Option<u32>)> {
         let connection = &self.sender.connection;
         let mut state = connection.lock();
-        let inbound = state.take_inbound(self.sender.id)?;
+        let (inbound, handler) = state.take_inbound(self.sender.id)?;
         self.over = inbound.ends_call();
         let quiet = (!state.awaits_anything()).then(|| connection.opened());
+        drop(state);
+        drop(handler);
         Some((inbound, quiet))
     }
 
@@ -287,7 +292,11 @@ impl Call {
                 return Ok(());
             };
             let mut state = sender.connection.lock();
-            state.send_response(sender.id, head, Payload { len, encode }, place)
+            state.send_response(sender.id, head, Payload { len, encode }, place)?;
+            let left_reading = state.take_left_reading();
+            drop(state);
+            left_reading.into_iter().for_each(Waker::wake);
+            Ok(())
         });
         self.over |= sent.is_ok();
         sent
@@ -304,10 +313,11 @@ impl Call {
         head: &[u8],
     ) -> Poll<Result<(), SendError>> {
         let sender = &self.sender;
-        let sent = sender
-            .connection
-            .lock()
-            .send_trailers(sender.id, code, head);
+        let mut state = sender.connection.lock();
+        let sent = state.send_trailers(sender.id, code, head);
+        let left_reading = state.take_left_reading();
+        drop(state);
+        left_reading.into_iter().for_each(Waker::wake);
         self.over |= sent.is_ok();
         self.sender.or_wait(context, head.len(), sent)
     }
@@ -329,8 +339,12 @@ impl Drop for Call {
         if self.side == Side::Server {
             let (code, head) = abandoned_status();
             let id = self.sender.id;
-            let sent = self.connection().lock().send_trailers(id, code, &head);
-            self.over = sent.is_ok();
+            let mut state = self.connection().lock();
+            let sent = state.send_trailers(id, code, &head).is_ok();
+            let left_reading = state.take_left_reading();
+            drop(state);
+            self.over = sent;
+            left_reading.into_iter().for_each(Waker::wake);
         }
         self.cancel(code::CANCELLED);
     }
@@ -373,7 +387,7 @@ impl CallSender {
     /// Gives the call up with a status code; whoever reads it is told by the peer.
     pub fn give_up(&self, code: u16) {
         let reader = self.connection.lock().give_up(self.id, code);
-        reader.into_iter().for_each(std::task::Waker::wake);
+        reader.into_iter().for_each(Waker::wake);
     }
 
     /// Server: sends initial metadata.

@@ -229,7 +229,8 @@ impl Pass {
             return;
         };
         if poll_future(&mut future, self.wakers.of(slot)) == Polled::Pending {
-            connection.lock().keep_handler(slot, future);
+            let rejected = connection.lock().keep_handler(slot, future);
+            drop(rejected);
         }
     }
 

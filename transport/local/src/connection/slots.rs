@@ -47,6 +47,11 @@ impl std::fmt::Debug for Slot {
 }
 
 impl Slot {
+    /// Whether the call's end has arrived, though nobody has taken it yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inbox.back().is_some_and(Inbound::ends_call)
+    }
+
     /// Makes the place free. Returns the handler: its drop is not for whoever holds a lock.
     pub(crate) fn vacate(&mut self) -> Option<HandlerFuture> {
         self.id = None;

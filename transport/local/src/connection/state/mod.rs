@@ -53,6 +53,8 @@ pub(crate) struct State {
     now: Instant,
     /// When the driver's timer fires.
     timer_at: Option<Instant>,
+    /// A handler's leftover task that reads requests of a call that was just answered.
+    left_reading: Option<Waker>,
 }
 
 impl State {
@@ -60,6 +62,7 @@ impl State {
         Self {
             now: super::Connection::now(),
             timer_at: None,
+            left_reading: None,
             core,
             sender,
             slots: Vec::new(),
@@ -124,19 +127,21 @@ impl State {
 
     // ---- taking what has arrived
 
-    /// The next thing that arrived for a call; a call that is over is released with its last one.
-    pub(crate) fn take_inbound(&mut self, id: CallId) -> Option<Inbound> {
+    /// The next thing that arrived for a call; a call that is over is released with its last one. Its
+    /// handler is to be dropped without the lock: it may hold calls of this very connection.
+    pub(crate) fn take_inbound(&mut self, id: CallId) -> Option<(Inbound, Option<HandlerFuture>)> {
         let Some(slot) = self.slot(id) else {
             // Its place was given to another call: it was given up.
-            return Some(Inbound::Reset {
+            let given_up = Inbound::Reset {
                 code: code::CANCELLED,
                 refused: false,
-            });
+            };
+            return Some((given_up, None));
         };
         let inbound = slot.inbox.pop_front()?;
+        let mut handler = None;
         if inbound.ends_call() {
-            // A client's handler is its request stream: nobody will ask for it any more.
-            drop(self.vacate(id));
+            handler = self.vacate(id);
         } else {
             let consumed = inbound.message_bytes();
             if consumed > 0 {
@@ -145,7 +150,7 @@ impl State {
                 let _ = self.flush();
             }
         }
-        Some(inbound)
+        Some((inbound, handler))
     }
 
     pub(crate) fn wait_to_read(&mut self, id: CallId, waker: &Waker) {
@@ -159,12 +164,18 @@ impl State {
 
     // ---- handlers
 
-    /// Keeps the handler of the call that lives in `slot` now.
-    pub(crate) fn keep_handler(&mut self, slot: u32, handler: HandlerFuture) {
-        if let Some(slot) = self.slots.get_mut(slot as usize)
-            && slot.id.is_some()
-        {
-            slot.handler = Some(handler);
+    /// Keeps the handler of the call that lives in `slot` now; returns it if that has ended.
+    pub(crate) fn keep_handler(
+        &mut self,
+        slot: u32,
+        handler: HandlerFuture,
+    ) -> Option<HandlerFuture> {
+        match self.slots.get_mut(slot as usize) {
+            Some(slot) if slot.id.is_some() && !slot.has_ended() => {
+                slot.handler = Some(handler);
+                None
+            }
+            _ => Some(handler),
         }
     }
 
@@ -180,11 +191,11 @@ impl State {
         handler: HandlerFuture,
     ) -> Option<HandlerFuture> {
         match self.slot(id) {
-            Some(slot) => {
+            Some(slot) if !slot.has_ended() => {
                 slot.handler = Some(handler);
                 None
             }
-            None => Some(handler),
+            _ => Some(handler),
         }
     }
 
@@ -200,7 +211,7 @@ impl State {
             ended.handlers.extend(slot.handler.take());
             ended.wakers.extend(slot.reader.take());
             ended.wakers.extend(slot.writer.take());
-            let over = slot.inbox.back().is_some_and(Inbound::ends_call);
+            let over = slot.has_ended();
             if !over {
                 let why = why.clone();
                 slot.inbox.push_back(Inbound::Lost { why, unseen });
@@ -220,6 +231,11 @@ impl State {
             self.slots.push(Slot::default());
         }
         let slot = &mut self.slots[index];
+        if slot.id.is_some() {
+            // A call that ended in this very pass, and whose holder has not let go of it yet: its end
+            // is not the new one's, and its handler is on its way to be dropped.
+            let _gone = slot.vacate();
+        }
         slot.id = Some(id);
         slot
     }
@@ -242,7 +258,13 @@ impl State {
     }
 
     fn release(&mut self, id: CallId) {
+        self.left_reading = self.slot(id).and_then(|slot| slot.reader.take());
         // A handler that answers is being polled, so it is not in its slot.
         drop(self.vacate(id));
+    }
+
+    /// Who still waited for requests of the call that was released last: to be woken without the lock.
+    pub(crate) fn take_left_reading(&mut self) -> Option<Waker> {
+        self.left_reading.take()
     }
 }

@@ -1,4 +1,4 @@
-// A handler as one writes it for tonic, with all four kinds of call. It knows nothing of Ringway:
+// A handler as one writes it for tonic, with all four kinds of call. It knows nothing of paths:
 // `stubs` is whatever generated the trait, and this file is included over either.
 //
 // The caller's `x-do` metadata says how it should behave; without one, it echoes.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::metadata::{KeyAndValueRef, MetadataMap};
+use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 use self::stubs::bench_server::Bench;
@@ -44,6 +44,14 @@ fn wish(metadata: &MetadataMap) -> String {
     text.and_then(Result::ok).unwrap_or_default().to_owned()
 }
 
+/// How long the call may still take goes into its answer, in microseconds.
+fn say_what_is_left<T>(response: &mut Response<T>) {
+    if let Some(left) = ringway::Context::current().time_left() {
+        let micros = MetadataValue::from(u64::try_from(left.as_micros()).unwrap());
+        response.metadata_mut().insert("x-left-us", micros);
+    }
+}
+
 /// What the caller says in `x-echo…` comes back, in order.
 fn echo_metadata<T>(asked: &MetadataMap, response: &mut Response<T>) {
     for entry in asked.iter() {
@@ -67,6 +75,9 @@ impl Bench for Handler {
         let (metadata, _, payload) = request.into_parts();
         let mut response = Response::new(payload);
         echo_metadata(&metadata, &mut response);
+        if wish(&metadata) == "left" {
+            say_what_is_left(&mut response);
+        }
         Ok(response)
     }
 
@@ -125,6 +136,15 @@ impl Bench for Handler {
         let handler = self.clone();
         tokio::spawn(async move {
             let _entered = entered;
+            if wish == "answer early" {
+                // The answer ends with its sender; the requests are read on.
+                if let Some(item) = stream.next().await {
+                    let _ = sender.send(item).await;
+                }
+                drop(sender);
+                while let Some(Ok(_)) = stream.next().await {}
+                return;
+            }
             while let Some(item) = stream.next().await {
                 let broken_off = item.is_err();
                 if sender.send(item).await.is_err() || broken_off {

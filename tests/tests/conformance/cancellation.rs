@@ -42,8 +42,7 @@ pub(crate) async fn a_dropped_stream_cancels_its_handler(way: Way) {
     client.unary(payload(1, 1)).await.unwrap();
 }
 
-/// A local call is over when its responses are dropped, though its requests never end. HTTP/2, as
-/// hyper does it, resets such a stream only once its sender has ended as well.
+/// Though its requests never end.
 pub(crate) async fn a_dropped_exchange_cancels_its_handler(way: Way) {
     let running = Running::start(way).await;
     let mut client = running.client().await;
@@ -56,8 +55,6 @@ pub(crate) async fn a_dropped_exchange_cancels_its_handler(way: Way) {
     client.unary(payload(1, 1)).await.unwrap();
 }
 
-/// hyper may still read the end of the source after the call was dropped, and send it as the
-/// upload's: over HTTP/2 this holds only for a client that is killed with its connection.
 pub(crate) async fn a_killed_upload_is_never_committed(way: Way) {
     let running = Running::start(way).await;
     let mut client = running.client().await;
@@ -93,4 +90,20 @@ pub(crate) async fn a_failed_upload_is_never_committed(way: Way) {
         .unwrap_err();
     eventually("the handler is dropped", || running.seen.inside() == 0).await;
     assert_eq!(running.seen.committed(), 0);
+}
+
+/// The handler's answer ends while a task of its own still reads the requests, which do not end.
+pub(crate) async fn a_task_that_reads_on_learns_that_the_call_was_answered(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let response = client
+        .bidi(asking("answer early", ReceiverStream::new(receiver)))
+        .await;
+    let mut replies = response.unwrap().into_inner();
+    sender.send(payload(1, 1)).await.unwrap();
+    assert!(replies.message().await.unwrap().is_some());
+    assert!(replies.message().await.unwrap().is_none());
+    eventually("the task has ended", || running.seen.inside() == 0).await;
+    drop(sender);
 }

@@ -4,15 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod cancellation;
+mod context;
+mod deadlines;
 mod drain;
 mod failures;
 mod kinds;
 mod load;
-mod local_extras;
 mod metadata;
 mod middleware;
 mod other_makes;
 mod retry;
+mod trailers;
 
 /// Makes tests of async functions that take a [`ringway_tests::Way`].
 macro_rules! tests_of {
@@ -48,6 +50,19 @@ macro_rules! suite {
                 cancellation::a_dropped_call_cancels_its_handler,
                 cancellation::a_dropped_stream_cancels_its_handler,
                 cancellation::a_failed_upload_is_never_committed,
+                cancellation::a_dropped_exchange_cancels_its_handler,
+                cancellation::a_killed_upload_is_never_committed,
+                cancellation::a_task_that_reads_on_learns_that_the_call_was_answered,
+                deadlines::end_a_call,
+                deadlines::end_a_stream,
+                deadlines::that_are_past,
+                context::a_deadline_reaches_the_calls_of_a_handler,
+                context::a_dropped_call_cancels_the_calls_of_its_handler,
+                context::a_spawned_task_learns_that_the_call_is_over,
+                context::a_handler_learns_who_calls,
+                context::both_ends_have_a_timeout_of_their_own,
+                trailers::with_an_answer,
+                trailers::after_a_stream,
                 load::many_calls_in_flight,
                 load::many_large_calls_in_flight,
                 load::eight_calls_are_sent_before_the_first_is_waited_for,
@@ -73,23 +88,6 @@ macro_rules! suite {
     };
 }
 
-/// What the local paths do beside it.
-macro_rules! local_suite {
-    ($name:ident, $way:expr) => {
-        mod $name {
-            tests_of! { $way;
-                local_extras::trailers_with_an_answer,
-                local_extras::trailers_after_a_stream,
-                local_extras::a_deadline_ends_a_call,
-                local_extras::a_deadline_ends_a_stream,
-                local_extras::a_deadline_that_is_past,
-                cancellation::a_dropped_exchange_cancels_its_handler,
-                cancellation::a_killed_upload_is_never_committed,
-            }
-        }
-    };
-}
-
 suite!(shm, ringway_tests::Way::Shm);
 suite!(socket, ringway_tests::Way::Socket);
 suite!(socket_epoll, ringway_tests::Way::SocketEpoll);
@@ -97,9 +95,3 @@ suite!(pipe, ringway_tests::Way::Pipe);
 suite!(inproc, ringway_tests::Way::Inproc);
 suite!(grpc_tcp, ringway_tests::Way::GrpcTcp);
 suite!(grpc_unix, ringway_tests::Way::GrpcUnix);
-
-local_suite!(shm_alone, ringway_tests::Way::Shm);
-local_suite!(socket_alone, ringway_tests::Way::Socket);
-local_suite!(socket_epoll_alone, ringway_tests::Way::SocketEpoll);
-local_suite!(pipe_alone, ringway_tests::Way::Pipe);
-local_suite!(inproc_alone, ringway_tests::Way::Inproc);

@@ -9,28 +9,28 @@ use crate::connection::{Connection, Parts, Wakeups};
 use crate::link::{self, LinkKind, Watch, queue};
 use crate::server::Serve;
 
-/// A client's connection to `service`, in the same process and runtime. `note` is shown the
-/// server's end, for its owner to drain.
+/// A client's connection to `service`, in the same process and runtime; `config` is the client's.
+/// `note` is shown the server's end, for its owner to drain.
 pub fn connect(
-    service: Arc<dyn Serve>,
+    (service, served): (Arc<dyn Serve>, &LocalConfig),
     config: &LocalConfig,
     note: impl FnOnce(&Arc<Connection>),
 ) -> Arc<Connection> {
     let [client, server] = queue::pair();
-    let server = start(Role::Server, server, Some(service), config);
+    let server = start(Role::Server, server, Some(service), [served, config]);
     note(&server);
     // The server's end lives as long as the client's queue does.
     tokio::spawn(async move { server.hold_until_closed().await });
-    start(Role::Client, client, None, config)
+    start(Role::Client, client, None, [config, served])
 }
 
 fn start(
     role: Role,
     (sender, receiver): (queue::Sender, queue::Receiver),
     service: Option<Arc<dyn Serve>>,
-    config: &LocalConfig,
+    [config, peers]: [&LocalConfig; 2],
 ) -> Arc<Connection> {
-    let agreed = Negotiated::within_process(role, &config.wire, &config.wire);
+    let agreed = Negotiated::within_process(role, &config.wire, &peers.wire);
     let (out, into) = (sender.registration(), receiver.registration());
     let connection = Connection::start(Parts {
         kind: LinkKind::Inproc,

@@ -4,8 +4,8 @@
 //! The request's extensions travel with it, so whoever wants layers to see a `tonic::GrpcMethod`
 //! inserts it beforehand.
 
-use crate::guard::CheckedStatus;
-use crate::outgoing::{Outgoing, OutgoingCodec};
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::{Stream, future};
 use http::uri::PathAndQuery;
@@ -16,7 +16,11 @@ use tonic::{
     body::Body,
     client::{Grpc, GrpcService},
     codec::CompressionEncoding,
+    metadata::MetadataMap,
 };
+
+use crate::guard::{Guarded, Trailers, TrailersAside};
+use crate::outgoing::{Outgoing, OutgoingCodec};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -83,9 +87,9 @@ where
     M: Outgoing,
     R: Message + Default + 'static,
 {
-    let mut grpc = ready(channel, settings).await?;
-    grpc.unary(request, path, OutgoingCodec::<M, R>::default())
-        .await
+    let (mut grpc, aside) = ready(channel, settings).await?;
+    let answer = grpc.unary(request, path, OutgoingCodec::<M, R>::default());
+    answer.await.map(|response| with_trailers(response, &aside))
 }
 
 /// A stream of requests, one response.
@@ -106,9 +110,9 @@ where
     M: Outgoing,
     R: Message + Default + 'static,
 {
-    let mut grpc = ready(channel, settings).await?;
-    grpc.client_streaming(request, path, OutgoingCodec::<M, R>::default())
-        .await
+    let (mut grpc, aside) = ready(channel, settings).await?;
+    let answer = grpc.client_streaming(request, path, OutgoingCodec::<M, R>::default());
+    answer.await.map(|response| with_trailers(response, &aside))
 }
 
 /// One request, a stream of responses.
@@ -128,7 +132,7 @@ where
     M: Outgoing,
     R: Message + Default + 'static,
 {
-    let mut grpc = ready(channel, settings).await?;
+    let mut grpc = ready_to_stream(channel, settings).await?;
     grpc.server_streaming(request, path, OutgoingCodec::<M, R>::default())
         .await
 }
@@ -151,18 +155,55 @@ where
     M: Outgoing,
     R: Message + Default + 'static,
 {
-    let mut grpc = ready(channel, settings).await?;
+    let mut grpc = ready_to_stream(channel, settings).await?;
     grpc.streaming(request, path, OutgoingCodec::<M, R>::default())
         .await
 }
 
-/// Waits as tonic's own stubs do, with the same words when the channel is beyond use.
-async fn ready<T>(mut channel: T, settings: &CallSettings) -> Result<Grpc<CheckedStatus<T>>, Status>
+/// For an answer of one message: its trailers are put aside, since tonic would mix them with its
+/// initial metadata.
+async fn ready<T>(
+    channel: T,
+    settings: &CallSettings,
+) -> Result<(Grpc<Guarded<T>>, TrailersAside), Status>
 where
     T: GrpcService<Body>,
+    T::ResponseBody: HttpBody<Data = Bytes>,
+    <T::ResponseBody as HttpBody>::Error: Into<BoxError>,
 {
+    let aside = TrailersAside::default();
+    let channel = wait_for(channel).await?.trailers_aside(Arc::clone(&aside));
+    Ok((settings.apply(Grpc::new(channel)), aside))
+}
+
+async fn ready_to_stream<T>(channel: T, settings: &CallSettings) -> Result<Grpc<Guarded<T>>, Status>
+where
+    T: GrpcService<Body>,
+    T::ResponseBody: HttpBody<Data = Bytes>,
+    <T::ResponseBody as HttpBody>::Error: Into<BoxError>,
+{
+    Ok(settings.apply(Grpc::new(wait_for(channel).await?)))
+}
+
+/// Waits as tonic's own stubs do, with the same words when the channel is beyond use.
+async fn wait_for<T: GrpcService<Body>>(mut channel: T) -> Result<Guarded<T>, Status> {
     future::poll_fn(|cx| channel.poll_ready(cx))
         .await
         .map_err(|error| Status::unknown(format!("Service was not ready: {}", error.into())))?;
-    Ok(settings.apply(Grpc::new(CheckedStatus::new(channel))))
+    Ok(Guarded::new(channel))
+}
+
+fn with_trailers<R>(mut response: Response<R>, aside: &TrailersAside) -> Response<R> {
+    // The status has come to its own.
+    response.metadata_mut().remove(Status::GRPC_STATUS.as_str());
+    response
+        .metadata_mut()
+        .remove(Status::GRPC_MESSAGE.as_str());
+    if let Some(trailers) = aside.lock().take()
+        && !trailers.is_empty()
+    {
+        let trailers = Trailers(MetadataMap::from_headers(trailers));
+        response.extensions_mut().insert(trailers);
+    }
+    response
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
+use crate::guard::CallExecutor;
 use crate::{
     BackoffOptions, CONNECTION_WINDOW_BYTES, Error, OutlierOptions, Pool, Resolve,
     STREAM_WINDOW_BYTES, Scheme, SystemResolver, Target,
@@ -81,7 +82,7 @@ impl Default for NetOptions {
 /// # Errors
 /// When the target and the TLS configuration contradict each other: TLS is never dropped silently.
 pub fn connect_lazy(target: &Target, options: &NetOptions) -> Result<Pool, Error> {
-    let endpoint = endpoint(target, options)?;
+    let endpoint = endpoint(target, options)?.executor(CallExecutor);
     Ok(Pool::new(target.clone(), endpoint, options))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It is what a call takes to another host, what any gRPC client in any language speaks, and what
 //! the paths inside one host are compared with; so it is tonic with the settings that suit it best,
-//! and with two of its faults held off (see [`guard`]).
+//! and with what it does otherwise than gRPC asks put right (see [`guard`]).
 //!
 //! - [`Target`] says whom to call, [`connect_lazy`] makes a [`Pool`] of connections to
 //!   all its instances with [`NetOptions`].
@@ -27,12 +27,14 @@ mod pool;
 mod server;
 mod socket_file;
 mod target;
+pub mod timeout;
 
 pub use backoff::{Backoff, BackoffOptions};
 pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};
 pub use connect::{NetOptions, connect_lazy};
 pub use error::Error;
 pub use fate::Fate;
+pub use guard::Trailers;
 pub use listen::ListenAddress;
 pub use outgoing::{Kept, Outgoing};
 pub use outlier::{OutlierOptions, Record};

@@ -3,22 +3,19 @@
 use std::{future::Future, time::Duration};
 
 use futures_util::Stream;
-use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::JoinSet,
 };
 use tonic::{
-    body::Body,
     service::Routes,
     transport::{Server, ServerTlsConfig, server::Connected},
 };
-use tower::ServiceExt;
 
 use crate::{
     CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES,
-    guard::refuse_cancelled_end,
+    guard::Served,
     held::{Hold, Register},
     listen::{Listener, tcp_connections, unix_connections},
 };
@@ -40,6 +37,8 @@ pub struct ServerOptions {
     pub keepalive_interval: Option<Duration>,
     /// How long an answer to a ping may take. Default: 10 s.
     pub keepalive_timeout: Duration,
+    /// The longest that a call may take, whatever its caller allows; `None` leaves it to the caller.
+    pub timeout: Option<Duration>,
     /// How long calls may go on after shutdown began; `None` is for ever. Default: 30 s.
     pub drain_timeout: Option<Duration>,
     /// TLS for the TCP addresses.
@@ -58,6 +57,7 @@ impl Default for ServerOptions {
             tcp_nodelay: true,
             keepalive_interval: Some(Duration::from_secs(20)),
             keepalive_timeout: Duration::from_secs(10),
+            timeout: None,
             drain_timeout: Some(Duration::from_secs(30)),
             tls: None,
             plain_unix: false,
@@ -204,7 +204,8 @@ impl BoundServer {
     ) -> JoinSet<Result<(), Error>> {
         let mut serving = JoinSet::new();
         for (listener, address) in self.listeners.into_iter().zip(self.addresses) {
-            let (routes, stopping) = (self.routes.clone(), stopping.clone());
+            let routes = Served::new(self.routes.clone(), self.options.timeout);
+            let stopping = stopping.clone();
             match listener {
                 Listener::Tcp(tcp) => {
                     let connections =
@@ -260,7 +261,7 @@ fn tuned_server(options: &ServerOptions) -> Server {
 
 async fn serve_one<C, E>(
     server: Server,
-    routes: Routes,
+    routes: Served<Routes>,
     connections: impl Stream<Item = Result<C, E>> + Send,
     mut stopping: watch::Receiver<bool>,
     address: ListenAddress,
@@ -269,11 +270,10 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let guarded = routes.map_request(refuse_cancelled_end as fn(Request<Body>) -> Request<Body>);
     // An error means that the sender is gone, and with it whoever wanted the server.
     let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
     server
-        .serve_with_incoming_shutdown(guarded, connections, stopped)
+        .serve_with_incoming_shutdown(routes, connections, stopped)
         .await
         .map_err(|source| Error::Serve { address, source })
 }

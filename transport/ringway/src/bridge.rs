@@ -15,6 +15,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use ringway_local::{Call, CallSender, Connection, HandlerFuture, Inbound, SendError, Started};
+use ringway_net::guard::Guarded;
+use ringway_net::{Picked, Trailers, timeout};
 use ringway_wire::ResponseHead;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -23,9 +25,12 @@ use tonic::{Code, Status};
 
 use crate::channel::{Channel, Route};
 use crate::client::Head;
+use crate::context::Handled;
+use crate::dispatch::context_of;
 use crate::metadata;
 use crate::path::Path;
 use crate::status;
+use crate::streaming;
 
 /// Flag and length in front of each message in a body.
 const PREFIX_BYTES: usize = 5;
@@ -228,36 +233,49 @@ impl Service<Request<Body>> for Channel {
         let mut channel = self.clone();
         Box::pin(async move {
             let wait_for_ready = channel.waits_for_ready(request.extensions());
+            let (mut parts, body) = request.into_parts();
+            let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
+            let timeout = channel.complete(&mut metadata);
             match channel.route(wait_for_ready).await? {
                 Route::Local(connection) => {
+                    let head = Head::new(&metadata, timeout)?;
+                    let request = (head, parts.uri.path(), body);
                     call(channel, connection, wait_for_ready, request).await
                 }
-                Route::Net(mut net) => {
-                    poll_fn(|context| net.poll_ready(context)).await?;
-                    let answered = net.call(request).await;
-                    net.note(&answered);
-                    let mut response = answered?;
-                    response.extensions_mut().insert(Path::Grpc);
-                    Ok(response)
+                Route::Net(net) => {
+                    parts.headers = metadata.into_headers();
+                    if let Some(timeout) = timeout {
+                        let value = timeout::encode(timeout);
+                        parts.headers.insert(timeout::TIMEOUT_HEADER, value);
+                    }
+                    over_the_network(net, Request::from_parts(parts, body)).await
                 }
             }
         })
     }
 }
 
+async fn over_the_network(net: Picked, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let mut guarded = Guarded::new(net.clone());
+    poll_fn(|context| guarded.poll_ready(context)).await?;
+    let answered = guarded.call(request).await;
+    net.note(&answered);
+    let mut response = answered?;
+    response.extensions_mut().insert(Path::Grpc);
+    Ok(response.map(Body::new))
+}
+
 async fn call(
     mut channel: Channel,
     connection: Arc<Connection>,
     wait_for_ready: bool,
-    request: Request<Body>,
+    (head, method, body): (Head, &str, Body),
 ) -> Result<Response<Body>, Status> {
-    let (parts, body) = request.into_parts();
-    let head = Head::new(&MetadataMap::from_headers(parts.headers))?;
     let mut messages = Messages::new(body);
     let first = FirstMessage::of(&mut messages).await?;
     let (mut connection, mut calls) = (connection, 0);
     let mut call = loop {
-        let request = head.named(NO_NUMBER, parts.uri.path(), first.end);
+        let request = head.named(NO_NUMBER, method, first.end);
         match open(&connection, &request, &first).await {
             Ok(call) => break call,
             // Nothing but the first message has been read, and that one is still here.
@@ -273,13 +291,15 @@ async fn call(
     };
     if !first.end {
         let sender = call.sender().clone();
-        call.attach(Box::pin(async move {
+        // Whoever runs a pass polls it: perhaps the handler of another call.
+        let context = crate::Context::inherited();
+        call.attach(Box::pin(context.scope(async move {
             match send_all(&sender, &mut messages).await {
                 // The call may have ended meanwhile: then there is nothing to close.
                 Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
                 Err(status) => sender.give_up(status::wire_code(status.code())),
             }
-        }));
+        })));
     }
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
     answer(call, inbound, Path::over(&connection))
@@ -434,6 +454,7 @@ impl HttpService {
 
     /// Answers one call.
     pub(crate) fn answer(&self, started: Started) -> HandlerFuture {
+        let context = context_of(&started);
         let (mut call, request) = match to_http(started) {
             Ok(parts) => parts,
             Err((mut call, refusal)) => {
@@ -441,12 +462,13 @@ impl HttpService {
             }
         };
         let response = (self.0)(request);
-        Box::pin(async move {
-            let (parts, body) = response.await.into_parts();
-            if let Err(status) = relay(&mut call, parts.headers, body).await {
+        Box::pin(Handled::new(context, async move {
+            let (mut parts, body) = response.await.into_parts();
+            let trailing = parts.extensions.remove::<Trailers>();
+            if let Err(status) = relay(&mut call, parts.headers, body, trailing).await {
                 finish(&mut call, &status).await;
             }
-        })
+        }))
     }
 }
 
@@ -470,10 +492,7 @@ fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
     );
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     if let Some(timeout) = timeout {
-        let micros = timeout.as_micros().min(99_999_999);
-        if let Ok(value) = HeaderValue::from_str(&format!("{micros}u")) {
-            headers.insert("grpc-timeout", value);
-        }
+        headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(timeout));
     }
     let body = Inbox {
         call: call.reader(),
@@ -494,7 +513,12 @@ fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
 }
 
 /// Sends a tonic response on a local call.
-async fn relay(call: &mut Call, headers: HeaderMap, body: Body) -> Result<(), Status> {
+async fn relay(
+    call: &mut Call,
+    headers: HeaderMap,
+    body: Body,
+    trailing: Option<Trailers>,
+) -> Result<(), Status> {
     // A response of trailers alone carries its status in the headers.
     if let Some(status) = Status::from_header_map(&headers) {
         finish(call, &status).await;
@@ -510,6 +534,16 @@ async fn relay(call: &mut Call, headers: HeaderMap, body: Body) -> Result<(), St
     let trailers = messages.trailers.unwrap_or_default();
     let status = Status::from_header_map(&trailers)
         .unwrap_or_else(|| Status::new(Code::Unknown, "the service sent no status"));
+    if let Some(Trailers(trailing)) = trailing
+        && status.code() == Code::Ok
+    {
+        let mut all = status.metadata().clone().into_headers();
+        all.extend(trailing.into_headers());
+        let (code, head) = streaming::ok_trailers(MetadataMap::from_headers(all));
+        // An error means that the call is over, and nobody is left to be told.
+        let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+        return Ok(());
+    }
     finish(call, &status).await;
     Ok(())
 }

@@ -13,6 +13,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
 use crate::client::{self, Caller, Failure, Head};
+use crate::context;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::method::{CallOptions, Method};
@@ -135,6 +136,20 @@ impl Channel {
             self.cached = Some(Arc::clone(connection));
         }
         Ok(route)
+    }
+
+    /// Adds to a call's metadata what it inherits; how long it may take: the shortest of what it
+    /// says, what the endpoint allows, and what is left to the call that is being handled.
+    pub(crate) fn complete(&self, metadata: &mut MetadataMap) -> Option<Duration> {
+        let inherited = context::pass_on(metadata);
+        let stated = match metadata.is_empty() {
+            true => None,
+            false => ringway_net::timeout::of(metadata.as_ref()),
+        };
+        let inherited =
+            inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limits = [stated, inherited, self.shared.endpoint.timeout];
+        limits.into_iter().flatten().min()
     }
 
     /// Lets go of a connection that took a call no further.
@@ -312,11 +327,13 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
+        let mut request = request;
+        let timeout = self.complete(request.metadata_mut());
         let mut first = None;
         if let Some(connection) = self.hot() {
-            let head = Head::new(request.metadata())?;
+            let head = Head::new(request.metadata(), timeout)?;
             // Asked for only where a further attempt has to know.
-            let began = head.timeout().map(|_| Instant::now());
+            let began = timeout.map(|_| Instant::now());
             let path = Path::over(&connection);
             let message = request.get_ref();
             match client::unary(&connection, path, method, options, &head, message).await {
@@ -340,6 +357,7 @@ impl Caller for Channel {
         let call = Call {
             plan: Plan { method, options },
             metadata,
+            timeout,
             extensions,
         };
         Box::pin(self.make(call, One::new(message), first)).await
@@ -355,10 +373,12 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
-        let (metadata, extensions, message) = request.into_parts();
+        let (mut metadata, extensions, message) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
         let call = Call {
             plan: Plan { method, options },
             metadata,
+            timeout,
             extensions,
         };
         self.make(call, OneToMany(One::new(message)), None).await
@@ -375,10 +395,12 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
-        let (metadata, extensions, requests) = request.into_parts();
+        let (mut metadata, extensions, requests) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
         let call = Call {
             plan: Plan { method, options },
             metadata,
+            timeout,
             extensions,
         };
         let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
@@ -396,10 +418,12 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
-        let (metadata, extensions, requests) = request.into_parts();
+        let (mut metadata, extensions, requests) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
         let call = Call {
             plan: Plan { method, options },
             metadata,
+            timeout,
             extensions,
         };
         let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
@@ -411,6 +435,7 @@ impl Caller for Channel {
 struct Call<'a> {
     plan: Plan<'a>,
     metadata: MetadataMap,
+    timeout: Option<Duration>,
     extensions: Extensions,
 }
 
@@ -434,7 +459,7 @@ impl Channel {
         let mut attempts = Attempts::new(
             &shared.retries,
             call.plan.method,
-            &call.metadata,
+            call.timeout,
             &call.extensions,
             began,
         );
@@ -474,7 +499,7 @@ impl Channel {
         let time_left = attempts.time_left();
         match route {
             Route::Local(connection) => {
-                let head = Head::new(&metadata)?.with_timeout(time_left);
+                let head = Head::new(&metadata, time_left)?;
                 let made = attempt.over_local(call.plan, &connection, &head).await;
                 if let Err(failure) = &made {
                     self.forget_after(&connection, failure);

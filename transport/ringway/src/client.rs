@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway_local::{Call, Connection, Inbound, SendError};
-use ringway_net::Outgoing;
+use ringway_net::{Outgoing, Trailers};
 use ringway_wire::{MetadataBuf, ResponseHead};
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use crate::context::Context;
 use crate::metadata;
 use crate::method::{CallOptions, Method};
 use crate::path::Path;
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
-use crate::trailers::Trailers;
 
 /// Makes calls for a generated client.
 pub trait Caller: Clone + Send {
@@ -101,21 +101,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(metadata: &MetadataMap) -> Result<Self, Status> {
+    /// Of a call that may take `timeout` from now.
+    pub(crate) fn new(metadata: &MetadataMap, timeout: Option<Duration>) -> Result<Self, Status> {
         Ok(Self {
             block: metadata::encode(metadata)?,
-            timeout: timeout(metadata),
+            timeout,
         })
-    }
-
-    /// The time allowed for the call.
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout
-    }
-
-    /// The same head for a later attempt, with the time that is left.
-    pub(crate) fn with_timeout(self, timeout: Option<Duration>) -> Self {
-        Self { timeout, ..self }
     }
 
     fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
@@ -137,28 +128,6 @@ impl Head {
             end,
         }
     }
-}
-
-/// The `grpc-timeout` of a request, as gRPC's HTTP/2 mapping writes it.
-pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    if metadata.is_empty() {
-        return None;
-    }
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let value: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(value * 3600),
-        "M" => Duration::from_secs(value * 60),
-        "S" => Duration::from_secs(value),
-        "m" => Duration::from_millis(value),
-        "u" => Duration::from_micros(value),
-        "n" => Duration::from_nanos(value),
-        _ => return None,
-    })
 }
 
 /// One request, one response, over `connection`.
@@ -390,7 +359,9 @@ where
     .await
     .map_err(unsent)?;
     let (sender, limits) = (call.sender().clone(), options.limits);
-    call.attach(Box::pin(async move {
+    // Whoever runs a pass polls it: perhaps the handler of another call.
+    let context = Context::inherited();
+    call.attach(Box::pin(context.scope(async move {
         let pumped = streaming::pump(&sender, requests.map(Ok), limits).await;
         match pumped {
             // The call may have ended meanwhile: then there is nothing to close.
@@ -398,27 +369,6 @@ where
             Pumped::Failed(status) => sender.give_up(status::wire_code(status.code())),
             Pumped::CallOver => {}
         }
-    }));
+    })));
     Ok(call)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        let read = |text: &'static str| {
-            let mut map = MetadataMap::new();
-            map.insert("grpc-timeout", text.parse().unwrap());
-            timeout(&map)
-        };
-        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-        assert_eq!(read("82f"), None);
-        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
-        assert_eq!(read("123456789S"), None);
-        assert_eq!(read("-1S"), None);
-        assert_eq!(read("S"), None);
-        assert_eq!(timeout(&MetadataMap::new()), None);
-    }
 }

@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::time::Instant;
 
 use prost::Message;
-use ringway_local::{Call, HandlerFuture, Inbound, Started};
+use ringway_local::{Call, HandlerFuture, Inbound, PeerCredentials, Started};
+use ringway_net::Trailers;
 use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::context::{Context, Handled, Peer};
 use crate::metadata;
 use crate::method::{MessageLimits, Method};
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
-use crate::trailers::Trailers;
 
 /// A generated service that can answer calls which are no HTTP requests.
 pub trait LocalService: Send + Sync + 'static {
@@ -42,6 +44,7 @@ impl ServerCall {
         F: FnOnce(Request<M>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
     {
+        let context = self.context();
         let Started {
             mut call,
             metadata,
@@ -49,13 +52,15 @@ impl ServerCall {
             ..
         } = self.0;
         match message {
-            Some(message) => answered(call, &metadata, message, limits, handler),
-            None => Box::pin(async move {
+            Some(message) => answered(context, call, &metadata, message, limits, handler),
+            None => Box::pin(Handled::new(context.clone(), async move {
                 match only_message(&mut call).await {
-                    Ok(message) => answered(call, &metadata, message, limits, handler).await,
+                    Ok(message) => {
+                        answered(context, call, &metadata, message, limits, handler).await
+                    }
                     Err(status) => finish(&mut call, &status).await,
                 }
-            }),
+            })),
         }
     }
 
@@ -72,7 +77,7 @@ impl ServerCall {
         F: FnOnce(Request<M>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send,
     {
-        Box::pin(async move {
+        Box::pin(Handled::new(self.context(), async move {
             let (mut call, request) = match self.into_unary(limits).await {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
@@ -81,7 +86,7 @@ impl ServerCall {
                 Ok(response) => stream(call, response, limits).await,
                 Err(status) => finish(&mut call, &status).await,
             }
-        })
+        }))
     }
 
     /// A stream of requests, one response.
@@ -92,7 +97,7 @@ impl ServerCall {
         F: FnOnce(Request<Streaming<M>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<R>, Status>> + Send,
     {
-        Box::pin(async move {
+        Box::pin(Handled::new(self.context(), async move {
             let (mut call, request) = match self.into_streaming(limits) {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
@@ -101,7 +106,7 @@ impl ServerCall {
                 Ok(response) => respond(call, response, limits).await,
                 Err(status) => finish(&mut call, &status).await,
             }
-        })
+        }))
     }
 
     /// A stream of requests, a stream of responses.
@@ -113,7 +118,7 @@ impl ServerCall {
         F: FnOnce(Request<Streaming<M>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send,
     {
-        Box::pin(async move {
+        Box::pin(Handled::new(self.context(), async move {
             let (mut call, request) = match self.into_streaming(limits) {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
@@ -122,7 +127,7 @@ impl ServerCall {
                 Ok(response) => stream(call, response, limits).await,
                 Err(status) => finish(&mut call, &status).await,
             }
-        })
+        }))
     }
 
     /// The answer where there is no such method.
@@ -131,6 +136,10 @@ impl ServerCall {
             let mut call = self.0.call;
             finish(&mut call, &Status::unimplemented("")).await;
         })
+    }
+
+    fn context(&self) -> Context {
+        context_of(&self.0)
     }
 
     async fn into_unary<M>(self, limits: MessageLimits) -> Result<(Call, Request<M>), Refused>
@@ -179,6 +188,7 @@ impl ServerCall {
 /// The work of a unary call whose request is here. What is decoded here need not be kept, and moved,
 /// in the future: it is boxed, and the smaller it is the less each call costs.
 fn answered<M, R, F, Fut>(
+    context: Context,
     call: Call,
     metadata: &[u8],
     message: ringway_local::Message,
@@ -192,7 +202,10 @@ where
     Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
 {
     match decoded(metadata, message, limits) {
-        Ok(request) => Box::pin(answer_with(call, handler(request), limits)),
+        Ok(request) => {
+            let answer = answer_with(call, handler(request), limits);
+            Box::pin(Handled::new(context, answer))
+        }
         Err(status) => Box::pin(Refused { call, status }.answer()),
     }
 }
@@ -249,6 +262,16 @@ async fn respond_later<R: Message>(
         AtOnce::Unsent(error) => finish(&mut call, &status::unsent(&error)).await,
         AtOnce::Refused(status) => finish(&mut call, &status).await,
     }
+}
+
+/// What the call means for those that its handler makes.
+pub(crate) fn context_of(started: &Started) -> Context {
+    let deadline = started
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
+    let peer = started.call.connection().peer();
+    let peer = peer.map(|PeerCredentials { pid, uid, gid }| Peer::Process { uid, gid, pid });
+    Context::of_call(deadline, peer)
 }
 
 /// A call that no handler sees.

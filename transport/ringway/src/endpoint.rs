@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringway_local::{Directory, LocalConfig, UidPolicy};
 use ringway_net::{BackoffOptions, NetOptions, OutlierOptions, Resolve, Target};
@@ -72,6 +73,8 @@ pub struct Endpoint {
     pub(crate) retry_buffer_bytes: usize,
     /// Two pipes lead to the server, and nothing else does.
     pub(crate) pipe: Option<Arc<WayByPipe>>,
+    /// The longest that a call may take.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What a stream of requests keeps for a further attempt, as in grpc-go.
@@ -115,6 +118,13 @@ impl Endpoint {
             self.local.peers = peers.clone();
         }
         self.policy = policy;
+        self
+    }
+
+    /// The longest that a call may take, where the call itself does not say less.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -240,6 +250,7 @@ impl Endpoint {
             retry: RetrySettings::default(),
             retry_buffer_bytes: RETRY_BUFFER_BYTES,
             pipe: Some(Arc::new(pipe)),
+            timeout: None,
         }
     }
 
@@ -300,6 +311,7 @@ impl FromStr for Endpoint {
             retry: RetrySettings::default(),
             retry_buffer_bytes: RETRY_BUFFER_BYTES,
             pipe: None,
+            timeout: None,
         })
     }
 }

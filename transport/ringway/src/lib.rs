@@ -14,6 +14,7 @@
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
+//! | `context`, `in_context` | what a handler passes on to the calls that it makes |
 //! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -24,9 +25,11 @@ mod channel;
 mod child;
 mod client;
 pub mod codegen;
+mod context;
 mod dispatch;
 mod endpoint;
 mod error;
+mod in_context;
 mod interceptor;
 mod metadata;
 mod method;
@@ -38,17 +41,16 @@ mod server;
 mod status;
 mod streaming;
 mod terminated;
-mod trailers;
 
 pub use channel::Channel;
 pub use child::Child;
+pub use context::{Context, Peer, Scoped};
 pub use endpoint::{Endpoint, LocalPolicy};
 pub use error::Error;
 pub use path::{Path, UnknownPath};
 pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
 pub use ringway_local::{Directory, UidPolicy};
-pub use ringway_net::{BackoffOptions, OutlierOptions, Resolve, Resolving};
+pub use ringway_net::{BackoffOptions, OutlierOptions, Resolve, Resolving, Trailers};
 pub use server::{Server, ServerBuilder};
 pub use terminated::terminated;
-pub use trailers::Trailers;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Extensions, Status};
 
-use crate::client::{self, Failure};
+use crate::client::Failure;
 use crate::method::Method;
 use crate::status;
 
@@ -240,15 +240,14 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// A call that began at `began`.
+    /// A call that may take `timeout` since `began`, or since now.
     pub(crate) fn new(
         retries: &'a Retries,
         method: &'static Method,
-        metadata: &MetadataMap,
+        timeout: Option<Duration>,
         extensions: &Extensions,
         began: Option<Instant>,
     ) -> Self {
-        let timeout = client::timeout(metadata);
         Self {
             retries,
             policy: retries.policy(method.path()),

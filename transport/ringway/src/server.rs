@@ -26,6 +26,7 @@ use crate::bridge;
 use crate::dispatch::{LocalService, ServerCall};
 use crate::endpoint::LocalPolicy;
 use crate::error::Error;
+use crate::in_context::InContext;
 use crate::pipe::Pipe;
 use crate::terminated::terminated;
 
@@ -249,6 +250,15 @@ impl ServerBuilder {
         self
     }
 
+    /// The longest that a call may take, whatever its client allows. Set it after
+    /// [`Self::local_config`] and [`Self::net_options`], which replace it.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.local.wire.call_timeout = Some(timeout);
+        self.net.timeout = Some(timeout);
+        self
+    }
+
     /// Settings of the local paths.
     #[must_use]
     pub fn local_config(mut self, config: LocalConfig) -> Self {
@@ -289,7 +299,7 @@ impl ServerBuilder {
         S::Future: Send + 'static,
     {
         self.note_twice::<S>();
-        self.routes = self.routes.add_service(service.clone());
+        self.routes = self.routes.add_service(InContext(service.clone()));
         self.services.add(Arc::new(service));
         self
     }
@@ -310,7 +320,7 @@ impl ServerBuilder {
         self.note_twice::<S>();
         self.services
             .add_http(S::NAME, bridge::HttpService::new(service.clone()));
-        self.routes = self.routes.add_service(service);
+        self.routes = self.routes.add_service(InContext(service));
         self
     }
 
@@ -338,7 +348,7 @@ impl ServerBuilder {
             .map_or_else(Vec::new, |net| net.addresses().to_vec());
         let services = Arc::new(self.services);
         Ok(Server {
-            inproc: Registration::new(&self.names, &services),
+            inproc: Registration::new(&self.names, &services, &self.local),
             services,
             listeners,
             pipes: self.pipes,
@@ -507,6 +517,7 @@ static INPROC: OnceLock<Mutex<HashMap<String, Weak<Inproc>>>> = OnceLock::new();
 #[derive(Debug)]
 struct Inproc {
     services: Arc<Services>,
+    local: LocalConfig,
     /// The server's ends.
     connections: Mutex<Vec<Weak<Connection>>>,
 }
@@ -518,9 +529,10 @@ struct Registration {
 }
 
 impl Registration {
-    fn new(names: &[String], services: &Arc<Services>) -> Self {
+    fn new(names: &[String], services: &Arc<Services>, local: &LocalConfig) -> Self {
         let server = Arc::new(Inproc {
             services: Arc::clone(services),
+            local: local.clone(),
             connections: Mutex::default(),
         });
         let mut servers = INPROC.get_or_init(Mutex::default).lock();
@@ -568,7 +580,8 @@ pub(crate) fn inproc_connection(name: &str, config: &LocalConfig) -> Option<Arc<
         .get(name)?
         .upgrade()?;
     let services: Arc<dyn Serve> = Arc::clone(&server.services) as _;
-    Some(ringway_local::connect_inproc(services, config, |end| {
+    let served = (services, &server.local);
+    Some(ringway_local::connect_inproc(served, config, |end| {
         let mut connections = server.connections.lock();
         connections.retain(|connection| connection.strong_count() > 0);
         connections.push(Arc::downgrade(end));

@@ -12,6 +12,8 @@ pub struct Config {
     pub call_slots: u32,
     /// Server: calls that it runs at once. One more is answered with `RESOURCE_EXHAUSTED`.
     pub max_concurrent_calls: u32,
+    /// Server: the longest that a call may take, whatever its client allows.
+    pub call_timeout: Option<Duration>,
     /// Bytes of messages that the peer may have under way on one call.
     pub stream_window_bytes: u32,
     /// The same for the whole connection.
@@ -27,6 +29,7 @@ impl Default for Config {
         Config {
             call_slots: limits::DEFAULT_CALL_SLOTS,
             max_concurrent_calls: limits::DEFAULT_CALL_SLOTS,
+            call_timeout: None,
             stream_window_bytes: limits::DEFAULT_STREAM_WINDOW_BYTES,
             connection_window_bytes: limits::DEFAULT_CONNECTION_WINDOW_BYTES,
             max_early_resets: limits::DEFAULT_MAX_EARLY_RESETS,

@@ -225,7 +225,7 @@ async fn settings_reach_tonic() {
         max_encoding_bytes: Some(100),
         ..CallSettings::default()
     };
-    assert_eq!(call(too_small).await.unwrap_err().code(), Code::Internal);
+    assert_eq!(call(too_small).await.unwrap_err().code(), Code::OutOfRange);
     let zipped = CallSettings {
         send_compression: Some(CompressionEncoding::Gzip),
         accept_compression: vec![CompressionEncoding::Gzip],

@@ -16,7 +16,7 @@ mod timeout;
 mod transmit;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::call::{CallId, Calls, Control, Phase};
 use crate::config::Config;
@@ -102,6 +102,7 @@ pub struct Connection {
     calls: Calls,
     calls_in_flight: u32,
     max_concurrent_calls: u32,
+    call_timeout: Option<Duration>,
     send: SendWindow,
     recv: RecvWindow,
     /// Slots with something to send: a control frame, or credit.
@@ -152,6 +153,7 @@ impl Connection {
             ),
             calls_in_flight: 0,
             max_concurrent_calls: config.max_concurrent_calls,
+            call_timeout: config.call_timeout,
             send: SendWindow::new(agreed.send_connection_window_bytes),
             recv: RecvWindow::new(agreed.recv_connection_window_bytes, GRANT_PARTS),
             due: VecDeque::new(),

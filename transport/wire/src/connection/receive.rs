@@ -108,13 +108,17 @@ impl Connection {
         if let Some((code, control)) = self.refusal(&head) {
             return Ok(self.refuse(id, code, control));
         }
-        if let Some(at) = head.timeout.and_then(|timeout| now.checked_add(timeout)) {
+        let timeout = match self.call_timeout {
+            Some(limit) => Some(head.timeout.map_or(limit, |asked| asked.min(limit))),
+            None => head.timeout,
+        };
+        if let Some(at) = timeout.and_then(|timeout| now.checked_add(timeout)) {
             self.watch_deadline(id, at);
         }
         Ok(Event::Request(Request {
             call: id,
             method: head.method,
-            timeout: head.timeout,
+            timeout,
             metadata: head.metadata,
             message_len,
             compressed: header.flags.has(Flags::COMPRESSED),

@@ -1,15 +1,12 @@
-//! What the local paths do beyond tonic's types.
-
-use std::time::Duration;
+//! Trailing metadata beside an answer that succeeded.
 
 use ringway::Trailers;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way, eventually, ours};
+use ringway_tests::{Running, Way, ours};
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::failures::asking;
 use crate::kinds::{payload, payloads};
 
 /// Adds trailers to what the usual handler answers.
@@ -55,7 +52,7 @@ async fn with_trailers(way: Way) -> Running {
     Running::with(way, |builder| builder.add_service(service)).await
 }
 
-pub(crate) async fn trailers_with_an_answer(way: Way) {
+pub(crate) async fn with_an_answer(way: Way) {
     let running = with_trailers(way).await;
     let mut client = running.client().await;
     let response = client.unary(payload(1, 64)).await.unwrap();
@@ -67,7 +64,7 @@ pub(crate) async fn trailers_with_an_answer(way: Way) {
     assert_eq!(trailing.get("x-cost").unwrap(), "3");
 }
 
-pub(crate) async fn trailers_after_a_stream(way: Way) {
+pub(crate) async fn after_a_stream(way: Way) {
     let running = with_trailers(way).await;
     let mut client = running.client().await;
     let request = StreamRequest {
@@ -78,55 +75,4 @@ pub(crate) async fn trailers_after_a_stream(way: Way) {
     while stream.message().await.unwrap().is_some() {}
     let trailing = stream.trailers().await.unwrap().unwrap();
     assert_eq!(trailing.get("x-cost").unwrap(), "3");
-}
-
-fn hanging<T>(message: T, timeout: Duration) -> Request<T> {
-    let mut request = asking("hang", message);
-    request.set_timeout(timeout);
-    request
-}
-
-pub(crate) async fn a_deadline_ends_a_call(way: Way) {
-    let running = Running::start(way).await;
-    let mut client = running.client().await;
-    let short = Duration::from_millis(30);
-    let status = client
-        .unary(hanging(payload(1, 1), short))
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    let upload = client.client_stream(hanging(payloads(1, 1), short));
-    assert_eq!(upload.await.unwrap_err().code(), Code::DeadlineExceeded);
-    eventually("the handlers are dropped", || running.seen.inside() == 0).await;
-    let mut request = Request::new(payload(1, 1));
-    request.set_timeout(Duration::from_secs(20));
-    client.unary(request).await.unwrap();
-}
-
-pub(crate) async fn a_deadline_ends_a_stream(way: Way) {
-    let running = Running::start(way).await;
-    let mut client = running.client().await;
-    let short = Duration::from_millis(100);
-    let request = StreamRequest {
-        count: 3,
-        size_bytes: 3,
-    };
-    let response = client.server_stream(hanging(request, short)).await;
-    let mut stream = response.unwrap().into_inner();
-    for _ in 0..3 {
-        stream.message().await.unwrap().unwrap();
-    }
-    let status = stream.message().await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    eventually("the source is dropped", || running.seen.inside() == 0).await;
-}
-
-pub(crate) async fn a_deadline_that_is_past(way: Way) {
-    let running = Running::start(way).await;
-    let mut client = running.client().await;
-    let mut request = Request::new(payload(1, 1));
-    request.set_timeout(Duration::ZERO);
-    let status = client.unary(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    assert_eq!(running.seen.entered(), 0);
 }

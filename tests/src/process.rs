@@ -62,9 +62,13 @@ impl ChildServer {
         })
     }
 
-    /// A server that listens on `address` for gRPC, and is found by no local client.
-    pub fn start_listening(directory: &Path, address: &str) -> Self {
-        Self::run(directory, |command| command.env(LISTEN, address))
+    /// The same, but it listens on `address` for gRPC, and is found by no local client.
+    pub fn start_listening(directory: &Path, address: &str, executions: &Path) -> Self {
+        Self::run(directory, |command| {
+            command
+                .env(LISTEN, address)
+                .env(EXECUTIONS_VARIABLE, executions)
+        })
     }
 
     fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::Barrier;
@@ -21,6 +21,7 @@ pub struct Seen {
     left: Arc<AtomicU64>,
     received: AtomicU64,
     committed: AtomicU64,
+    failing: AtomicBool,
     executions: Option<File>,
     /// Where eight calls wait for each other.
     pub meeting: Barrier,
@@ -50,6 +51,7 @@ impl Default for Seen {
             left: Arc::default(),
             received: AtomicU64::new(0),
             committed: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             executions,
             meeting: Barrier::new(MEETING_SIZE),
         }
@@ -77,6 +79,16 @@ impl Seen {
     /// Notes an upload that came to its end.
     pub fn note_committed(&self) {
         self.committed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Has unary calls fail with `UNAVAILABLE` from now on, or no longer.
+    pub fn fail_from_now_on(&self, fail: bool) {
+        self.failing.store(fail, Ordering::SeqCst);
+    }
+
+    /// Whether unary calls are to fail.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
     }
 
     /// Calls that have begun.

@@ -71,6 +71,9 @@ fn echo_metadata<T>(asked: &MetadataMap, response: &mut Response<T>) {
 impl Bench for Handler {
     async fn unary(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let _entered = self.seen.enter(request.get_ref().sequence);
+        if self.seen.is_failing() {
+            return Err(Status::unavailable("told to fail"));
+        }
         self.obey(&wish(request.metadata())).await?;
         let (metadata, _, payload) = request.into_parts();
         let mut response = Response::new(payload);

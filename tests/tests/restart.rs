@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path as FilePath;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringway::{BackoffOptions, Channel, Endpoint};
@@ -11,13 +9,14 @@ use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_tests::{Addresses, ChildServer, alone, eventually, free_address, serve_as_child};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tonic::{Request, Status};
 
 const NAME: &str = "restart:50051";
 const CALLERS: u64 = 8;
-/// Calls of each caller between two restarts.
-const CALLS_BETWEEN: u64 = 20;
+/// What an instance writes of its calls between two restarts, at least: some bytes each.
+const CALLS_BETWEEN: u64 = 500;
 
 /// Not a test: what a child process runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,7 +33,6 @@ fn payload(sequence: u64) -> Payload {
 async fn call_all_ways(
     mut client: BenchClient<Channel>,
     stopped: watch::Receiver<bool>,
-    calls: Arc<AtomicU64>,
 ) -> Result<(), Status> {
     for sequence in 0.. {
         if *stopped.borrow() {
@@ -74,48 +72,47 @@ async fn call_all_ways(
                 client.unary(payload(sequence)).await?;
             }
         }
-        calls.fetch_add(1, Ordering::SeqCst);
     }
     Ok(())
 }
 
-/// Restarts `servers` in turn, twice, while callers call over one channel.
-async fn restarted_in_turn(endpoint: Endpoint, start: impl Fn(usize) -> ChildServer) {
-    let mut servers: Vec<_> = (0..2).map(&start).collect();
+/// Restarts two servers in turn, twice, while callers call over one channel. `start` gets a server's
+/// index, and a file to which it writes each call.
+async fn restarted_in_turn(endpoint: Endpoint, start: impl Fn(usize, &FilePath) -> ChildServer) {
+    let scratch = tempfile::tempdir().unwrap();
+    let executions = |index: usize| scratch.path().join(index.to_string());
+    let mut servers: Vec<_> = (0..2)
+        .map(|index| start(index, &executions(index)))
+        .collect();
     let client = BenchClient::new(endpoint.connect().await.unwrap());
     let (stop, stopped) = watch::channel(false);
-    let calls = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..CALLERS)
-        .map(|_| {
-            tokio::spawn(call_all_ways(
-                client.clone(),
-                stopped.clone(),
-                Arc::clone(&calls),
-            ))
-        })
+        .map(|_| tokio::spawn(call_all_ways(client.clone(), stopped.clone())))
         .collect();
-    let more_calls = async || {
-        let goal = calls.load(Ordering::SeqCst) + CALLERS * CALLS_BETWEEN;
-        let gone_on = || {
-            calls.load(Ordering::SeqCst) >= goal
-                || callers.iter().any(|caller| caller.is_finished())
-        };
-        eventually("the callers go on", gone_on).await;
+    let called = async |index: usize| {
+        let goal = written(&executions(index)) + CALLS_BETWEEN;
+        let gone_on =
+            || written(&executions(index)) >= goal || callers.iter().any(JoinHandle::is_finished);
+        eventually("an instance is called", gone_on).await;
     };
-    for turn in 0..4 {
-        more_calls().await;
-        let index = turn % servers.len();
+    for index in [0, 1, 0, 1] {
+        called(0).await;
+        called(1).await;
         servers.remove(index).terminate().await;
-        more_calls().await;
-        servers.insert(index, start(index));
-        // Long enough for the other to be the only one that is known, if nobody looks again.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        called(1 - index).await;
+        servers.insert(index, start(index, &executions(index)));
     }
-    more_calls().await;
+    called(0).await;
+    called(1).await;
     stop.send(true).unwrap();
     for caller in callers {
         caller.await.unwrap().unwrap();
     }
+}
+
+/// How much was written to the file of a server.
+fn written(executions: &FilePath) -> u64 {
+    std::fs::metadata(executions).map_or(0, |found| found.len())
 }
 
 fn local(scheme: &str, directory: &FilePath) -> Endpoint {
@@ -127,7 +124,9 @@ fn local(scheme: &str, directory: &FilePath) -> Endpoint {
 fn no_call_fails_over_shm() {
     alone(async {
         let directory = tempfile::tempdir().unwrap();
-        let start = |_| ChildServer::start(directory.path(), NAME);
+        let start = |_: usize, executions: &FilePath| {
+            ChildServer::start_counting(directory.path(), NAME, executions)
+        };
         restarted_in_turn(local("shm", directory.path()), start).await;
     });
 }
@@ -136,7 +135,9 @@ fn no_call_fails_over_shm() {
 fn no_call_fails_over_a_socket() {
     alone(async {
         let directory = tempfile::tempdir().unwrap();
-        let start = |_| ChildServer::start(directory.path(), NAME);
+        let start = |_: usize, executions: &FilePath| {
+            ChildServer::start_counting(directory.path(), NAME, executions)
+        };
         restarted_in_turn(local("socket", directory.path()), start).await;
     });
 }
@@ -146,8 +147,9 @@ fn no_call_fails_over_the_network() {
     alone(async {
         let directory = tempfile::tempdir().unwrap();
         let addresses = [free_address(), free_address()];
-        let start = |index: usize| {
-            ChildServer::start_listening(directory.path(), &addresses[index].to_string())
+        let start = |index: usize, executions: &FilePath| {
+            let address = addresses[index].to_string();
+            ChildServer::start_listening(directory.path(), &address, executions)
         };
         let endpoint = Addresses::new(addresses)
             .endpoint()

@@ -14,29 +14,44 @@ use crate::error::ConnectError;
 use crate::rendezvous::Rendezvous;
 use crate::server::instance_number;
 
-/// Connects to the server called `name` that is found in `directory`.
+/// The instances of the server called `name` that are found in `directory`, in the order in which
+/// to try them; some may have gone.
 ///
 /// # Errors
-/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] where nobody listens.
+/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] where there are none.
+pub fn instances(directory: &Directory, name: &str) -> Result<Vec<String>, ConnectError> {
+    let open = directory
+        .open(name)?
+        .ok_or_else(|| absent(directory, name))?;
+    let sockets = open.sockets().map_err(|error| io_error(name, error))?;
+    match sockets.is_empty() {
+        true => Err(absent(directory, name)),
+        false => Ok(sockets),
+    }
+}
+
+/// Connects to one of the [`instances`] of the server called `name`.
+///
+/// # Errors
+/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] if it has gone.
 pub async fn connect(
     directory: &Directory,
     name: &str,
+    instance: &str,
     config: &LocalConfig,
 ) -> Result<Arc<Connection>, ConnectError> {
-    let absent = || ConnectError::Absent {
+    let open = directory
+        .open(name)?
+        .ok_or_else(|| absent(directory, name))?;
+    let met = meet(&open, instance, name, config).await;
+    met.map_err(|refused| refused.unwrap_or_else(|| absent(directory, name)))
+}
+
+fn absent(directory: &Directory, name: &str) -> ConnectError {
+    ConnectError::Absent {
         name: name.to_owned(),
         directory: directory.root().to_owned(),
-    };
-    let open = directory.open(name)?.ok_or_else(absent)?;
-    let sockets = open.sockets().map_err(|error| io_error(name, error))?;
-    let mut refused = None;
-    for socket in sockets {
-        match meet(&open, &socket, name, config).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => refused = refused.or(error),
-        }
     }
-    Err(refused.unwrap_or_else(absent))
 }
 
 /// Meets one instance; an error of `None` means that nobody listens there any more.

@@ -33,7 +33,7 @@ mod waiting;
 
 pub use call::{Call, CallSender, Encode};
 pub use child::Child;
-pub use client::connect;
+pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{Connection, HandlerFuture, Inbound, Message, Request, Started};
 pub use directory::{Directory, OpenDirectory};

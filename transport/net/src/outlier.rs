@@ -40,7 +40,7 @@ impl Default for OutlierOptions {
 /// let options = OutlierOptions::default();
 /// for _ in 0..5 {
 ///     assert!(!record.is_aside(now));
-///     record.note(false, &options, now);
+///     record.note_failed(&options, now);
 /// }
 /// assert!(record.is_aside(now));
 /// assert!(!record.is_aside(now + options.base_time));
@@ -60,22 +60,25 @@ struct Aside {
 }
 
 impl Record {
-    /// Takes note of a call's end.
-    pub fn note(&self, served: bool, options: &OutlierOptions, now: Instant) {
-        if served {
-            if self.failures.load(Ordering::Relaxed) > 0 {
-                self.failures.store(0, Ordering::Relaxed);
-            }
-            if self.marked.load(Ordering::Relaxed) {
-                self.forgive(now);
-            }
-            return;
+    /// A call was served.
+    pub fn note_served(&self) {
+        if self.failures.load(Ordering::Relaxed) > 0 {
+            self.failures.store(0, Ordering::Relaxed);
         }
+        if self.marked.load(Ordering::Relaxed) {
+            self.forgive(Instant::now());
+        }
+    }
+
+    /// A call ended `UNAVAILABLE`; true if it is put aside for that.
+    pub fn note_failed(&self, options: &OutlierOptions, now: Instant) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures >= options.consecutive_failures {
+        let enough = failures >= options.consecutive_failures;
+        if enough {
             self.failures.store(0, Ordering::Relaxed);
             self.put_aside(options, now);
         }
+        enough
     }
 
     /// Whether it should be given no calls, if there are others.
@@ -109,7 +112,7 @@ mod tests {
     #[test]
     fn each_further_time_is_longer_until_it_serves_again() {
         let (record, options) = (Record::default(), OutlierOptions::default());
-        let fail = |now| (0..5).for_each(|_| record.note(false, &options, now));
+        let fail = |now| (0..5).for_each(|_| drop(record.note_failed(&options, now)));
         let mut now = Instant::now();
         fail(now);
         now += options.base_time;
@@ -118,16 +121,20 @@ mod tests {
         assert!(record.is_aside(now + options.base_time));
         now += options.base_time * 2;
         assert!(!record.is_aside(now));
-        record.note(true, &options, now);
+        record.forgive(now);
         fail(now);
         assert!(!record.is_aside(now + options.base_time));
     }
 
     #[test]
     fn a_success_between_failures_starts_the_count_anew() {
-        let (record, options, now) = (Record::default(), OutlierOptions::default(), Instant::now());
-        for round in 0..20 {
-            record.note(round % 4 == 0, &options, now);
+        let (record, options) = (Record::default(), OutlierOptions::default());
+        let now = Instant::now();
+        for _ in 0..20 {
+            for _ in 0..4 {
+                record.note_failed(&options, now);
+            }
+            record.note_served();
         }
         assert!(!record.is_aside(now));
     }

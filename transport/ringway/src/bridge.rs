@@ -237,8 +237,9 @@ impl Service<Request<Body>> for Channel {
             let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
             let timeout = channel.complete(&mut metadata);
             match channel.route(wait_for_ready).await? {
-                Route::Local(connection) => {
+                Route::Local(instance) => {
                     let head = Head::new(&metadata, timeout)?;
+                    let connection = Arc::clone(&instance.connection);
                     let request = (head, parts.uri.path(), body);
                     call(channel, connection, wait_for_ready, request).await
                 }
@@ -284,7 +285,7 @@ async fn call(
                 let Route::Local(other) = channel.route(wait_for_ready).await? else {
                     return Err(Status::unavailable("the local server went away"));
                 };
-                (connection, calls) = (other, calls + 1);
+                (connection, calls) = (Arc::clone(&other.connection), calls + 1);
             }
             Err(error) => return Err(status::unsent(&error)),
         }

@@ -1,28 +1,25 @@
 //! A client's way to a server: the best path that works, chosen anew when it breaks.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prost::Message;
-use ringway_local::{ConnectError, Connection, Links, LocalConfig, SocketEngine};
+use ringway_local::{Connection, Links};
 use ringway_net::{Picked, Pool};
-use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Extensions, Status};
 
-use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
-use crate::client::{self, Caller, Failure, Head};
 use crate::context;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::method::{CallOptions, Method};
+use crate::instances::{Instance, Instances, Stay};
+use crate::locate::is_absent;
 use crate::path::Path;
-use crate::retry::{Attempts, Retries};
-use crate::server;
+use crate::retry::Retries;
 
 /// How long a local server that was not there is not looked for again.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Calls a server over the best path that works.
 ///
@@ -37,31 +34,33 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Channel {
-    shared: Arc<Shared>,
-    /// This clone's last local connection, so that a hot call takes no lock to find it.
-    cached: Option<Arc<Connection>>,
+    pub(crate) shared: Arc<Shared>,
+    /// Where this clone's last local call went, so that a hot call takes no lock to find it.
+    stay: Option<Stay>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    endpoint: Endpoint,
-    retries: Retries,
-    net: Option<Pool>,
-    local: Mutex<Local>,
+pub(crate) struct Shared {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) retries: Retries,
+    pub(crate) net: Option<Pool>,
+    pub(crate) instances: Instances,
+    /// A task looks for further instances.
+    pub(crate) looking: AtomicBool,
+    pub(crate) local: Mutex<Local>,
     /// One task connects, the others wait for what it finds.
-    connecting: tokio::sync::Mutex<()>,
+    pub(crate) connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Local {
-    connection: Option<Arc<Connection>>,
-    absent_until: Option<Instant>,
-    warned: bool,
+pub(crate) struct Local {
+    pub(crate) absent_until: Option<Instant>,
+    pub(crate) warned: bool,
 }
 
 /// Where a call goes.
 pub(crate) enum Route {
-    Local(Arc<Connection>),
+    Local(Arc<Instance>),
     Net(Picked),
 }
 
@@ -78,10 +77,12 @@ impl Channel {
                 endpoint,
                 retries,
                 net,
+                instances: Instances::default(),
+                looking: AtomicBool::new(false),
                 local: Mutex::default(),
                 connecting: tokio::sync::Mutex::default(),
             }),
-            cached: None,
+            stay: None,
         })
     }
 
@@ -92,9 +93,9 @@ impl Channel {
 
     /// The path that the next call would take, as far as is known without trying.
     pub fn path(&self) -> Path {
-        match &self.shared.local.lock().connection {
-            Some(connection) if connection.is_open() => Path::over(connection),
-            _ => self.shared.endpoint.forced.unwrap_or(Path::Grpc),
+        match self.shared.instances.any() {
+            Some(connection) => Path::over(&connection),
+            None => self.shared.endpoint.forced.unwrap_or(Path::Grpc),
         }
     }
 
@@ -111,31 +112,28 @@ impl Channel {
         }
     }
 
-    /// The connection of the last call, if it is still good.
-    fn hot(&self) -> Option<Arc<Connection>> {
-        self.cached
-            .as_ref()
-            .filter(|connection| connection.is_open())
-            .cloned()
+    /// The instance of the last call, if it is still the right one.
+    pub(crate) fn hot(&mut self) -> Option<Arc<Instance>> {
+        let instance = self.stay.as_mut()?.next(&self.shared.instances);
+        instance.cloned()
     }
 
     /// Where the next call goes.
     pub(crate) async fn route(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
-        if let Some(connection) = self.hot()
-            && connection.takes_calls()
+        if let Some(instance) = self.hot()
+            && instance.connection.takes_calls()
         {
-            return Ok(Route::Local(connection));
+            return Ok(Route::Local(instance));
         }
         Box::pin(self.route_anew(wait_for_ready)).await
     }
 
     async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
-        self.cached = None;
-        let route = self.shared.route(wait_for_ready).await?;
-        if let Route::Local(connection) = &route {
-            self.cached = Some(Arc::clone(connection));
-        }
-        Ok(route)
+        self.stay = None;
+        Ok(match self.shared.route(wait_for_ready).await? {
+            Way::Local(stay) => Route::Local(self.stay.insert(stay).instance()),
+            Way::Net(picked) => Route::Net(picked),
+        })
     }
 
     /// Adds to a call's metadata what it inherits; how long it may take: the shortest of what it
@@ -154,25 +152,29 @@ impl Channel {
 
     /// Lets go of a connection that took a call no further.
     pub(crate) fn forget(&mut self, connection: &Arc<Connection>) {
-        self.cached = None;
-        let mut local = self.shared.local.lock();
-        if local
-            .connection
-            .as_ref()
-            .is_some_and(|held| Arc::ptr_eq(held, connection))
-        {
-            local.connection = None;
-        }
+        self.stay = None;
+        self.shared.instances.remove(connection);
     }
 }
 
+/// Where calls go for a while.
+enum Way {
+    Local(Stay),
+    Net(Picked),
+}
+
 impl Shared {
-    fn local_path(&self) -> Path {
+    pub(crate) fn note(&self, instance: &Instance, failed: Option<&Status>) {
+        let outliers = self.endpoint.net.outliers.as_ref();
+        self.instances.note(instance, failed, outliers);
+    }
+
+    pub(crate) fn local_path(&self) -> Path {
         self.endpoint.forced.unwrap_or(Path::Shm)
     }
 
     /// Without a forced path, a host that refuses shared memory is called over a socket.
-    fn links(&self) -> Links {
+    pub(crate) fn links(&self) -> Links {
         match self.endpoint.forced {
             Some(Path::Shm) => Links::Shm,
             Some(Path::Socket) => Links::Socket,
@@ -180,7 +182,7 @@ impl Shared {
         }
     }
 
-    async fn route(&self, wait_for_ready: bool) -> Result<Route, Status> {
+    async fn route(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
         loop {
             match self.route_now(wait_for_ready).await {
                 // A pipe that has ended is never ready again.
@@ -193,24 +195,18 @@ impl Shared {
     }
 
     /// A route as things are; waits for the network while no local server comes.
-    async fn route_now(&self, wait_for_ready: bool) -> Result<Route, Status> {
-        if let Some(connection) = &self.local.lock().connection
-            && connection.takes_calls()
-        {
-            return Ok(Route::Local(Arc::clone(connection)));
+    async fn route_now(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
+        if let Some(stay) = self.instances.choose() {
+            return Ok(Way::Local(stay));
         }
         let may_stay_local = self.endpoint.may_stay_local();
         match self.endpoint.forced {
             Some(Path::Grpc) => self.net(wait_for_ready).await,
-            Some(_) => self
-                .find_local()
-                .await
-                .map(Route::Local)
-                .map_err(unavailable),
+            Some(_) => self.find_local().await.map(Way::Local).map_err(unavailable),
             None if !may_stay_local => self.net(wait_for_ready).await,
             None if self.is_known_absent() => self.net_for_now(wait_for_ready).await,
             None => match self.find_local().await {
-                Ok(connection) => Ok(Route::Local(connection)),
+                Ok(stay) => Ok(Way::Local(stay)),
                 Err(error) => {
                     self.warn_once(&error);
                     self.net_for_now(wait_for_ready).await
@@ -219,9 +215,9 @@ impl Shared {
         }
     }
 
-    async fn net(&self, wait_for_ready: bool) -> Result<Route, Status> {
+    async fn net(&self, wait_for_ready: bool) -> Result<Way, Status> {
         match &self.net {
-            Some(net) => net.pick(wait_for_ready).await.map(Route::Net),
+            Some(net) => net.pick(wait_for_ready).await.map(Way::Net),
             None => Err(Status::unavailable(format!(
                 "`{}` has no network address",
                 self.endpoint.name
@@ -230,7 +226,7 @@ impl Shared {
     }
 
     /// The same, but a call that waits looks for a local server again meanwhile.
-    async fn net_for_now(&self, wait_for_ready: bool) -> Result<Route, Status> {
+    async fn net_for_now(&self, wait_for_ready: bool) -> Result<Way, Status> {
         if !wait_for_ready {
             return self.net(false).await;
         }
@@ -246,63 +242,9 @@ impl Shared {
             .is_some_and(|until| Instant::now() < until)
     }
 
-    async fn find_local(&self) -> Result<Arc<Connection>, Error> {
-        let _turn = self.connecting.lock().await;
-        if let Some(held) = &self.local.lock().connection
-            && held.takes_calls()
-        {
-            return Ok(Arc::clone(held));
-        }
-        let found = self.connect_local().await;
-        let mut local = self.local.lock();
-        match &found {
-            Ok(connection) => {
-                *local = Local {
-                    connection: Some(Arc::clone(connection)),
-                    ..Local::default()
-                };
-            }
-            Err(_) => local.absent_until = Some(Instant::now() + LOOK_AGAIN_AFTER),
-        }
-        found
-    }
-
-    async fn connect_local(&self) -> Result<Arc<Connection>, Error> {
-        let Endpoint {
-            name,
-            directory,
-            local,
-            ..
-        } = &self.endpoint;
-        match self.local_path() {
-            Path::Inproc => server::inproc_connection(name, local).ok_or_else(|| Error::Forced {
-                path: Path::Inproc,
-                reason: format!("no server of this process is called `{name}`"),
-            }),
-            Path::Pipe => match &self.endpoint.pipe {
-                Some(pipe) => pipe.connection(local).await,
-                None => Err(Error::Forced {
-                    path: Path::Pipe,
-                    reason: format!("`{name}` is no pipe"),
-                }),
-            },
-            Path::Shm | Path::Socket | Path::Grpc => {
-                let local = LocalConfig {
-                    links: self.links(),
-                    socket_engine: match self.endpoint.epoll {
-                        true => SocketEngine::Epoll,
-                        false => local.socket_engine,
-                    },
-                    ..local.clone()
-                };
-                Ok(ringway_local::connect(directory, name, &local).await?)
-            }
-        }
-    }
-
     /// An absent server is nothing to warn of: it may well be on another host.
     fn warn_once(&self, error: &Error) {
-        if matches!(error, Error::Local(ConnectError::Absent { .. })) {
+        if is_absent(error) {
             return;
         }
         if !std::mem::replace(&mut self.local.lock().warned, true) {
@@ -314,223 +256,4 @@ impl Shared {
 #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
 fn unavailable(error: Error) -> Status {
     Status::unavailable(error.to_string())
-}
-
-impl Caller for Channel {
-    async fn unary<M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<M>,
-    ) -> Result<Response<R>, Status>
-    where
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let mut request = request;
-        let timeout = self.complete(request.metadata_mut());
-        let mut first = None;
-        if let Some(connection) = self.hot() {
-            let head = Head::new(request.metadata(), timeout)?;
-            // Asked for only where a further attempt has to know.
-            let began = timeout.map(|_| Instant::now());
-            let path = Path::over(&connection);
-            let message = request.get_ref();
-            match client::unary(&connection, path, method, options, &head, message).await {
-                Ok(response) => {
-                    self.shared.retries.note_success();
-                    return Ok(response);
-                }
-                Err(Failure::Status(status)) if !self.shared.retries.has_policies() => {
-                    return Err(status);
-                }
-                Err(failure) => {
-                    first = Some(First {
-                        connection,
-                        began,
-                        failure,
-                    })
-                }
-            }
-        }
-        let (metadata, extensions, message) = request.into_parts();
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-        };
-        Box::pin(self.make(call, One::new(message), first)).await
-    }
-
-    async fn server_streaming<M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<M>,
-    ) -> Result<Response<Streaming<R>>, Status>
-    where
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let (mut metadata, extensions, message) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-        };
-        self.make(call, OneToMany(One::new(message)), None).await
-    }
-
-    async fn client_streaming<S, M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<S>,
-    ) -> Result<Response<R>, Status>
-    where
-        S: Stream<Item = M> + Send + 'static,
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let (mut metadata, extensions, requests) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-        };
-        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
-        self.make(call, attempt, None).await
-    }
-
-    async fn streaming<S, M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<S>,
-    ) -> Result<Response<Streaming<R>>, Status>
-    where
-        S: Stream<Item = M> + Send + 'static,
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let (mut metadata, extensions, requests) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-        };
-        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
-        self.make(call, ManyToMany(attempt), None).await
-    }
-}
-
-/// A call, but for its requests.
-struct Call<'a> {
-    plan: Plan<'a>,
-    metadata: MetadataMap,
-    timeout: Option<Duration>,
-    extensions: Extensions,
-}
-
-/// What became of the first attempt, made before anything was kept for a second one.
-struct First {
-    connection: Arc<Connection>,
-    began: Option<Instant>,
-    failure: Failure,
-}
-
-impl Channel {
-    /// Makes a call, with as many attempts as it takes and may have.
-    async fn make<A: Attempt>(
-        &mut self,
-        call: Call<'_>,
-        mut attempt: A,
-        first: Option<First>,
-    ) -> Result<Response<A::Answer>, Status> {
-        let shared = Arc::clone(&self.shared);
-        let began = first.as_ref().and_then(|first| first.began);
-        let mut attempts = Attempts::new(
-            &shared.retries,
-            call.plan.method,
-            call.timeout,
-            &call.extensions,
-            began,
-        );
-        if let Some(First {
-            connection,
-            failure,
-            ..
-        }) = first
-        {
-            self.forget_after(&connection, &failure);
-            attempts.after(failure).await?;
-        }
-        loop {
-            let made = self.attempt(&call, &mut attempt, &attempts).await?;
-            match made {
-                Ok(answer) => {
-                    shared.retries.note_success();
-                    return Ok(answer);
-                }
-                Err(failure) if attempt.may_be_sent_again() => attempts.after(failure).await?,
-                Err(failure) => return Err(failure.into_status()),
-            }
-        }
-    }
-
-    /// One attempt; the outer error is final.
-    async fn attempt<A: Attempt>(
-        &mut self,
-        call: &Call<'_>,
-        attempt: &mut A,
-        attempts: &Attempts<'_>,
-    ) -> Result<Result<Response<A::Answer>, Failure>, Status> {
-        let route = self.route(attempts.wait_for_ready);
-        let route = attempts.within_deadline(route).await??;
-        let mut metadata = call.metadata.clone();
-        attempts.mark(&mut metadata);
-        let time_left = attempts.time_left();
-        match route {
-            Route::Local(connection) => {
-                let head = Head::new(&metadata, time_left)?;
-                let made = attempt.over_local(call.plan, &connection, &head).await;
-                if let Err(failure) = &made {
-                    self.forget_after(&connection, failure);
-                }
-                Ok(made)
-            }
-            Route::Net(instance) => {
-                let extensions = call.extensions.clone();
-                let mut request = Request::from_parts(metadata, extensions, ());
-                if let Some(time_left) = time_left {
-                    request.set_timeout(time_left);
-                }
-                let (metadata, extensions, ()) = request.into_parts();
-                let made = attempt
-                    .over_network(call.plan, instance.clone(), metadata, extensions)
-                    .await;
-                instance.note(&made);
-                Ok(made.map(over_the_network).map_err(attempt::failure))
-            }
-        }
-    }
-
-    /// Lets go of a connection that took a call no further.
-    fn forget_after(&mut self, connection: &Arc<Connection>, failure: &Failure) {
-        if !matches!(failure, Failure::Status(_)) {
-            self.forget(connection);
-        }
-    }
-}
-
-fn over_the_network<R>(mut response: Response<R>) -> Response<R> {
-    response.extensions_mut().insert(Path::Grpc);
-    response
 }

@@ -8,7 +8,8 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
-//! | `attempt`, `retry`, `resend` | one attempt at a call, whether there is a further one, and what it sends |
+//! | `locate`, `instances` | local instances of a server, and which one takes a call |
+//! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
 //! | `server` | one handler on every path |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`codegen`] | what generated stubs call |
@@ -21,6 +22,7 @@
 
 mod attempt;
 mod bridge;
+mod caller;
 mod channel;
 mod child;
 mod client;
@@ -30,7 +32,9 @@ mod dispatch;
 mod endpoint;
 mod error;
 mod in_context;
+mod instances;
 mod interceptor;
+mod locate;
 mod metadata;
 mod method;
 mod path;

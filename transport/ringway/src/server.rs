@@ -511,11 +511,11 @@ impl Serve for Services {
 }
 
 /// The servers of this process, by name, for the `inproc` path.
-static INPROC: OnceLock<Mutex<HashMap<String, Weak<Inproc>>>> = OnceLock::new();
+static INPROC: OnceLock<Mutex<HashMap<String, Vec<Weak<Inproc>>>>> = OnceLock::new();
 
 /// What the `inproc` path needs of a server.
 #[derive(Debug)]
-struct Inproc {
+pub(crate) struct Inproc {
     services: Arc<Services>,
     local: LocalConfig,
     /// The server's ends.
@@ -537,7 +537,8 @@ impl Registration {
         });
         let mut servers = INPROC.get_or_init(Mutex::default).lock();
         for name in names {
-            servers.insert(name.clone(), Arc::downgrade(&server));
+            let instances = servers.entry(name.clone()).or_default();
+            instances.push(Arc::downgrade(&server));
         }
         Self {
             names: names.to_vec(),
@@ -561,29 +562,38 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut servers = INPROC.get_or_init(Mutex::default).lock();
         for name in &self.names {
-            // Another server may have taken the name over.
-            if servers
-                .get(name)
-                .is_some_and(|known| known.as_ptr() == Arc::as_ptr(&self.server))
-            {
+            let Some(instances) = servers.get_mut(name) else {
+                continue;
+            };
+            instances.retain(|instance| instance.as_ptr() != Arc::as_ptr(&self.server));
+            if instances.is_empty() {
                 servers.remove(name);
             }
         }
     }
 }
 
-/// A connection to the server of this process that is called `name`.
-pub(crate) fn inproc_connection(name: &str, config: &LocalConfig) -> Option<Arc<Connection>> {
-    let server = INPROC
-        .get_or_init(Mutex::default)
-        .lock()
-        .get(name)?
-        .upgrade()?;
-    let services: Arc<dyn Serve> = Arc::clone(&server.services) as _;
-    let served = (services, &server.local);
-    Some(ringway_local::connect_inproc(served, config, |end| {
-        let mut connections = server.connections.lock();
-        connections.retain(|connection| connection.strong_count() > 0);
-        connections.push(Arc::downgrade(end));
-    }))
+/// The servers of this process that are called `name`.
+pub(crate) fn inproc_instances(name: &str) -> Vec<Arc<Inproc>> {
+    let servers = INPROC.get_or_init(Mutex::default).lock();
+    let found = servers.get(name).into_iter().flatten();
+    found.filter_map(Weak::upgrade).collect()
+}
+
+impl Inproc {
+    /// What tells it from others, while a client holds its services.
+    pub(crate) fn id(&self) -> String {
+        format!("{:p}", Arc::as_ptr(&self.services))
+    }
+
+    /// A connection to it.
+    pub(crate) fn connect(&self, config: &LocalConfig) -> Arc<Connection> {
+        let services: Arc<dyn Serve> = Arc::clone(&self.services) as _;
+        let served = (services, &self.local);
+        ringway_local::connect_inproc(served, config, |end| {
+            let mut connections = self.connections.lock();
+            connections.retain(|connection| connection.strong_count() > 0);
+            connections.push(Arc::downgrade(end));
+        })
+    }
 }

@@ -82,9 +82,13 @@ impl Picked {
     /// Takes note of a call's end: an instance that fails again and again is put aside.
     pub fn note<T>(&self, ended: &Result<T, Status>) {
         if let Some(outliers) = &self.outliers {
-            let failed = matches!(ended, Err(status) if status.code() == Code::Unavailable);
             let record = &self.subchannel.record;
-            record.note(!failed, outliers, Instant::now());
+            match ended {
+                Err(status) if status.code() == Code::Unavailable => {
+                    record.note_failed(outliers, Instant::now());
+                }
+                _ => record.note_served(),
+            }
         }
     }
 }

@@ -382,13 +382,15 @@ async fn the_engine_is_chosen_and_visible() {
         crate::LocalConfig::default(),
         async { drop(stopped.await) },
     ));
+    let mut instances = crate::instances(&directory, "tested:1").unwrap();
+    let instance = instances.pop().unwrap();
     for engine in engines() {
         let config = crate::LocalConfig {
             links: crate::Links::Socket,
             socket_engine: engine,
             ..crate::LocalConfig::default()
         };
-        let connection = crate::connect(&directory, "tested:1", &config)
+        let connection = crate::connect(&directory, "tested:1", &instance, &config)
             .await
             .unwrap();
         assert_eq!(connection.kind(), crate::LinkKind::Socket);
@@ -397,7 +399,7 @@ async fn the_engine_is_chosen_and_visible() {
         connection.close();
     }
     let config = crate::LocalConfig::default();
-    let connection = crate::connect(&directory, "tested:1", &config)
+    let connection = crate::connect(&directory, "tested:1", &instance, &config)
         .await
         .unwrap();
     assert_eq!(connection.kind(), crate::LinkKind::Shm);

@@ -1,0 +1,241 @@
+//! Calls over a channel: the first attempt over a connection at hand, and all further ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
+use crate::channel::{Channel, Route};
+use crate::client::{self, Caller, Failure, Head};
+use crate::instances::Instance;
+use crate::method::{CallOptions, Method};
+use crate::path::Path;
+use crate::retry::Attempts;
+
+impl Caller for Channel {
+    async fn unary<M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<M>,
+    ) -> Result<Response<R>, Status>
+    where
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let mut request = request;
+        let timeout = self.complete(request.metadata_mut());
+        let mut first = None;
+        if let Some(instance) = self.hot() {
+            let connection = &instance.connection;
+            let head = Head::new(request.metadata(), timeout)?;
+            // Asked for only where a further attempt has to know.
+            let began = timeout.map(|_| Instant::now());
+            let path = Path::over(connection);
+            let message = request.get_ref();
+            match client::unary(connection, path, method, options, &head, message).await {
+                Ok(response) => {
+                    self.shared.note(&instance, None);
+                    self.shared.retries.note_success();
+                    return Ok(response);
+                }
+                Err(Failure::Status(status)) if !self.shared.retries.has_policies() => {
+                    self.shared.note(&instance, Some(&status));
+                    return Err(status);
+                }
+                Err(failure) => {
+                    first = Some(First {
+                        instance,
+                        began,
+                        failure,
+                    })
+                }
+            }
+        }
+        let (metadata, extensions, message) = request.into_parts();
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            timeout,
+            extensions,
+        };
+        Box::pin(self.make(call, One::new(message), first)).await
+    }
+
+    async fn server_streaming<M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<M>,
+    ) -> Result<Response<Streaming<R>>, Status>
+    where
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let (mut metadata, extensions, message) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            timeout,
+            extensions,
+        };
+        self.make(call, OneToMany(One::new(message)), None).await
+    }
+
+    async fn client_streaming<S, M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<S>,
+    ) -> Result<Response<R>, Status>
+    where
+        S: Stream<Item = M> + Send + 'static,
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let (mut metadata, extensions, requests) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            timeout,
+            extensions,
+        };
+        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
+        self.make(call, attempt, None).await
+    }
+
+    async fn streaming<S, M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<S>,
+    ) -> Result<Response<Streaming<R>>, Status>
+    where
+        S: Stream<Item = M> + Send + 'static,
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let (mut metadata, extensions, requests) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            timeout,
+            extensions,
+        };
+        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
+        self.make(call, ManyToMany(attempt), None).await
+    }
+}
+
+/// A call, but for its requests.
+struct Call<'a> {
+    plan: Plan<'a>,
+    metadata: MetadataMap,
+    timeout: Option<Duration>,
+    extensions: Extensions,
+}
+
+/// What became of the first attempt, made before anything was kept for a second one.
+struct First {
+    instance: Arc<Instance>,
+    began: Option<Instant>,
+    failure: Failure,
+}
+
+impl Channel {
+    /// Makes a call, with as many attempts as it takes and may have.
+    async fn make<A: Attempt>(
+        &mut self,
+        call: Call<'_>,
+        mut attempt: A,
+        first: Option<First>,
+    ) -> Result<Response<A::Answer>, Status> {
+        let shared = Arc::clone(&self.shared);
+        let began = first.as_ref().and_then(|first| first.began);
+        let mut attempts = Attempts::new(
+            &shared.retries,
+            call.plan.method,
+            call.timeout,
+            &call.extensions,
+            began,
+        );
+        if let Some(First {
+            instance, failure, ..
+        }) = first
+        {
+            self.note_failure(&instance, &failure);
+            attempts.after(failure).await?;
+        }
+        loop {
+            let made = self.attempt(&call, &mut attempt, &attempts).await?;
+            match made {
+                Ok(answer) => {
+                    shared.retries.note_success();
+                    return Ok(answer);
+                }
+                Err(failure) if attempt.may_be_sent_again() => attempts.after(failure).await?,
+                Err(failure) => return Err(failure.into_status()),
+            }
+        }
+    }
+
+    /// One attempt; the outer error is final.
+    async fn attempt<A: Attempt>(
+        &mut self,
+        call: &Call<'_>,
+        attempt: &mut A,
+        attempts: &Attempts<'_>,
+    ) -> Result<Result<Response<A::Answer>, Failure>, Status> {
+        let route = self.route(attempts.wait_for_ready);
+        let route = attempts.within_deadline(route).await??;
+        let mut metadata = call.metadata.clone();
+        attempts.mark(&mut metadata);
+        let time_left = attempts.time_left();
+        match route {
+            Route::Local(instance) => {
+                let head = Head::new(&metadata, time_left)?;
+                let made = attempt
+                    .over_local(call.plan, &instance.connection, &head)
+                    .await;
+                match &made {
+                    Ok(_) => self.shared.note(&instance, None),
+                    Err(failure) => self.note_failure(&instance, failure),
+                }
+                Ok(made)
+            }
+            Route::Net(instance) => {
+                let extensions = call.extensions.clone();
+                let mut request = Request::from_parts(metadata, extensions, ());
+                if let Some(time_left) = time_left {
+                    request.set_timeout(time_left);
+                }
+                let (metadata, extensions, ()) = request.into_parts();
+                let made = attempt
+                    .over_network(call.plan, instance.clone(), metadata, extensions)
+                    .await;
+                instance.note(&made);
+                Ok(made.map(over_the_network).map_err(attempt::failure))
+            }
+        }
+    }
+
+    /// Lets go of an instance that took a call no further, and takes note of one that failed it.
+    fn note_failure(&mut self, instance: &Instance, failure: &Failure) {
+        match failure {
+            Failure::Status(status) => self.shared.note(instance, Some(status)),
+            Failure::Unsent(_) | Failure::Unprocessed(_) => self.forget(&instance.connection),
+        }
+    }
+}
+
+fn over_the_network<R>(mut response: Response<R>) -> Response<R> {
+    response.extensions_mut().insert(Path::Grpc);
+    response
+}

@@ -1,0 +1,170 @@
+//! The local instances of a server that a channel is connected to, and which one takes a call.
+//!
+//! Of two instances whose turn it is, the one with fewer calls in flight takes the call. A caller
+//! that makes one call at a time stays where it is for some calls, though: then its answers come
+//! from a ring that both sides look at, and not each time from another one whose server sleeps. A
+//! server with a single instance costs nothing of all this: its channel keeps to it until it hears
+//! of a second one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use ringway_local::Connection;
+use ringway_net::{OutlierOptions, Record};
+use tonic::{Code, Status};
+
+/// Calls that a lone caller makes with one instance before it asks whose turn it is.
+const CALLS_A_TURN: u32 = 64;
+/// Instances that a channel connects to, at most.
+pub(crate) const MAX_INSTANCES: usize = 64;
+
+/// One instance.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// What tells it from the others, and from the one that takes its place.
+    name: String,
+    pub(crate) connection: Arc<Connection>,
+    record: Record,
+}
+
+/// A caller's stay with an instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Stay {
+    instance: Arc<Instance>,
+    /// As of which list of instances.
+    edition: u32,
+    /// There was no other.
+    alone: bool,
+    calls_left: u32,
+}
+
+impl Stay {
+    pub(crate) fn instance(&self) -> Arc<Instance> {
+        Arc::clone(&self.instance)
+    }
+
+    /// The instance for one more call, if it is still the right one.
+    pub(crate) fn next(&mut self, instances: &Instances) -> Option<&Arc<Instance>> {
+        let connection = &self.instance.connection;
+        if !connection.is_open() || self.edition != instances.edition.load(Ordering::Relaxed) {
+            return None;
+        }
+        if !self.alone {
+            if connection.calls_in_flight() > 0 {
+                return None;
+            }
+            self.calls_left = self.calls_left.checked_sub(1)?;
+        }
+        Some(&self.instance)
+    }
+}
+
+/// All instances that a channel is connected to.
+#[derive(Debug, Default)]
+pub(crate) struct Instances {
+    list: Mutex<Vec<Arc<Instance>>>,
+    /// Changes with the list.
+    edition: AtomicU32,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+}
+
+impl Instances {
+    /// Where the next call goes, if any instance takes it.
+    pub(crate) fn choose(&self) -> Option<Stay> {
+        let edition = self.edition.load(Ordering::Relaxed);
+        let list = self.list.lock();
+        let all = list.len();
+        let mut ready: Vec<_> = list
+            .iter()
+            .filter(|instance| instance.connection.takes_calls())
+            .cloned()
+            .collect();
+        drop(list);
+        if ready.len() > 1 {
+            let now = Instant::now();
+            let (aside, well): (Vec<_>, Vec<_>) = ready
+                .into_iter()
+                .partition(|instance| instance.record.is_aside(now));
+            // Better ones that fail than none.
+            ready = if well.is_empty() { aside } else { well };
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let one = ready.get(turn.checked_rem(ready.len())?)?;
+        let other = &ready[turn.wrapping_add(1) % ready.len()];
+        let in_flight = |instance: &Arc<Instance>| instance.connection.calls_in_flight();
+        let instance = if in_flight(other) < in_flight(one) {
+            other
+        } else {
+            one
+        };
+        Some(Stay {
+            instance: Arc::clone(instance),
+            edition,
+            alone: all == 1,
+            calls_left: CALLS_A_TURN,
+        })
+    }
+
+    /// Takes note of a call's end.
+    pub(crate) fn note(
+        &self,
+        instance: &Instance,
+        failed: Option<&Status>,
+        outliers: Option<&OutlierOptions>,
+    ) {
+        let Some(outliers) = outliers else { return };
+        match failed {
+            Some(status) if status.code() == Code::Unavailable => {
+                if instance.record.note_failed(outliers, Instant::now()) {
+                    // Who stays with it has to ask again.
+                    self.edition.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            _ => instance.record.note_served(),
+        }
+    }
+
+    /// One that is connected.
+    pub(crate) fn any(&self) -> Option<Arc<Connection>> {
+        let list = self.list.lock();
+        let open = list.iter().find(|instance| instance.connection.is_open());
+        open.map(|instance| Arc::clone(&instance.connection))
+    }
+
+    /// Whether `name` is connected, or there is no place for it.
+    pub(crate) fn needs_no(&self, name: &str) -> bool {
+        let list = self.list.lock();
+        list.len() >= MAX_INSTANCES || list.iter().any(|instance| instance.name == name)
+    }
+
+    pub(crate) fn add(&self, name: String, connection: Arc<Connection>) {
+        let instance = Instance {
+            name,
+            connection,
+            record: Record::default(),
+        };
+        self.list.lock().push(Arc::new(instance));
+        self.edition.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self, connection: &Arc<Connection>) {
+        self.retain(|instance| !Arc::ptr_eq(&instance.connection, connection));
+    }
+
+    /// Lets go of those that have ended or are going away; their calls go on.
+    pub(crate) fn clear_out(&self) {
+        self.retain(|instance| instance.connection.takes_calls());
+    }
+
+    fn retain(&self, keep: impl Fn(&Instance) -> bool) {
+        let mut list = self.list.lock();
+        let before = list.len();
+        list.retain(|instance| keep(instance));
+        if list.len() != before {
+            self.edition.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Local instances of a server: which there are, and connections to them.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use ringway_local::{ConnectError, LocalConfig, SocketEngine};
+use ringway_net::Backoff;
+
+use crate::channel::{LOOK_AGAIN_AFTER, Local, Shared};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::instances::Stay;
+use crate::path::Path;
+use crate::pipe::WayByPipe;
+use crate::server;
+
+/// How often a channel that has a local server looks for further instances: reading a directory
+/// takes some ten microseconds.
+const LOOK_FOR_MORE_AFTER: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// Connects to the first local instance that can be had; further ones are connected beside it.
+    pub(crate) async fn find_local(self: &Arc<Self>) -> Result<Stay, Error> {
+        let _turn = self.connecting.lock().await;
+        if let Some(stay) = self.instances.choose() {
+            return Ok(stay);
+        }
+        self.instances.clear_out();
+        if let Err(error) = self.connect_first().await {
+            self.local.lock().absent_until = Some(Instant::now() + LOOK_AGAIN_AFTER);
+            return Err(error);
+        }
+        *self.local.lock() = Local::default();
+        if self.endpoint.pipe.is_none() && !self.looking.swap(true, Ordering::SeqCst) {
+            tokio::spawn(look_for_more(Arc::downgrade(self)));
+        }
+        self.instances.choose().ok_or_else(|| Error::Forced {
+            path: self.local_path(),
+            reason: format!("`{}` takes no calls just now", self.endpoint.name),
+        })
+    }
+
+    async fn connect_first(&self) -> Result<(), Error> {
+        let mut refused = None;
+        for found in self.find_instances()? {
+            match self.connect_to(found).await {
+                Ok(()) => return Ok(()),
+                // What is wrong with one that is there says more than that another has gone.
+                Err(error) if is_absent(&error) => refused = refused.or(Some(error)),
+                Err(error) => match &refused {
+                    Some(known) if !is_absent(known) => {}
+                    _ => refused = Some(error),
+                },
+            }
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The instances that are there as far as can be seen without connecting; never none.
+    fn find_instances(&self) -> Result<Vec<Found>, Error> {
+        let Endpoint {
+            name, directory, ..
+        } = &self.endpoint;
+        match self.local_path() {
+            Path::Inproc => {}
+            Path::Pipe => return self.find_pipe(),
+            Path::Shm | Path::Socket | Path::Grpc => {
+                let sockets = ringway_local::instances(directory, name)?;
+                return Ok(sockets.into_iter().map(Found::Socket).collect());
+            }
+        }
+        let found: Vec<_> = server::inproc_instances(name)
+            .into_iter()
+            .map(Found::Inproc)
+            .collect();
+        match found.is_empty() {
+            true => Err(Error::Forced {
+                path: Path::Inproc,
+                reason: format!("no server of this process is called `{name}`"),
+            }),
+            false => Ok(found),
+        }
+    }
+
+    /// A pipe leads to one server.
+    fn find_pipe(&self) -> Result<Vec<Found>, Error> {
+        match &self.endpoint.pipe {
+            Some(pipe) => Ok(vec![Found::Pipe(Arc::clone(pipe))]),
+            None => Err(Error::Forced {
+                path: Path::Pipe,
+                reason: format!("`{}` is no pipe", self.endpoint.name),
+            }),
+        }
+    }
+
+    async fn connect_to(&self, found: Found) -> Result<(), Error> {
+        let Endpoint {
+            name,
+            directory,
+            local,
+            ..
+        } = &self.endpoint;
+        let instance = found.name();
+        let connection = match found {
+            Found::Inproc(server) => server.connect(local),
+            Found::Pipe(pipe) => pipe.connection(local).await?,
+            Found::Socket(socket) => {
+                let local = LocalConfig {
+                    links: self.links(),
+                    socket_engine: match self.endpoint.epoll {
+                        true => SocketEngine::Epoll,
+                        false => local.socket_engine,
+                    },
+                    ..local.clone()
+                };
+                ringway_local::connect(directory, name, &socket, &local).await?
+            }
+        };
+        self.instances.add(instance, connection);
+        Ok(())
+    }
+}
+
+/// A local instance that can be connected to.
+enum Found {
+    Socket(String),
+    Inproc(Arc<server::Inproc>),
+    Pipe(Arc<WayByPipe>),
+}
+
+impl Found {
+    fn name(&self) -> String {
+        match self {
+            Self::Socket(socket) => socket.clone(),
+            Self::Inproc(server) => server.id(),
+            Self::Pipe(_) => Path::Pipe.name().to_owned(),
+        }
+    }
+}
+
+/// Connects to instances that come, lets go of those that went, and tries again, with backoff, what
+/// could not be connected; for as long as the channel is there.
+async fn look_for_more(shared: Weak<Shared>) {
+    let mut refused: HashMap<String, (Backoff, Instant)> = HashMap::new();
+    loop {
+        let Some(channel) = shared.upgrade() else {
+            return;
+        };
+        channel.instances.clear_out();
+        let found = channel.find_instances().unwrap_or_default();
+        refused.retain(|known, _| found.iter().any(|found| found.name() == *known));
+        for found in found {
+            let (name, now) = (found.name(), Instant::now());
+            let too_early = refused.get(&name).is_some_and(|(_, until)| now < *until);
+            if too_early || channel.instances.needs_no(&name) {
+                continue;
+            }
+            let Err(error) = channel.connect_to(found).await else {
+                refused.remove(&name);
+                continue;
+            };
+            tracing::debug!(server = %channel.endpoint.name, instance = %name, %error, "put aside");
+            let fresh = || (Backoff::new(channel.endpoint.net.backoff), now);
+            let (backoff, until) = refused.entry(name).or_insert_with(fresh);
+            *until = now + backoff.next_delay();
+        }
+        drop(channel);
+        tokio::time::sleep(LOOK_FOR_MORE_AFTER).await;
+    }
+}
+
+/// An absent server is no fault: it may well be on another host.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::Local(ConnectError::Absent { .. }))
+}

@@ -3,6 +3,7 @@
 //! A new path is one more [`suite!`] line, and an arm in [`ringway_tests::Way`].
 #![allow(clippy::unwrap_used)]
 
+mod at_once;
 mod cancellation;
 mod context;
 mod deadlines;
@@ -49,6 +50,8 @@ macro_rules! suite {
                 failures::a_panic_fails_its_call_alone,
                 cancellation::a_dropped_call_cancels_its_handler,
                 cancellation::a_dropped_stream_cancels_its_handler,
+                at_once::calls_dropped_at_once_leave_no_handler,
+                at_once::a_call_is_not_ended_by_the_one_before,
                 cancellation::a_failed_upload_is_never_committed,
                 cancellation::a_dropped_exchange_cancels_its_handler,
                 cancellation::a_killed_upload_is_never_committed,

@@ -130,16 +130,16 @@ impl Call {
         &self.sender.connection
     }
 
-    pub(crate) fn slot(&self) -> u32 {
-        self.sender.id.slot()
+    pub(crate) fn id(&self) -> CallId {
+        self.sender.id
     }
 
     /// Gives the call a future that the connection polls from now on: a client's request stream.
     pub fn attach(&self, future: HandlerFuture) {
-        let (slot, connection) = (self.slot(), self.connection());
-        let rejected = connection.lock().keep_handler(slot, future);
+        let (id, connection) = (self.id(), self.connection());
+        let rejected = connection.lock().keep_handler(id, future);
         drop(rejected);
-        connection.handlers().wake(slot);
+        connection.handlers().wake(id.slot());
         if in_pass() {
             connection.mark_ready();
         } else {

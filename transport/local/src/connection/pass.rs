@@ -223,13 +223,13 @@ impl Pass {
         let Some(service) = &connection.service else {
             return;
         };
-        let slot = started.call.slot();
+        let id = started.call.id();
         let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
         let Ok(mut future) = made else {
             return;
         };
-        if poll_future(&mut future, self.wakers.of(slot)) == Polled::Pending {
-            let rejected = connection.lock().keep_handler(slot, future);
+        if poll_future(&mut future, self.wakers.of(id.slot())) == Polled::Pending {
+            let rejected = connection.lock().keep_handler(id, future);
             drop(rejected);
         }
     }
@@ -273,7 +273,7 @@ fn poll_handler(connection: &Connection, slot: u32, waker: &Waker) {
         return;
     };
     if poll_future(&mut future, waker) == Polled::Pending {
-        let rejected = connection.lock().put_back_handler(id, future);
+        let rejected = connection.lock().keep_handler(id, future);
         drop(rejected);
     }
 }

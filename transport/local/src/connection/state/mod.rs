@@ -164,28 +164,9 @@ impl State {
 
     // ---- handlers
 
-    /// Keeps the handler of the call that lives in `slot` now; returns it if that has ended.
+    /// Keeps a call's handler; returns it if the call has ended meanwhile. Its slot may be another
+    /// call's by then, which came in the same pass.
     pub(crate) fn keep_handler(
-        &mut self,
-        slot: u32,
-        handler: HandlerFuture,
-    ) -> Option<HandlerFuture> {
-        match self.slots.get_mut(slot as usize) {
-            Some(slot) if slot.id.is_some() && !slot.has_ended() => {
-                slot.handler = Some(handler);
-                None
-            }
-            _ => Some(handler),
-        }
-    }
-
-    pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, HandlerFuture)> {
-        let slot = self.slots.get_mut(slot as usize)?;
-        Some((slot.id?, slot.handler.take()?))
-    }
-
-    /// Puts a handler back; returns it if its call has ended meanwhile.
-    pub(crate) fn put_back_handler(
         &mut self,
         id: CallId,
         handler: HandlerFuture,
@@ -197,6 +178,11 @@ impl State {
             }
             _ => Some(handler),
         }
+    }
+
+    pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, HandlerFuture)> {
+        let slot = self.slots.get_mut(slot as usize)?;
+        Some((slot.id?, slot.handler.take()?))
     }
 
     /// Ends all calls.

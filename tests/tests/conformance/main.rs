@@ -9,6 +9,7 @@ mod context;
 mod deadlines;
 mod drain;
 mod failures;
+mod handles;
 mod kinds;
 mod load;
 mod metadata;
@@ -66,6 +67,8 @@ macro_rules! suite {
                 context::both_ends_have_a_timeout_of_their_own,
                 trailers::with_an_answer,
                 trailers::after_a_stream,
+                handles::a_handle_cancels_an_upload,
+                handles::a_handle_cancels_an_exchange,
                 load::many_calls_in_flight,
                 load::many_large_calls_in_flight,
                 load::eight_calls_are_sent_before_the_first_is_waited_for,

@@ -24,11 +24,11 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    fn path(&self) -> PathAndQuery {
+    pub(crate) fn path(&self) -> PathAndQuery {
         PathAndQuery::from_static(self.method.path())
     }
 
-    fn settings(&self) -> CallSettings {
+    pub(crate) fn settings(&self) -> CallSettings {
         CallSettings {
             send_compression: self.options.send_compression,
             accept_compression: self.options.accept_compression.clone(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{CancellationHandle, Extensions, Request, Response, Status, Streaming};
 
 use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
 use crate::channel::{Channel, Route};
@@ -98,10 +98,20 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
+        let plan = Plan { method, options };
+        if can_be_cancelled(request.extensions()) {
+            return ringway_net::client_streaming(
+                self.clone(),
+                plan.path(),
+                &plan.settings(),
+                request,
+            )
+            .await;
+        }
         let (mut metadata, extensions, requests) = request.into_parts();
         let timeout = self.complete(&mut metadata);
         let call = Call {
-            plan: Plan { method, options },
+            plan,
             metadata,
             timeout,
             extensions,
@@ -121,10 +131,15 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
+        let plan = Plan { method, options };
+        if can_be_cancelled(request.extensions()) {
+            return ringway_net::streaming(self.clone(), plan.path(), &plan.settings(), request)
+                .await;
+        }
         let (mut metadata, extensions, requests) = request.into_parts();
         let timeout = self.complete(&mut metadata);
         let call = Call {
-            plan: Plan { method, options },
+            plan,
             metadata,
             timeout,
             extensions,
@@ -233,6 +248,13 @@ impl Channel {
             Failure::Unsent(_) | Failure::Unprocessed(_) => self.forget(&instance.connection),
         }
     }
+}
+
+/// Whether the caller keeps a handle to cancel the call with: only tonic can tell when it is used,
+/// so the call goes through HTTP types on every path. It ends a stream of requests; a call of one
+/// request has sent it by then, and is given up by dropping it.
+fn can_be_cancelled(extensions: &Extensions) -> bool {
+    extensions.get::<CancellationHandle>().is_some()
 }
 
 fn over_the_network<R>(mut response: Response<R>) -> Response<R> {

@@ -12,6 +12,8 @@ const SHOP: [&str; 5] = [
     "shop/v1/payments.proto",
 ];
 
+const INTEROP: &str = "grpc/testing/test.proto";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     ringway_build::configure()
         .bytes(".")
@@ -20,6 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ringway_build::configure()
         .bytes(".")
         .compile_protos(&SHOP, &["."])?;
+    ringway_build::configure()
+        .bytes(".")
+        .compile_protos(&[INTEROP], &["."])?;
     Ok(())
 }
 

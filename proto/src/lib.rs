@@ -19,3 +19,8 @@ pub mod shop {
         tonic::include_proto!("shop.v1");
     }
 }
+
+/// `grpc.testing`: the service of gRPC's interoperability tests, as every language has it.
+pub mod grpc_testing {
+    tonic::include_proto!("grpc.testing");
+}

@@ -3,7 +3,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod compare;
+mod interop;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +24,10 @@ struct Cli {
 enum Command {
     /// Time calls over each path, and the machine's bare mechanisms beside them.
     Compare(compare::Options),
+    /// Serve gRPC's interoperability tests, on every path
+    InteropServer(interop::ServerOptions),
+    /// Run gRPC's interoperability tests against a server, over one path
+    InteropClient(interop::ClientOptions),
     /// The processes that `compare` starts: this binary again.
     #[command(flatten)]
     Part(compare::Part),
@@ -29,14 +35,16 @@ enum Command {
 
 fn main() -> ExitCode {
     log_to_stderr();
-    let outcome = match Cli::parse().command {
-        Command::Compare(options) => compare::run(&options),
-        Command::Part(part) => compare::play(part),
+    let outcome: Result<(), Box<dyn Error>> = match Cli::parse().command {
+        Command::Compare(options) => compare::run(&options).map_err(Into::into),
+        Command::Part(part) => compare::play(part).map_err(Into::into),
+        Command::InteropServer(options) => interop::serve(options).map_err(Into::into),
+        Command::InteropClient(options) => interop::call(&options).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringway: {}", compare::with_causes(&error));
+            eprintln!("ringway: {}", compare::with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -1,0 +1,262 @@
+//! The server's side: the named features of the descriptions' second half.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringway::{ServerBuilder, Trailers};
+use ringway_proto::grpc_testing::test_service_server::{
+    TestService as Contract, TestServiceServer,
+};
+use ringway_proto::grpc_testing::{
+    EchoStatus, Empty, Payload, PayloadType, ResponseParameters, SimpleRequest, SimpleResponse,
+    StreamingInputCallRequest, StreamingInputCallResponse, StreamingOutputCallRequest,
+    StreamingOutputCallResponse,
+};
+use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+/// Comes back in the initial metadata.
+pub(crate) const ECHO_INITIAL: &str = "x-grpc-test-echo-initial";
+/// Comes back in the trailing metadata.
+pub(crate) const ECHO_TRAILING: &str = "x-grpc-test-echo-trailing-bin";
+
+/// The largest payload that is made on request.
+const MAX_PAYLOAD_BYTES: i32 = 64 << 20;
+/// Payloads up to this size share one piece of memory.
+const SHARED_BYTES: usize = 1 << 20;
+
+/// `grpc.testing.TestService`.
+#[derive(Debug, Clone)]
+pub struct TestService {
+    /// Of which payloads are made.
+    zeros: Bytes,
+    id: String,
+}
+
+impl Default for TestService {
+    fn default() -> Self {
+        Self {
+            zeros: Bytes::from(vec![0; SHARED_BYTES]),
+            id: format!("ringway-interop-{}", std::process::id()),
+        }
+    }
+}
+
+/// Has a server answer the tests. `UnimplementedService` stays away, as it should.
+pub fn add_to(builder: ServerBuilder) -> ServerBuilder {
+    builder.add_service(TestServiceServer::new(TestService::default()))
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<StreamingOutputCallResponse, Status>> + Send>>;
+
+impl TestService {
+    fn payload(&self, kind: i32, size_bytes: i32) -> Result<Payload, Status> {
+        if kind != i32::from(PayloadType::Compressable) {
+            return Err(Status::invalid_argument(format!(
+                "there is no payload of type {kind}"
+            )));
+        }
+        let len = match usize::try_from(size_bytes) {
+            Ok(len) if size_bytes <= MAX_PAYLOAD_BYTES => len,
+            _ => {
+                return Err(Status::invalid_argument(format!(
+                    "a payload has 0 to {MAX_PAYLOAD_BYTES} bytes, not {size_bytes}"
+                )));
+            }
+        };
+        let body = match len <= SHARED_BYTES {
+            true => self.zeros.slice(..len),
+            false => Bytes::from(vec![0; len]),
+        };
+        Ok(Payload { r#type: kind, body })
+    }
+
+    /// One response of a stream, when it is due.
+    async fn part(
+        &self,
+        kind: i32,
+        asked: &ResponseParameters,
+    ) -> Result<StreamingOutputCallResponse, Status> {
+        if let Ok(micros @ 1..) = u64::try_from(asked.interval_us) {
+            tokio::time::sleep(Duration::from_micros(micros)).await;
+        }
+        let payload = self.payload(kind, asked.size)?;
+        Ok(StreamingOutputCallResponse {
+            payload: Some(payload),
+        })
+    }
+
+    /// The responses that each of `requests` asks for.
+    fn parts(
+        self,
+        requests: impl Stream<Item = Result<StreamingOutputCallRequest, Status>> + Send + 'static,
+    ) -> Responses {
+        Box::pin(async_stream::try_stream! {
+            for await request in requests {
+                let request = request?;
+                wished(request.response_status.as_ref())?;
+                for asked in &request.response_parameters {
+                    yield self.part(request.response_type, asked).await?;
+                }
+            }
+        })
+    }
+}
+
+/// Ends the call where the client asks for a status.
+fn wished(status: Option<&EchoStatus>) -> Result<(), Status> {
+    match status {
+        Some(EchoStatus { code, message }) if *code != 0 => {
+            Err(Status::new(Code::from_i32(*code), message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// These messages ask for compression, of which neither a handler nor its caller is told.
+fn uncompressed(request: &SimpleRequest) -> Result<(), Status> {
+    match &request.expect_compressed {
+        Some(expected) if expected.value => Err(Status::invalid_argument(
+            "the request did not come compressed, as far as a handler is told",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What the client says in the two echo headers comes back.
+fn echo<T>(asked: &MetadataMap, response: &mut Response<T>) {
+    if let Some(value) = asked.get(ECHO_INITIAL) {
+        let metadata = response.metadata_mut();
+        metadata.insert(ECHO_INITIAL, value.clone());
+    }
+    if let Some(value) = asked.get_bin(ECHO_TRAILING) {
+        let mut trailing = MetadataMap::new();
+        trailing.insert_bin(ECHO_TRAILING, value.clone());
+        response.extensions_mut().insert(Trailers(trailing));
+    }
+}
+
+#[tonic::async_trait]
+impl Contract for TestService {
+    type StreamingOutputCallStream = Responses;
+    type FullDuplexCallStream = Responses;
+    type HalfDuplexCallStream = Responses;
+
+    async fn empty_call(&self, _request: Request<Empty>) -> Result<Response<Empty>, Status> {
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn unary_call(
+        &self,
+        request: Request<SimpleRequest>,
+    ) -> Result<Response<SimpleResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        wished(request.response_status.as_ref())?;
+        uncompressed(&request)?;
+        let payload = self.payload(request.response_type, request.response_size)?;
+        let mut response = Response::new(SimpleResponse {
+            payload: Some(payload),
+            ..SimpleResponse::default()
+        });
+        if request.fill_server_id {
+            response.get_mut().server_id.clone_from(&self.id);
+        }
+        echo(&metadata, &mut response);
+        Ok(response)
+    }
+
+    /// The time in place of the payload, and leave to keep the answer for a minute.
+    async fn cacheable_unary_call(
+        &self,
+        _request: Request<SimpleRequest>,
+    ) -> Result<Response<SimpleResponse>, Status> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanos = now.unwrap_or_default().as_nanos();
+        let payload = Payload {
+            body: Bytes::from(nanos.to_string()),
+            ..Payload::default()
+        };
+        let mut response = Response::new(SimpleResponse {
+            payload: Some(payload),
+            ..SimpleResponse::default()
+        });
+        let keep = tonic::metadata::MetadataValue::from_static("max-age=60, public");
+        response.metadata_mut().insert("cache-control", keep);
+        Ok(response)
+    }
+
+    async fn streaming_output_call(
+        &self,
+        request: Request<StreamingOutputCallRequest>,
+    ) -> Result<Response<Responses>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let parts = self.clone().parts(tokio_stream::once(Ok(request)));
+        let mut response = Response::new(parts);
+        echo(&metadata, &mut response);
+        Ok(response)
+    }
+
+    async fn streaming_input_call(
+        &self,
+        request: Request<Streaming<StreamingInputCallRequest>>,
+    ) -> Result<Response<StreamingInputCallResponse>, Status> {
+        let (metadata, _, mut requests) = request.into_parts();
+        let mut sum_bytes = 0_usize;
+        while let Some(request) = requests.message().await? {
+            if request
+                .expect_compressed
+                .is_some_and(|expected| expected.value)
+            {
+                return Err(Status::invalid_argument(
+                    "the message did not come compressed, as far as a handler is told",
+                ));
+            }
+            sum_bytes += request.payload.map_or(0, |payload| payload.body.len());
+        }
+        let mut response = Response::new(StreamingInputCallResponse {
+            aggregated_payload_size: i32::try_from(sum_bytes).unwrap_or(i32::MAX),
+        });
+        echo(&metadata, &mut response);
+        Ok(response)
+    }
+
+    async fn full_duplex_call(
+        &self,
+        request: Request<Streaming<StreamingOutputCallRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let (metadata, _, requests) = request.into_parts();
+        let mut response = Response::new(self.clone().parts(requests));
+        echo(&metadata, &mut response);
+        Ok(response)
+    }
+
+    async fn half_duplex_call(
+        &self,
+        request: Request<Streaming<StreamingOutputCallRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let (metadata, _, mut requests) = request.into_parts();
+        let service = self.clone();
+        let parts: Responses = Box::pin(async_stream::try_stream! {
+            let mut kept = Vec::new();
+            while let Some(request) = requests.message().await? {
+                kept.push(request);
+            }
+            let kept = tokio_stream::iter(kept.into_iter().map(Ok));
+            for await part in service.parts(kept) {
+                yield part?;
+            }
+        });
+        let mut response = Response::new(parts);
+        echo(&metadata, &mut response);
+        Ok(response)
+    }
+
+    async fn unimplemented_call(
+        &self,
+        _request: Request<Empty>,
+    ) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}

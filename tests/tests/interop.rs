@@ -4,15 +4,16 @@
 //! paths at once. A new path is one more line in [`PATHS`].
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use ringway::{Endpoint, Path, Server};
+use ringway::{Child, Endpoint, Path, Pipe, Server};
 use ringway_interop::{Case, Client, Soak, add_to};
 use ringway_tests::within;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::ChildStdin;
 use tokio::runtime::Runtime;
 
 /// Set where this process is to be the server; names its directory.
@@ -21,21 +22,28 @@ const NAME: &str = "interop:10000";
 const UNIX_SOCKET: &str = "grpc.sock";
 const READY: &str = "serving at ";
 
-/// A path's name in tests, what a response says of it, and how the server is addressed over it.
-type TestedPath = (&'static str, Path, fn(&Servers) -> String);
+/// A path's name in tests, what a response says of it, and how the server is reached over it.
+type TestedPath = (
+    &'static str,
+    Path,
+    fn(&Servers) -> Result<Endpoint, ringway::Error>,
+);
 
 const PATHS: &[TestedPath] = &[
-    ("shm", Path::Shm, |_| format!("shm://{NAME}")),
-    ("socket", Path::Socket, |_| format!("socket://{NAME}")),
-    ("inproc", Path::Inproc, |_| format!("inproc://{NAME}")),
+    ("shm", Path::Shm, |_| Endpoint::new(format!("shm://{NAME}"))),
+    ("socket", Path::Socket, |_| {
+        Endpoint::new(format!("socket://{NAME}"))
+    }),
+    ("pipe", Path::Pipe, |servers| Ok(servers.child().endpoint())),
+    ("inproc", Path::Inproc, |_| {
+        Endpoint::new(format!("inproc://{NAME}"))
+    }),
     ("grpc_tcp", Path::Grpc, |servers| {
-        format!("grpc://{}", servers.tcp)
+        Endpoint::new(format!("grpc://{}", servers.tcp))
     }),
     ("grpc_unix", Path::Grpc, |servers| {
-        format!(
-            "unix:{}",
-            servers.directory.path().join(UNIX_SOCKET).display()
-        )
+        let socket = servers.directory.path().join(UNIX_SOCKET);
+        Endpoint::new(format!("unix:{}", socket.display()))
     }),
 ];
 
@@ -47,15 +55,12 @@ const NOT_OFFERED: [Case; 4] = [
     Case::ServerCompressedStreaming,
 ];
 
-/// What gRPC's own path lacks so far.
-const NOT_OVER_GRPC: [Case; 2] = [Case::CustomMetadata, Case::TimeoutOnSleepingServer];
-
 /// The server process, and the server of this one.
 struct Servers {
     runtime: Runtime,
     directory: tempfile::TempDir,
     tcp: String,
-    child: Child,
+    child: Option<(Child, ChildStdin)>,
 }
 
 fn main() -> ExitCode {
@@ -70,17 +75,16 @@ fn main() -> ExitCode {
     };
     let cases = Case::ALL.iter().filter(|case| !NOT_OFFERED.contains(case));
     let pairs = cases.flat_map(|case| PATHS.iter().map(|path| (*path, *case)));
-    let pairs = pairs.filter(|(path, case)| path.1.is_local() || !NOT_OVER_GRPC.contains(case));
     let trials = pairs.map(|(path, case)| trial(path, case, servers.clone()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 fn trial(path: TestedPath, case: Case, servers: Option<Arc<Servers>>) -> Trial {
-    let (name, path, address) = path;
+    let (name, path, endpoint) = path;
     Trial::test(format!("interop_{name}_{case}"), move || {
         let servers = servers.ok_or("nothing runs while tests are listed")?;
         servers.runtime.block_on(within(async {
-            let endpoint = Endpoint::new(address(&servers))?.directory(servers.directory.path());
+            let endpoint = endpoint(&servers)?.directory(servers.directory.path());
             let client = Client::connect(endpoint)
                 .await?
                 .expect_path(path)
@@ -102,34 +106,49 @@ fn soak() -> Soak {
 
 impl Servers {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(SERVE, directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let tcp = lines.find_map(|line| line.unwrap().strip_prefix(READY).map(str::to_owned));
         let runtime = Runtime::new().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let inproc = Server::builder().name(NAME);
         let inproc = add_to(inproc.directory(directory.path().join("inproc")));
         let inproc = runtime.block_on(inproc.bind()).unwrap();
         runtime.spawn(inproc.serve());
+        let (child, tcp) = runtime.block_on(start_child(directory.path()));
         Self {
             runtime,
             directory,
-            tcp: tcp.expect("the server process did not start"),
-            child,
+            tcp,
+            child: Some(child),
         }
     }
+
+    fn child(&self) -> &Child {
+        &self.child.as_ref().unwrap().0
+    }
+}
+
+/// Starts the server process, and hears its TCP address from it.
+async fn start_child(directory: &std::path::Path) -> ((Child, ChildStdin), String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .env(SERVE, directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = Child::spawn(command).await.unwrap();
+    let mut lines = BufReader::new(child.take_stdout().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    let tcp = line.strip_prefix(READY).unwrap().to_owned();
+    let stdin = child.take_stdin().unwrap();
+    ((child, stdin), tcp)
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
         // It ends when its standard input does; whether that was in order is what its exit tells.
-        drop(self.child.stdin.take());
-        let ended = self.child.wait().unwrap();
+        let (child, stdin) = self.child.take().unwrap();
+        let ended = self.runtime.block_on(within(async {
+            drop(stdin);
+            child.wait().await.unwrap()
+        }));
         assert!(ended.success(), "the server process ended with {ended}");
     }
 }
@@ -141,6 +160,7 @@ async fn serve(directory: &std::path::Path) {
     let builder = Server::builder()
         .name(NAME)
         .directory(directory)
+        .pipe(Pipe::from_parent().unwrap())
         .listen("127.0.0.1:0")
         .and_then(|builder| builder.listen(&format!("unix:{}", unix.display())));
     let server = add_to(builder.unwrap()).bind().await.unwrap();

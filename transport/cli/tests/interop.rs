@@ -80,6 +80,7 @@ fn the_client_reaches_the_server_on_each_path() {
         ("shm", NAME.to_owned()),
         ("socket", NAME.to_owned()),
         ("socket-epoll", NAME.to_owned()),
+        ("pipe", NAME.to_owned()),
         ("inproc", NAME.to_owned()),
         ("auto", NAME.to_owned()),
         ("grpc-tcp", server.tcp.clone()),

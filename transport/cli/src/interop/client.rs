@@ -1,12 +1,13 @@
 //! The client: cases, one after another, over one path.
 
 use std::fmt;
+use std::process::Command;
 use std::time::Instant;
 
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
-use ringway::{Endpoint, Path};
+use ringway::{Child, Endpoint, Path};
 use ringway_interop::{Case, Client, Failure};
 
 use super::{DEFAULT_PORT, Error, runtime};
@@ -27,7 +28,8 @@ pub(crate) struct ClientOptions {
           value_parser = cases())]
     cases: Vec<Option<Case>>,
 
-    /// The server: HOST:PORT, or for grpc-unix the file of its socket; inproc needs none
+    /// The server: HOST:PORT, or for grpc-unix the file of its socket; pipe and inproc start
+    /// their own
     #[arg(long, value_name = "ADDRESS", default_value_t = format!("localhost:{DEFAULT_PORT}"))]
     server: String,
 }
@@ -40,6 +42,7 @@ pub(crate) enum Way {
     Socket,
     #[value(name = "socket-epoll")]
     SocketEpoll,
+    Pipe,
     Inproc,
     #[value(name = "grpc-tcp", alias = "grpc")]
     GrpcTcp,
@@ -53,6 +56,7 @@ impl Way {
             Self::Shm => format!("shm://{server}"),
             Self::Socket => format!("socket://{server}"),
             Self::SocketEpoll => format!("socket+epoll://{server}"),
+            Self::Pipe => String::new(),
             Self::Inproc => format!("inproc://{server}"),
             Self::GrpcTcp => format!("grpc://{server}"),
             Self::GrpcUnix => format!("unix:{server}"),
@@ -64,6 +68,7 @@ impl Way {
             Self::Auto => None,
             Self::Shm => Some(Path::Shm),
             Self::Socket | Self::SocketEpoll => Some(Path::Socket),
+            Self::Pipe => Some(Path::Pipe),
             Self::Inproc => Some(Path::Inproc),
             Self::GrpcTcp | Self::GrpcUnix => Some(Path::Grpc),
         }
@@ -88,18 +93,21 @@ fn cases() -> impl TypedValueParser<Value = Option<Case>> {
 /// Runs the cases, with a line on standard output for each.
 pub(crate) fn call(options: &ClientOptions) -> Result<(), Error> {
     runtime()?.block_on(async {
-        let endpoint = Endpoint::new(options.path.address(&options.server));
-        let endpoint = endpoint.map_err(|source| Error::Address {
-            server: options.server.clone(),
-            path: options.path,
-            source,
-        })?;
+        let server = &options.server;
+        let plugin = match options.path {
+            Way::Pipe => Some(start_plugin().await?),
+            _ => None,
+        };
+        let endpoint = match &plugin {
+            Some(plugin) => plugin.endpoint(),
+            None => options.endpoint()?,
+        };
         if options.path == Way::Inproc {
-            serve_here(&options.server).await?;
+            serve_here(server).await?;
         }
         let client = Client::connect(endpoint).await;
         let mut client = client.map_err(|source| Error::Connect {
-            server: options.server.clone(),
+            server: server.clone(),
             source,
         })?;
         if let Some(path) = options.path.path() {
@@ -107,6 +115,25 @@ pub(crate) fn call(options: &ClientOptions) -> Result<(), Error> {
         }
         run_all(&client, &options.cases).await
     })
+}
+
+impl ClientOptions {
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        let endpoint = Endpoint::new(self.path.address(&self.server));
+        endpoint.map_err(|source| Error::Address {
+            server: self.server.clone(),
+            path: self.path,
+            source,
+        })
+    }
+}
+
+/// The path `pipe` has its server in a child process.
+async fn start_plugin() -> Result<Child, Error> {
+    let program = std::env::current_exe().map_err(Error::Program)?;
+    let mut command = Command::new(program);
+    command.args(["interop-server", "--pipe"]);
+    Child::spawn(command).await.map_err(Error::Serve)
 }
 
 /// The path `inproc` has its server in this process.

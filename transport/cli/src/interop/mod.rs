@@ -19,6 +19,8 @@ const DEFAULT_PORT: u16 = 10_000;
 pub(crate) enum Error {
     #[error("could not start tokio's runtime")]
     Runtime(#[source] io::Error),
+    #[error("could not find this program, to start it again")]
+    Program(#[source] io::Error),
     #[error("could not serve")]
     Serve(#[source] ringway::Error),
     #[error("`{server}` is no address over {path}")]

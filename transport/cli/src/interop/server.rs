@@ -21,11 +21,19 @@ pub(crate) struct ServerOptions {
     /// What local clients call the server [default: localhost:PORT]
     #[arg(long, value_name = "HOST:PORT")]
     name: Option<String>,
+
+    /// Serve the parent process over two pipes, as plugins do, and nobody else
+    #[arg(long, hide = true)]
+    pipe: bool,
 }
 
 /// Serves until it is told to end; its addresses go to standard output.
 pub(crate) fn serve(options: ServerOptions) -> Result<(), Error> {
     runtime()?.block_on(async {
+        if options.pipe {
+            let server = ringway_interop::add_to(Server::builder());
+            return server.serve_pipe().await.map_err(Error::Serve);
+        }
         let ends = ringway::terminated();
         let server = bind(options).await.map_err(Error::Serve)?;
         let addresses = server.addresses().iter();
@@ -36,7 +44,9 @@ pub(crate) fn serve(options: ServerOptions) -> Result<(), Error> {
 }
 
 async fn bind(options: ServerOptions) -> Result<Server, ringway::Error> {
-    let ServerOptions { port, unix, name } = options;
+    let ServerOptions {
+        port, unix, name, ..
+    } = options;
     let name = name.unwrap_or_else(|| format!("localhost:{port}"));
     let mut builder = Server::builder()
         .name(&name)

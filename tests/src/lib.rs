@@ -6,6 +6,7 @@ mod addresses;
 mod http2;
 mod plugin;
 mod process;
+pub mod raw;
 mod running;
 mod seen;
 

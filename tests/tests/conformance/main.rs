@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod at_once;
+mod bad_input;
 mod cancellation;
+mod compression;
 mod context;
 mod deadlines;
 mod drain;
@@ -83,6 +85,17 @@ macro_rules! suite {
                 retry::a_stream_too_long_to_keep_is_not_made_again,
                 retry::the_server_says_when_to_come_back,
                 retry::failures_throttle_retries,
+                bad_input::malformed_messages,
+                bad_input::malformed_bodies,
+                bad_input::odd_paths_and_headers,
+                bad_input::too_much_of_anything,
+                bad_input::statuses_that_are_none,
+                compression::by_our_stubs,
+                compression::by_stubs_of_tonics,
+                compression::a_bomb_ends_at_the_limit,
+                middleware::a_layer_of_the_server,
+                middleware::a_layer_of_the_client,
+                middleware::an_interceptor_of_the_server,
                 middleware::an_interceptor_adds_metadata,
                 middleware::an_interceptor_refuses,
                 other_makes::plain_stubs_over_our_channel,

@@ -15,6 +15,17 @@ use crate::waiting::{in_pass, look_until, note_behind_us};
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
 
+/// What a frame's payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One message.
+    Plain,
+    /// Several, each behind its length (u32, little-endian).
+    Packed,
+    /// One message, compressed with the encoding that the call's metadata names.
+    Compressed,
+}
+
 /// One end's hold on a call: reads it, answers it, and gives it up when dropped (a client cancels,
 /// a server answers `INTERNAL`).
 #[derive(Debug)]
@@ -358,11 +369,13 @@ impl CallSender {
     pub fn poll_send(
         &self,
         context: &mut Context<'_>,
-        packed: bool,
+        form: Form,
         len: usize,
         encode: Encode<'_>,
     ) -> Poll<Result<(), SendError>> {
-        let flags = Flags::NONE.with(Flags::PACKED, packed);
+        let flags = Flags::NONE
+            .with(Flags::PACKED, form == Form::Packed)
+            .with(Flags::COMPRESSED, form == Form::Compressed);
         let mut message = Some((len, encode));
         let sent = place(&self.connection, &mut message).and_then(|place| {
             let Some((len, encode)) = message else {

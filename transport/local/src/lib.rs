@@ -31,7 +31,7 @@ mod rendezvous;
 mod server;
 mod waiting;
 
-pub use call::{Call, CallSender, Encode};
+pub use call::{Call, CallSender, Encode, Form};
 pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};

@@ -39,7 +39,7 @@ pub use listen::ListenAddress;
 pub use outgoing::{Kept, Outgoing};
 pub use outlier::{OutlierOptions, Record};
 pub use pool::{Picked, Pool, Resolve, Resolving, SystemResolver};
-pub use server::{BoundServer, NetServer, ServerOptions};
+pub use server::{BoundServer, Handler, NetServer, ServerOptions};
 pub use target::{Scheme, Target};
 
 /// Window of one stream in each direction: a 1 MiB message must not wait for a window update, and

@@ -1,17 +1,20 @@
 //! A server on several addresses at once, with the settings that suit tonic best.
 
-use std::{future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
 use futures_util::Stream;
+use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::JoinSet,
 };
 use tonic::{
+    body::Body,
     service::Routes,
     transport::{Server, ServerTlsConfig, server::Connected},
 };
+use tower::util::BoxCloneSyncService;
 
 use crate::{
     CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES,
@@ -65,6 +68,9 @@ impl Default for ServerOptions {
     }
 }
 
+/// What answers calls.
+pub type Handler = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
 /// tonic's routes on any number of TCP addresses and Unix sockets.
 ///
 /// ```
@@ -85,7 +91,7 @@ impl Default for ServerOptions {
 /// ```
 #[derive(Debug)]
 pub struct NetServer {
-    routes: Routes,
+    handler: Handler,
     options: ServerOptions,
     addresses: Vec<ListenAddress>,
 }
@@ -94,8 +100,14 @@ impl NetServer {
     /// A server of these routes, with the default options, listening nowhere yet.
     #[must_use]
     pub fn new(routes: Routes) -> Self {
+        Self::of(Handler::new(routes.prepare()))
+    }
+
+    /// The same of anything that answers calls, such as routes behind layers.
+    #[must_use]
+    pub fn of(handler: Handler) -> Self {
         Self {
-            routes,
+            handler,
             options: ServerOptions::default(),
             addresses: Vec::new(),
         }
@@ -134,7 +146,7 @@ impl NetServer {
         };
         let (listeners, addresses) = bind_all(&self.addresses).await?;
         Ok(BoundServer {
-            routes: self.routes.prepare(),
+            handler: self.handler,
             options: self.options,
             tcp,
             unix: plain,
@@ -157,7 +169,7 @@ impl NetServer {
 /// A server whose addresses are bound: clients may connect, and are answered once it serves.
 #[derive(Debug)]
 pub struct BoundServer {
-    routes: Routes,
+    handler: Handler,
     options: ServerOptions,
     tcp: Server,
     unix: Server,
@@ -204,7 +216,7 @@ impl BoundServer {
     ) -> JoinSet<Result<(), Error>> {
         let mut serving = JoinSet::new();
         for (listener, address) in self.listeners.into_iter().zip(self.addresses) {
-            let routes = Served::new(self.routes.clone(), self.options.timeout);
+            let routes = Served::new(self.handler.clone(), self.options.timeout);
             let stopping = stopping.clone();
             match listener {
                 Listener::Tcp(tcp) => {
@@ -261,7 +273,7 @@ fn tuned_server(options: &ServerOptions) -> Server {
 
 async fn serve_one<C, E>(
     server: Server,
-    routes: Served<Routes>,
+    routes: Served<Handler>,
     connections: impl Stream<Item = Result<C, E>> + Send,
     mut stopping: watch::Receiver<bool>,
     address: ListenAddress,

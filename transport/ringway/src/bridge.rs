@@ -14,12 +14,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use ringway_local::{Call, CallSender, Connection, HandlerFuture, Inbound, SendError, Started};
-use ringway_net::guard::Guarded;
+use ringway_local::{
+    Call, CallSender, Connection, Form, HandlerFuture, Inbound, SendError, Started,
+};
+use ringway_net::guard::{Guarded, drop_bad_details};
 use ringway_net::{Picked, Trailers, timeout};
 use ringway_wire::ResponseHead;
 use tonic::body::Body;
-use tonic::codegen::Service;
+use tonic::codegen::{Service, StdError};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -49,8 +51,23 @@ struct Messages<B> {
 }
 
 enum Step {
-    Message(Bytes),
+    Message(Framed),
     End,
+}
+
+/// A message of a body, without its prefix.
+struct Framed {
+    compressed: bool,
+    bytes: Bytes,
+}
+
+impl Framed {
+    fn form(&self) -> Form {
+        match self.compressed {
+            true => Form::Compressed,
+            false => Form::Plain,
+        }
+    }
 }
 
 impl<B> Messages<B>
@@ -86,28 +103,33 @@ where
         }
     }
 
-    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+    fn take(&mut self) -> Result<Option<Framed>, Status> {
         let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
         };
-        if prefix[0] != 0 {
-            return Err(Status::unimplemented(
-                "a local path carries no compressed messages",
-            ));
-        }
+        let compressed = match prefix[0] {
+            0 => false,
+            1 => true,
+            flag => {
+                return Err(Status::internal(format!(
+                    "protocol error: received message with invalid compression flag: {flag} (valid flags are 0 and 1)"
+                )));
+            }
+        };
         let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
         if self.buffer.len() - PREFIX_BYTES < len {
             return Ok(None);
         }
         self.buffer.advance(PREFIX_BYTES);
-        Ok(Some(self.buffer.split_to(len).freeze()))
+        let bytes = self.buffer.split_to(len).freeze();
+        Ok(Some(Framed { compressed, bytes }))
     }
 }
 
 /// A message as it stands in a body.
-fn framed(message: &[u8]) -> Bytes {
+fn framed(message: &[u8], compressed: bool) -> Bytes {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-    bytes.put_u8(0);
+    bytes.put_u8(compressed.into());
     bytes.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     bytes.put_slice(message);
     bytes.freeze()
@@ -116,13 +138,13 @@ fn framed(message: &[u8]) -> Bytes {
 /// The messages of a local frame, as they stand in a body.
 fn framed_all(message: &ringway_local::Message) -> Bytes {
     if !message.packed {
-        return framed(&message.bytes);
+        return framed(&message.bytes, message.compressed);
     }
     let mut out = BytesMut::with_capacity(message.bytes.len() + 64);
     let mut rest = message.bytes.clone();
     while let Ok(len) = rest.try_get_u32_le() {
         let one = rest.split_to((len as usize).min(rest.len()));
-        out.put(framed(&one));
+        out.put(framed(&one, false));
     }
     out.freeze()
 }
@@ -138,8 +160,9 @@ where
             Step::Message(message) => message,
             Step::End => return Ok(()),
         };
-        let encode = &mut |out: &mut [u8]| out.copy_from_slice(&message);
-        poll_fn(|context| sender.poll_send(context, false, message.len(), &mut *encode))
+        let (form, bytes) = (message.form(), message.bytes);
+        let encode = &mut |out: &mut [u8]| out.copy_from_slice(&bytes);
+        poll_fn(|context| sender.poll_send(context, form, bytes.len(), &mut *encode))
             .await
             .map_err(|error| status::unsent(&error))?;
     }
@@ -276,7 +299,13 @@ async fn call(
     let first = FirstMessage::of(&mut messages).await?;
     let (mut connection, mut calls) = (connection, 0);
     let mut call = loop {
-        let request = head.named(NO_NUMBER, method, first.end);
+        let request = ringway_local::Request {
+            compressed: first
+                .message
+                .as_ref()
+                .is_some_and(|message| message.compressed),
+            ..head.named(NO_NUMBER, method, first.end)
+        };
         match open(&connection, &request, &first).await {
             Ok(call) => break call,
             // Nothing but the first message has been read, and that one is still here.
@@ -314,13 +343,13 @@ async fn open(
     poll_fn(|context| {
         let encode = &mut |out: &mut [u8]| {
             if let Some(message) = &first.message {
-                out.copy_from_slice(message);
+                out.copy_from_slice(&message.bytes);
             }
         };
         let message = first
             .message
             .as_ref()
-            .map(|message| (message.len(), encode as _));
+            .map(|message| (message.bytes.len(), encode as _));
         Call::poll_open(connection, context, request, message)
     })
     .await
@@ -328,7 +357,7 @@ async fn open(
 
 /// What a request's body holds at once: tells a unary call from a stream.
 struct FirstMessage {
-    message: Option<Bytes>,
+    message: Option<Framed>,
     end: bool,
 }
 
@@ -425,7 +454,7 @@ fn answer(call: Call, inbound: Option<Inbound>, path: Path) -> Result<Response<B
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A tonic service that answers local calls.
-pub(crate) struct HttpService(Box<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
+pub(crate) struct HttpService(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
 
 impl fmt::Debug for HttpService {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -434,21 +463,23 @@ impl fmt::Debug for HttpService {
 }
 
 impl HttpService {
-    pub(crate) fn new<S>(service: S) -> Self
+    pub(crate) fn new<S, B>(service: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
             + Clone
             + Send
             + Sync
             + 'static,
         S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
     {
-        Self(Box::new(move |request| {
+        Self(Arc::new(move |request| {
             let mut service = service.clone();
             Box::pin(async move {
                 let Ok(()) = poll_fn(|context| service.poll_ready(context)).await;
                 let Ok(response) = service.call(request).await;
-                response
+                response.map(Body::new)
             })
         }))
     }
@@ -516,10 +547,11 @@ fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
 /// Sends a tonic response on a local call.
 async fn relay(
     call: &mut Call,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
     body: Body,
     trailing: Option<Trailers>,
 ) -> Result<(), Status> {
+    drop_bad_details(&mut headers);
     // A response of trailers alone carries its status in the headers.
     if let Some(status) = Status::from_header_map(&headers) {
         finish(call, &status).await;
@@ -532,7 +564,8 @@ async fn relay(
         .map_err(|error| status::unsent(&error))?;
     let mut messages = Messages::new(body);
     send_all(&sender, &mut messages).await?;
-    let trailers = messages.trailers.unwrap_or_default();
+    let mut trailers = messages.trailers.unwrap_or_default();
+    drop_bad_details(&mut trailers);
     let status = Status::from_header_map(&trailers)
         .unwrap_or_else(|| Status::new(Code::Unknown, "the service sent no status"));
     if let Some(Trailers(trailing)) = trailing

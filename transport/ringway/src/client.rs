@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use ringway_local::{Call, Connection, Inbound, SendError};
 use ringway_net::{Outgoing, Trailers};
@@ -13,9 +14,10 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use crate::compression::{self, Encoding};
 use crate::context::Context;
 use crate::metadata;
-use crate::method::{CallOptions, Method};
+use crate::method::{CallOptions, MessageLimits, Method};
 use crate::path::Path;
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
@@ -126,6 +128,7 @@ impl Head {
             metadata: self.block.as_metadata(),
             timeout: self.timeout,
             end,
+            compressed: false,
         }
     }
 }
@@ -191,12 +194,30 @@ async fn answer<R: Message + Default>(
 ) -> Result<Response<R>, Failure> {
     match inbound {
         Some(Inbound::Response { head, message }) => {
-            let message = decode_whole(&options.limits, message.bytes)?;
+            let message = plain(message, &options.limits, || {
+                let head = ResponseHead::decode(&head);
+                let head = head.map_err(|error| Status::internal(error.to_string()))?;
+                metadata::decode(head.initial)
+            })?;
+            let message = decode_whole(&options.limits, message)?;
             Ok(response(&head, message, path)?)
         }
         Some(Inbound::Headers(block)) => in_pieces(call, &block, path, options).await,
         other => Err(failure(other)),
     }
+}
+
+/// A message's own bytes; `metadata` says how it was compressed.
+pub(crate) fn plain(
+    message: ringway_local::Message,
+    limits: &MessageLimits,
+    metadata: impl FnOnce() -> Result<MetadataMap, Status>,
+) -> Result<Bytes, Status> {
+    if !message.compressed {
+        return Ok(message.bytes);
+    }
+    let encoding = Encoding::named(&metadata()?)?;
+    compression::decompress(encoding, &message.bytes, limits)
 }
 
 /// A unary answer that came as headers, message and trailers: a service of another make.
@@ -211,7 +232,8 @@ async fn in_pieces<R: Message + Default>(
     loop {
         match poll_fn(|context| call.poll_inbound(context)).await {
             Some(Inbound::Message(found)) if message.is_none() => {
-                message = Some(decode_whole(&options.limits, found.bytes)?);
+                let found = plain(found, &options.limits, || Ok(metadata.clone()))?;
+                message = Some(decode_whole(&options.limits, found)?);
             }
             Some(Inbound::Message(_)) => {
                 return Err(Status::internal("more than one message in a unary response").into());
@@ -303,7 +325,7 @@ async fn response_stream<R: Message + Default + Unpin + 'static>(
         Some(Inbound::Headers(block)) => metadata::decode_bytes(&block)?,
         other => return Err(failure(other)),
     };
-    let stream = streaming::responses(call, options.limits);
+    let stream = streaming::responses(call, options.limits, Encoding::named(&metadata)?);
     Ok(with_path(metadata, stream, MetadataMap::new(), path))
 }
 

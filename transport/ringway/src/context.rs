@@ -115,6 +115,11 @@ impl Context {
         }
     }
 
+    /// Whether a call is being handled here.
+    pub(crate) fn is_set() -> bool {
+        CURRENT.with_borrow(|current| !matches!(current.caller, Caller::None))
+    }
+
     /// The same as [`Self::current`] for whoever only passes it on.
     pub(crate) fn inherited() -> Self {
         CURRENT.with_borrow(Self::clone)

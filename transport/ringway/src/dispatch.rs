@@ -11,6 +11,7 @@ use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::compression::{self, Encoding};
 use crate::context::{Context, Handled, Peer};
 use crate::metadata;
 use crate::method::{MessageLimits, Method};
@@ -49,12 +50,13 @@ impl ServerCall {
             mut call,
             metadata,
             message,
+            end,
             ..
         } = self.0;
         match message {
             Some(message) => answered(context, call, &metadata, message, limits, handler),
             None => Box::pin(Handled::new(context.clone(), async move {
-                match only_message(&mut call).await {
+                match only_message(&mut call, end).await {
                     Ok(message) => {
                         answered(context, call, &metadata, message, limits, handler).await
                     }
@@ -150,11 +152,12 @@ impl ServerCall {
             mut call,
             metadata,
             message,
+            end,
             ..
         } = self.0;
         let message = match message {
             Some(message) => Ok(message),
-            None => only_message(&mut call).await,
+            None => only_message(&mut call, end).await,
         };
         let request = message.and_then(|message| decoded(&metadata, message, limits));
         match request {
@@ -177,8 +180,16 @@ impl ServerCall {
             end,
             ..
         } = self.0;
-        let requests = streaming::requests(call.reader(), limits, message, end);
-        match request(&metadata, requests) {
+        let request = metadata::decode_bytes(&metadata).and_then(|metadata| {
+            let encoding = Encoding::named(&metadata)?;
+            let requests = streaming::requests(call.reader(), limits, (message, end), encoding);
+            Ok(Request::from_parts(
+                metadata,
+                tonic::Extensions::default(),
+                requests,
+            ))
+        });
+        match request {
             Ok(request) => Ok((call, request)),
             Err(status) => Err(Refused { call, status }),
         }
@@ -291,12 +302,13 @@ fn decoded<M: Message + Default>(
     message: ringway_local::Message,
     limits: MessageLimits,
 ) -> Result<Request<M>, Status> {
-    let message = decode_whole(&limits, uncompressed(message)?)?;
-    request(metadata, message)
-}
-
-fn request<T>(block: &[u8], message: T) -> Result<Request<T>, Status> {
-    let metadata = metadata::decode_bytes(block)?;
+    let metadata = metadata::decode_bytes(metadata)?;
+    let encoding = Encoding::named(&metadata)?;
+    let bytes = match message.compressed {
+        true => compression::decompress(encoding, &message.bytes, &limits)?,
+        false => message.bytes,
+    };
+    let message = decode_whole(&limits, bytes)?;
     Ok(Request::from_parts(
         metadata,
         tonic::Extensions::default(),
@@ -304,24 +316,16 @@ fn request<T>(block: &[u8], message: T) -> Result<Request<T>, Status> {
     ))
 }
 
-fn uncompressed(message: ringway_local::Message) -> Result<bytes::Bytes, Status> {
-    if message.compressed {
-        return Err(Status::unimplemented(
-            "a local path carries no compressed messages",
-        ));
-    }
-    Ok(message.bytes)
-}
-
 /// The one message of a unary request that came after its head.
-async fn only_message(call: &mut Call) -> Result<ringway_local::Message, Status> {
-    loop {
+async fn only_message(call: &mut Call, mut end: bool) -> Result<ringway_local::Message, Status> {
+    while !end {
         match poll_fn(|context| call.poll_inbound(context)).await {
             Some(Inbound::Message(message)) => return Ok(message),
             Some(Inbound::Headers(_)) => {}
-            _ => return Err(Status::internal("Missing request message.")),
+            _ => end = true,
         }
     }
+    Err(Status::internal("Missing request message."))
 }
 
 async fn respond<R: Message>(mut call: Call, response: Response<R>, limits: MessageLimits) {

@@ -12,7 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use ringway_net::guard::CallDeadline;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::Service;
+use tonic::codegen::{Service, StdError};
 use tonic::server::NamedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 
@@ -26,9 +26,11 @@ impl<S: NamedService> NamedService for InContext<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<Request<Body>> for InContext<S>
+impl<S, B> Service<Request<Body>> for InContext<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -39,15 +41,19 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut handling = Handling(context_of(request.extensions()));
-        let entered = Entered::new(&mut handling.0);
+        // On a local path whoever brought the call here has said all that there is to say.
+        let mut handling = (!Context::is_set()).then(|| Handling(context_of(request.extensions())));
+        let entered = enter(&mut handling);
         let inner = self.0.call(request);
         drop(entered);
-        InContextFuture {
-            handling: Some(handling),
-            inner,
-        }
+        InContextFuture { handling, inner }
     }
+}
+
+fn enter(handling: &mut Option<Handling>) -> Option<Entered<'_>> {
+    handling
+        .as_mut()
+        .map(|handling| Entered::new(&mut handling.0))
 }
 
 fn context_of(extensions: &Extensions) -> Context {
@@ -85,25 +91,25 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<F> Future for InContextFuture<F>
+impl<F, B> Future for InContextFuture<F>
 where
-    F: Future<Output = Result<Response<Body>, Infallible>>,
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
 {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(handling) = this.handling.as_mut() else {
-            return Poll::Ready(Ok(Status::internal("polled after its end").into_http()));
-        };
-        let entered = Entered::new(&mut handling.0);
+        let entered = enter(this.handling);
         let polled = this.inner.poll(context);
         drop(entered);
         let Ok(response) = ready!(polled);
         let handling = this.handling.take();
-        Poll::Ready(Ok(
-            response.map(|inner| Body::new(InContextBody { handling, inner }))
-        ))
+        Poll::Ready(Ok(response.map(|inner| {
+            let inner = Body::new(inner);
+            Body::new(InContextBody { handling, inner })
+        })))
     }
 }
 
@@ -122,10 +128,7 @@ impl HttpBody for InContextBody {
         context: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let _entered = this
-            .handling
-            .as_mut()
-            .map(|handling| Entered::new(&mut handling.0));
+        let _entered = enter(&mut this.handling);
         Pin::new(&mut this.inner).poll_frame(context)
     }
 

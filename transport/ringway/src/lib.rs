@@ -10,12 +10,13 @@
 //! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
 //! | `locate`, `instances` | local instances of a server, and which one takes a call |
 //! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
-//! | `server` | one handler on every path |
+//! | `server`, `services` | one handler on every path |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
 //! | `context`, `in_context` | what a handler passes on to the calls that it makes |
+//! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -27,6 +28,7 @@ mod channel;
 mod child;
 mod client;
 pub mod codegen;
+mod compression;
 mod context;
 mod dispatch;
 mod endpoint;
@@ -34,6 +36,7 @@ mod error;
 mod in_context;
 mod instances;
 mod interceptor;
+mod layered;
 mod locate;
 mod metadata;
 mod method;
@@ -42,6 +45,7 @@ mod pipe;
 mod resend;
 mod retry;
 mod server;
+mod services;
 mod status;
 mod streaming;
 mod terminated;
@@ -51,6 +55,7 @@ pub use child::Child;
 pub use context::{Context, Peer, Scoped};
 pub use endpoint::{Endpoint, LocalPolicy};
 pub use error::Error;
+pub use layered::Layered;
 pub use path::{Path, UnknownPath};
 pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};

@@ -75,9 +75,13 @@ pub struct MessageLimits {
 pub(crate) const DEFAULT_MAX_DECODING_BYTES: usize = 4 * 1024 * 1024;
 
 impl MessageLimits {
+    pub(crate) fn max_decoding(&self) -> usize {
+        self.decoding.unwrap_or(DEFAULT_MAX_DECODING_BYTES)
+    }
+
     /// Checks a received message's length; the error is the one tonic gives.
     pub(crate) fn check_decoding(&self, len_bytes: usize) -> Result<(), tonic::Status> {
-        let limit = self.decoding.unwrap_or(DEFAULT_MAX_DECODING_BYTES);
+        let limit = self.max_decoding();
         if len_bytes > limit {
             return Err(tonic::Status::out_of_range(format!(
                 "Error, decoded message length too large: found {len_bytes} bytes, the limit is: {limit} bytes"

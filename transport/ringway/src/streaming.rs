@@ -16,13 +16,14 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use prost::Message;
-use ringway_local::{Call, CallSender, Inbound};
+use ringway_local::{Call, CallSender, Form, Inbound};
 use ringway_net::Outgoing;
 use tokio_stream::Stream;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
+use crate::compression::{self, Encoding};
 use crate::method::MessageLimits;
 use crate::status;
 
@@ -48,11 +49,15 @@ struct Arrived {
     frames: VecDeque<Arrival>,
     /// How many messages, or statuses in their place, all frames hold.
     waiting: usize,
+    /// How those that are compressed were.
+    encoding: Option<Encoding>,
 }
 
 #[derive(Debug)]
 enum Arrival {
     Message(Bytes),
+    /// One message, compressed.
+    Compressed(Bytes),
     /// Messages one after another, each behind its length; lengths were checked.
     Packed(Bytes),
     Failed(Status),
@@ -61,9 +66,8 @@ enum Arrival {
 impl Arrived {
     fn push(&mut self, message: ringway_local::Message) {
         if message.compressed {
-            self.fail(Status::unimplemented(
-                "a local path carries no compressed messages",
-            ));
+            self.waiting += 1;
+            self.frames.push_back(Arrival::Compressed(message.bytes));
         } else if message.packed {
             self.push_packed(message.bytes);
         } else {
@@ -117,6 +121,10 @@ impl Arrived {
         self.waiting -= 1;
         match arrival {
             Arrival::Message(bytes) => Some(decode_whole(limits, bytes)),
+            Arrival::Compressed(bytes) => {
+                let message = compression::decompress(self.encoding, &bytes, limits);
+                Some(message.and_then(|message| decode_whole(limits, message)))
+            }
             Arrival::Failed(status) => Some(Err(status)),
             Arrival::Packed(_) => None,
         }
@@ -264,14 +272,21 @@ fn decode<T: Message + Default>(
     T::decode(bytes).map_err(status::undecodable)
 }
 
+fn queue(encoding: Option<Encoding>) -> Queue {
+    Arc::new(Mutex::new(Arrived {
+        encoding,
+        ..Arrived::default()
+    }))
+}
+
 /// The messages of a request, as a handler reads them.
 pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
     call: Call,
     limits: MessageLimits,
-    first: Option<ringway_local::Message>,
-    over: bool,
+    (first, over): (Option<ringway_local::Message>, bool),
+    encoding: Option<Encoding>,
 ) -> Streaming<T> {
-    let queue = Queue::default();
+    let queue = queue(encoding);
     let body = Markers {
         call,
         requests: true,
@@ -287,8 +302,9 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
 pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
     call: Call,
     limits: MessageLimits,
+    encoding: Option<Encoding>,
 ) -> Streaming<T> {
-    let queue = Queue::default();
+    let queue = queue(encoding);
     let body = Markers {
         call,
         requests: false,
@@ -337,8 +353,12 @@ where
 }
 
 async fn send<T: Outgoing>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
-    let (packed, len) = (batch.messages.len() > 1, batch.len_bytes);
-    let sent = poll_fn(|context| call.poll_send(context, packed, len, &mut |out| batch.write(out)));
+    let form = match batch.messages.len() {
+        0 | 1 => Form::Plain,
+        _ => Form::Packed,
+    };
+    let len = batch.len_bytes;
+    let sent = poll_fn(|context| call.poll_send(context, form, len, &mut |out| batch.write(out)));
     let sent = sent.await;
     batch.clear();
     sent.map_err(drop)

@@ -107,6 +107,8 @@ pub struct Request<'a> {
     pub timeout: Option<Duration>,
     /// No message follows the one given with the request.
     pub end: bool,
+    /// That message is compressed, with the encoding that the metadata names.
+    pub compressed: bool,
 }
 
 /// The status of a call whose handler went without an answer.

@@ -39,7 +39,9 @@ impl State {
         };
         let deadline = request.timeout.and_then(|timeout| now.checked_add(timeout));
         let message_len = payload.as_ref().map(|payload| payload.len);
-        let flags = Flags::NONE.with(Flags::END, request.end);
+        let flags = Flags::NONE
+            .with(Flags::END, request.end)
+            .with(Flags::COMPRESSED, request.compressed);
         let (core, mut opened) = (&mut self.core, Err(SendError::Blocked(Lack::Room)));
         let sent = self.sender.send(Outgoing {
             head_len,

@@ -1,0 +1,83 @@
+//! What a server's local paths lead to: services, found by a call's path.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ringway_local::{HandlerFuture, Serve, Started};
+
+use crate::bridge;
+use crate::dispatch::{LocalService, ServerCall};
+
+/// All services of a server, by path.
+#[derive(Default)]
+pub(crate) struct Services {
+    /// Where there are layers: all services behind them.
+    pub(crate) layered: Option<bridge::HttpService>,
+    typed: Vec<Arc<dyn LocalService>>,
+    http: Vec<(&'static str, bridge::HttpService)>,
+    routes: HashMap<&'static str, u64>,
+}
+
+/// Marks a route as one to a service that speaks HTTP types.
+const HTTP: u64 = 1 << 63;
+
+impl fmt::Debug for Services {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.routes.keys()).finish()
+    }
+}
+
+impl Services {
+    pub(crate) fn add(&mut self, service: Arc<dyn LocalService>) {
+        let index = self.typed.len() as u64;
+        for (number, method) in service.methods().iter().enumerate() {
+            self.routes
+                .insert(method.path(), index << 32 | number as u64);
+        }
+        self.typed.push(service);
+    }
+
+    pub(crate) fn add_http(&mut self, name: &'static str, service: bridge::HttpService) {
+        self.http.push((name, service));
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.http.iter().any(|(known, _)| *known == name)
+            || self.typed.iter().any(|service| {
+                service
+                    .methods()
+                    .first()
+                    .is_some_and(|method| method.service() == name)
+            })
+    }
+}
+
+impl Serve for Services {
+    fn resolve(&self, path: &str) -> Option<u64> {
+        if self.layered.is_some() {
+            return Some(HTTP);
+        }
+        if let Some(route) = self.routes.get(path) {
+            return Some(*route);
+        }
+        let service = path.strip_prefix('/')?.split_once('/')?.0;
+        let index = self.http.iter().position(|(name, _)| *name == service)?;
+        Some(HTTP | index as u64)
+    }
+
+    fn start(&self, started: Started) -> HandlerFuture {
+        let Some(route) = started.route else {
+            return ServerCall(started).unimplemented();
+        };
+        let index = usize::try_from(route & 0xffff_ffff).unwrap_or(usize::MAX);
+        if let Some(layered) = &self.layered {
+            return layered.answer(started);
+        }
+        if route & HTTP != 0 {
+            return self.http[index].1.answer(started);
+        }
+        let service = usize::try_from(route >> 32).unwrap_or(usize::MAX);
+        self.typed[service].dispatch(index, ServerCall(started))
+    }
+}

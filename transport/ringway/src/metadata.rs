@@ -3,7 +3,9 @@
 //! Values travel as HTTP would carry them, so `-bin` values stay in base64: what a handler sees is
 //! the same on every path.
 
-use http::header::{HeaderName, HeaderValue};
+mod names;
+
+use http::header::HeaderValue;
 use ringway_wire::{Metadata, MetadataBuf};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -42,7 +44,7 @@ pub(crate) fn decode(block: Metadata<'_>) -> Result<MetadataMap, Status> {
     }
     let mut headers = http::HeaderMap::with_capacity(block.len());
     for (name, value) in block.iter() {
-        let name = HeaderName::from_bytes(name).map_err(|_| malformed("name"))?;
+        let name = names::parse(name).map_err(|_| malformed("name"))?;
         let value = HeaderValue::from_bytes(value).map_err(|_| malformed("value"))?;
         headers.append(name, value);
     }

@@ -98,6 +98,6 @@ pub(crate) async fn prove(path: Path, client: &Client) -> Result<(), Error> {
 
 async fn path_taken<C: Caller>(caller: &C) -> Result<Option<ringway::Path>, tonic::Status> {
     let empty = C::Payload::new(0, bytes::Bytes::new());
-    let response = caller.clone().unary(empty).await?;
+    let response = caller.clone().unary(tonic::Request::new(empty)).await?;
     Ok(ringway::Path::of(&response))
 }

@@ -79,7 +79,7 @@ async fn use_once<C: Caller>(caller: &C, number: u32) -> Result<(), Failure> {
     for size_bytes in SIZES_BYTES {
         let sequence = u64::from(number);
         let payload = Maker::new(size_bytes).make(sequence);
-        let reply = caller.clone().unary(payload).await?;
+        let reply = caller.clone().unary(tonic::Request::new(payload)).await?;
         check(reply.get_ref(), sequence, size_bytes)?;
     }
     Ok(())

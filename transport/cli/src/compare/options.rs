@@ -58,6 +58,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) floors: bool,
 
+    /// Time unary calls that carry four entries of metadata and a deadline, too: rows PATH+metadata
+    #[arg(long)]
+    pub(crate) metadata: bool,
+
     /// How calls in flight are spread over the client's tasks
     #[arg(long, hide = true, default_value = "tasks")]
     pub(crate) spread: Spread,

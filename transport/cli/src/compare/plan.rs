@@ -46,6 +46,8 @@ pub(crate) struct Group {
 pub(crate) enum Subject {
     /// Calls over a path.
     Path(Path),
+    /// The same with metadata and a deadline.
+    Dressed(Path),
     /// A mechanism of the machine without any calls.
     Floor(Mechanism),
 }
@@ -94,6 +96,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Subject::Path(path) => path.fmt(f),
+            Subject::Dressed(path) => write!(f, "{path}+metadata"),
             Subject::Floor(floor) => write!(f, "floor:{floor}"),
         }
     }
@@ -109,12 +112,23 @@ fn call_groups(options: &Options) -> Vec<Group> {
                     size_bytes,
                     in_flight,
                     rate: options.rate,
-                    subjects: options.paths.iter().copied().map(Subject::Path).collect(),
+                    subjects: subjects(options, kind),
                 });
             }
         }
     }
     groups
+}
+
+fn subjects(options: &Options, kind: Kind) -> Vec<Subject> {
+    let paths = options.paths.iter().copied();
+    let dressed = paths
+        .clone()
+        .filter(|_| options.metadata && kind == Kind::Unary);
+    paths
+        .map(Subject::Path)
+        .chain(dressed.map(Subject::Dressed))
+        .collect()
 }
 
 /// The floors take turns with the calls that are compared with them, if there are any.
@@ -214,6 +228,22 @@ mod tests {
         let paced = plan("--paths shm --kinds unary --sizes 64 --rate 1000 --floors");
         assert_eq!(paced.groups.len(), 2);
         assert!(paced.groups[1].rate.is_none());
+    }
+
+    #[test]
+    fn metadata_is_timed_beside_the_calls_without() {
+        let plan =
+            plan("--paths shm,grpc-unix --kinds unary,bidi --sizes 64 --in-flight 1 --metadata");
+        let names = |group: &Group| {
+            group
+                .subjects
+                .iter()
+                .map(Subject::to_string)
+                .collect::<Vec<_>>()
+        };
+        let unary = ["shm", "grpc-unix", "shm+metadata", "grpc-unix+metadata"];
+        assert_eq!(names(&plan.groups[0]), unary);
+        assert_eq!(names(&plan.groups[1]), ["shm", "grpc-unix"]);
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub(crate) async fn run(
     for round in 0..plan.rounds {
         for entrant in &mut entrants {
             each_round(&describe(group, entrant.subject));
-            let load = load_of(plan, group, spread, round);
+            let load = Load {
+                dressed: matches!(entrant.subject, Subject::Dressed(_)),
+                ..load_of(plan, group, spread, round)
+            };
             let timed = entrant.round(group, load, peers).await?;
             entrant.total.add(&timed);
         }
@@ -48,6 +51,7 @@ fn load_of(plan: &Plan, group: &Group, spread: Spread, round: u16) -> Load {
         in_flight: group.in_flight,
         rate: group.rate,
         spread,
+        dressed: false,
         duration: plan.round,
         round: round * 2 + 1,
     }
@@ -70,7 +74,7 @@ impl Entrant {
     async fn ready(subject: Subject, peers: &[Peer]) -> Result<Self, Error> {
         let means = match subject {
             Subject::Floor(floor) => Means::Floor(floor),
-            Subject::Path(path) => {
+            Subject::Path(path) | Subject::Dressed(path) => {
                 let peer = peers.iter().find(|peer| peer.path == path);
                 let peer = peer.ok_or(Error::NoServer(path))?;
                 let client = peer.connect().await?;

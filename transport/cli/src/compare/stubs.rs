@@ -7,7 +7,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 use tokio_stream::Stream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What ringway-build generates: the rows of Ringway's own paths.
 pub(crate) mod ours {
@@ -45,7 +45,7 @@ pub(crate) struct Count {
 pub(crate) trait Caller: Clone + Send + 'static {
     type Payload: Payload;
 
-    fn unary(&mut self, payload: Self::Payload) -> impl Answer<Self::Payload>;
+    fn unary(&mut self, request: Request<Self::Payload>) -> impl Answer<Self::Payload>;
 
     fn server_stream(
         &mut self,
@@ -112,8 +112,8 @@ macro_rules! caller {
         impl Caller for $stubs::BenchClient<$channel> {
             type Payload = $stubs::Payload;
 
-            fn unary(&mut self, payload: $stubs::Payload) -> impl Answer<$stubs::Payload> {
-                $stubs::BenchClient::unary(self, payload)
+            fn unary(&mut self, request: Request<$stubs::Payload>) -> impl Answer<$stubs::Payload> {
+                $stubs::BenchClient::unary(self, request)
             }
 
             fn server_stream(

@@ -39,6 +39,8 @@ pub(crate) struct Load {
     /// Calls a second over all lanes; none for as fast as possible.
     pub(crate) rate: Option<f64>,
     pub(crate) spread: Spread,
+    /// Unary calls carry metadata and a deadline.
+    pub(crate) dressed: bool,
     pub(crate) duration: Duration,
     /// Tells this round's payloads from those of all others.
     pub(crate) round: u16,
@@ -99,6 +101,7 @@ mod tests {
             in_flight,
             rate: None,
             spread: Spread::Tasks,
+            dressed: false,
             duration: Duration::from_millis(50),
             round: 1,
         }

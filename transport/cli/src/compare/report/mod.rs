@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) seconds: f64,
     pub(crate) rounds: u16,
     pub(crate) floors: bool,
+    pub(crate) metadata: bool,
     pub(crate) spread: Spread,
 }
 
@@ -54,6 +55,7 @@ impl Config {
             seconds: options.seconds,
             rounds,
             floors: options.floors,
+            metadata: options.metadata,
             spread: options.spread,
         }
     }

@@ -223,7 +223,7 @@ pub(crate) fn plain(
 /// A unary answer that came as headers, message and trailers: a service of another make.
 async fn in_pieces<R: Message + Default>(
     call: &mut Call,
-    block: &[u8],
+    block: &Bytes,
     path: Path,
     options: &CallOptions,
 ) -> Result<Response<R>, Failure> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message;
 use ringway_local::{Call, HandlerFuture, Inbound, PeerCredentials, Started};
 use ringway_net::Trailers;
@@ -201,7 +202,7 @@ impl ServerCall {
 fn answered<M, R, F, Fut>(
     context: Context,
     call: Call,
-    metadata: &[u8],
+    metadata: &Bytes,
     message: ringway_local::Message,
     limits: MessageLimits,
     handler: F,
@@ -298,7 +299,7 @@ impl Refused {
 }
 
 fn decoded<M: Message + Default>(
-    metadata: &[u8],
+    metadata: &Bytes,
     message: ringway_local::Message,
     limits: MessageLimits,
 ) -> Result<Request<M>, Status> {

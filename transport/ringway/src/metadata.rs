@@ -5,7 +5,8 @@
 
 mod names;
 
-use http::header::HeaderValue;
+use bytes::Bytes;
+use http::header::{HeaderValue, InvalidHeaderValue};
 use ringway_wire::{Metadata, MetadataBuf};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -20,12 +21,17 @@ const RESERVED: [&str; 6] = [
     "grpc-timeout",
 ];
 
+/// Values of a longer block are copied: one that a handler keeps must not keep all the others.
+const MAX_SHARED_BYTES: usize = 1024;
+
 /// Writes `map` as a block, but for reserved names.
 pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
-    let mut block = MetadataBuf::new();
     if map.is_empty() {
-        return Ok(block);
+        return Ok(MetadataBuf::new());
     }
+    let entries = || map.as_ref().iter();
+    let lens = entries().map(|(name, value)| name.as_str().len() + value.len());
+    let mut block = MetadataBuf::with_capacity(entries().count(), lens.sum());
     for (name, value) in map.as_ref() {
         if RESERVED.contains(&name.as_str()) {
             continue;
@@ -42,22 +48,35 @@ pub(crate) fn decode(block: Metadata<'_>) -> Result<MetadataMap, Status> {
     if block.is_empty() {
         return Ok(MetadataMap::new());
     }
+    decode_with(block, HeaderValue::from_bytes)
+}
+
+fn decode_with(
+    block: Metadata<'_>,
+    value_of: impl Fn(&[u8]) -> Result<HeaderValue, InvalidHeaderValue>,
+) -> Result<MetadataMap, Status> {
     let mut headers = http::HeaderMap::with_capacity(block.len());
     for (name, value) in block.iter() {
         let name = names::parse(name).map_err(|_| malformed("name"))?;
-        let value = HeaderValue::from_bytes(value).map_err(|_| malformed("value"))?;
+        let value = value_of(value).map_err(|_| malformed("value"))?;
         headers.append(name, value);
     }
     Ok(MetadataMap::from_headers(headers))
 }
 
-/// Reads the bytes of a block that the core has already checked.
-pub(crate) fn decode_bytes(bytes: &[u8]) -> Result<MetadataMap, Status> {
+/// Reads the bytes of a block that the core has already checked. Values of a short block share its
+/// memory, which each of them keeps.
+pub(crate) fn decode_bytes(bytes: &Bytes) -> Result<MetadataMap, Status> {
     if bytes.is_empty() {
         return Ok(MetadataMap::new());
     }
     let block = Metadata::decode(bytes).map_err(|_| malformed("block"))?;
-    decode(block)
+    if bytes.len() > MAX_SHARED_BYTES {
+        return decode(block);
+    }
+    decode_with(block, |value| {
+        HeaderValue::from_maybe_shared(bytes.slice_ref(value))
+    })
 }
 
 fn malformed(what: &str) -> Status {

@@ -132,6 +132,17 @@ impl MetadataBuf {
         }
     }
 
+    /// An empty block with room for `entries` whose names and values have `bytes` bytes together.
+    pub fn with_capacity(entries: usize, bytes: usize) -> MetadataBuf {
+        let prefixes = entries.saturating_mul(ENTRY_PREFIX_BYTES);
+        // More than the limit will not be used.
+        let capacity = prefixes.saturating_add(bytes).min(MAX_METADATA_BYTES);
+        MetadataBuf {
+            bytes: Vec::with_capacity(capacity),
+            entries: 0,
+        }
+    }
+
     /// Adds an entry; the block is unchanged if that fails.
     ///
     /// # Errors

@@ -13,7 +13,9 @@ mod seen;
 pub use addresses::{Addresses, free_address};
 pub use http2::{Http2Server, Script};
 pub use plugin::{Manner, plugin, serve_as_plugin};
-pub use process::{ChildServer, descriptors, mapped_regions, serve_as_child};
+pub use process::{
+    ChildClient, ChildServer, descriptors, hang_as_child, mapped_regions, serve_as_child,
+};
 pub use running::{Running, Way, alone, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};
 

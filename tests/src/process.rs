@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use ringway::Server;
+use ringway::{Endpoint, Server};
 use ringway_proto::bench::bench_server::BenchServer;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ours::Handler;
+use crate::running::{Running, client_of};
 use crate::seen::EXECUTIONS_VARIABLE;
 
 const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
@@ -105,8 +106,7 @@ impl ChildServer {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        send_signal(&self.child, signal);
     }
 
     fn kill_now(&mut self) {
@@ -120,6 +120,65 @@ impl Drop for ChildServer {
     fn drop(&mut self) {
         self.kill_now();
     }
+}
+
+const CALLS: &str = "RINGWAY_TEST_CALLS";
+
+/// Makes a call that hangs, if this process was started for it; else returns at once.
+///
+/// A test file that uses it has a test called `client_process` that calls it.
+pub async fn hang_as_child() {
+    let Ok(address) = std::env::var(CALLS) else {
+        return;
+    };
+    let directory = std::env::var(DIRECTORY).unwrap();
+    let endpoint = Endpoint::new(address).unwrap().directory(directory);
+    let mut client = client_of(&endpoint).await;
+    let mut request = tonic::Request::new(ringway_proto::bench::Payload::default());
+    request
+        .metadata_mut()
+        .insert("x-do", "hang".parse().unwrap());
+    // However it ends.
+    let _ = client.unary(request).await;
+}
+
+/// A client in a process of its own, whose one call hangs; killed when this is dropped.
+#[derive(Debug)]
+pub struct ChildClient {
+    child: Child,
+}
+
+impl ChildClient {
+    /// Calls `running`.
+    pub fn hang(running: &Running) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "client_process"])
+            .env(CALLS, running.called())
+            .env(DIRECTORY, running.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        Self { child }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        send_signal(&self.child, signal);
+    }
+}
+
+impl Drop for ChildClient {
+    fn drop(&mut self) {
+        // It may be dead already; then there is nothing to kill.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+}
+
+fn send_signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Open descriptors of this process.

@@ -124,6 +124,11 @@ impl Running {
         endpoint.directory(self.root())
     }
 
+    /// The address that a client names, unless it is a pipe.
+    pub fn called(&self) -> &str {
+        &self.address
+    }
+
     /// Where it listens, if it does so over TCP.
     pub fn address(&self) -> std::net::SocketAddr {
         let (_, address) = self.address.split_once("://").unwrap();

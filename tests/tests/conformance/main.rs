@@ -13,6 +13,7 @@ mod drain;
 mod failures;
 mod handles;
 mod kinds;
+mod limits;
 mod load;
 mod metadata;
 mod middleware;
@@ -79,6 +80,7 @@ macro_rules! suite {
                 load::calls_in_flight_finish_while_the_server_stops,
                 drain::calls_in_flight_come_to_their_end,
                 drain::draining_has_an_upper_time,
+                limits::one_call_too_many_at_once,
                 retry::a_policy_makes_failed_calls_again,
                 retry::a_policy_makes_failed_streams_again,
                 retry::without_a_policy_nothing_is_made_again,

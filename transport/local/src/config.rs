@@ -97,8 +97,10 @@ pub struct LocalConfig {
     pub socket_engine: SocketEngine,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// Connections that a server holds at once; further ones are turned away.
+    /// Connections that a server holds at once for each of its names; further ones are turned away.
     pub max_connections: usize,
+    /// The same for each user: one that floods the server takes no other's place.
+    pub max_connections_per_uid: usize,
 }
 
 impl Default for LocalConfig {
@@ -111,6 +113,7 @@ impl Default for LocalConfig {
             socket_engine: SocketEngine::default(),
             handshake_timeout: Duration::from_secs(5),
             max_connections: 4096,
+            max_connections_per_uid: 2048,
         }
     }
 }

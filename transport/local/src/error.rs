@@ -164,6 +164,10 @@ pub enum Closed {
     /// The peer closed its end, or its process ended.
     #[error("the peer has gone")]
     PeerGone,
+    /// The peer did not answer a keepalive ping in time. It may still be there, stopped or cut off,
+    /// and act on what it was sent when it comes to.
+    #[error("the peer did not answer in time")]
+    PeerSilent,
     /// The peer was a child process of this one, and has gone.
     #[error("the child process has gone: {0}")]
     ChildGone(String),

@@ -27,6 +27,7 @@ mod habits;
 mod inproc;
 mod link;
 mod pipe;
+mod places;
 mod rendezvous;
 mod server;
 mod waiting;

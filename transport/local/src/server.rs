@@ -7,9 +7,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
-use ringway_sys::peer_credentials;
+use ringway_sys::{PeerCredentials, peer_credentials};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ use crate::config::LocalConfig;
 use crate::connection::{Connection, HandlerFuture, Started};
 use crate::directory::{Directory, OpenDirectory};
 use crate::error::DirectoryError;
+use crate::places::{Place, Places};
 use crate::rendezvous::Rendezvous;
 
 /// Answers calls.
@@ -84,7 +85,7 @@ impl Listener {
         shutdown: impl Future<Output = ()>,
     ) {
         let (stop, stopping) = watch::channel(false);
-        let places = Arc::new(Semaphore::new(config.max_connections));
+        let places = Arc::new(Places::new(&config));
         let config = Arc::new(config);
         let mut clients = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -93,22 +94,20 @@ impl Listener {
                 () = &mut shutdown => break,
                 Some(_) = clients.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
+                    Ok((stream, _)) => {
                         // It has its place before it has said anything: half-open ones count as well.
-                        Ok(place) => {
-                            let client = Client {
-                                name: self.name.clone(),
-                                service: Arc::clone(&service),
-                                config: Arc::clone(&config),
-                            };
-                            let stopping = stopping.clone();
-                            clients.spawn(async move {
-                                client.serve(stream, stopping).await;
-                                drop(place);
-                            });
-                        }
-                        Err(_) => tracing::warn!(name = %self.name, limit = config.max_connections, "too many local connections, one turned away"),
-                    },
+                        let Some((peer, place)) = self.admit(&stream, &places) else {
+                            continue;
+                        };
+                        let client = Client {
+                            name: self.name.clone(),
+                            peer,
+                            service: Arc::clone(&service),
+                            config: Arc::clone(&config),
+                            _place: place,
+                        };
+                        clients.spawn(client.serve(stream, stopping.clone()));
+                    }
                     Err(error) => wait_out(&error).await,
                 },
             }
@@ -119,17 +118,51 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Finds out who has come, and whether there is a place for it.
+    fn admit(&self, stream: &UnixStream, places: &Arc<Places>) -> Option<(PeerCredentials, Place)> {
+        let peer = peer_credentials(stream.as_fd()).map_err(|error| error.to_string());
+        let admitted = peer.and_then(|peer| Ok((peer, places.take(peer.uid)?)));
+        admitted
+            .map_err(|reason| {
+                tracing::warn!(name = %self.name, %reason, "a local client was turned away");
+            })
+            .ok()
+    }
+}
+
 /// What one client is served with.
 struct Client {
     name: String,
+    peer: PeerCredentials,
     service: Arc<dyn Serve>,
     config: Arc<LocalConfig>,
+    _place: Place,
 }
 
 impl Client {
+    async fn greet(&self, stream: UnixStream) -> Result<Arc<Connection>, String> {
+        let (peer, config) = (self.peer, &self.config);
+        if !config.peers.allows(peer.uid) {
+            return Err(format!("uid {} is not allowed", peer.uid));
+        }
+        let rendezvous = Rendezvous {
+            stream,
+            config,
+            name: &self.name,
+            instance: instance_number(),
+            peer,
+        };
+        let answer = rendezvous.answer(Arc::clone(&self.service));
+        match timeout(config.handshake_timeout, answer).await {
+            Ok(answered) => answered,
+            Err(_) => Err("it did not finish the handshake in time".into()),
+        }
+    }
+
     /// Serves a client until it goes, or until the server drains.
     async fn serve(self, stream: UnixStream, mut stopping: watch::Receiver<bool>) {
-        let connection = match greet(stream, &self.name, self.service, &self.config).await {
+        let connection = match self.greet(stream).await {
             Ok(connection) => ClosedOnDrop::new(connection),
             Err(reason) => {
                 tracing::warn!(name = %self.name, %reason, "a local client was turned away");
@@ -177,29 +210,6 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // Whoever finds it later removes it: nothing depends on this.
         let _ = fs::remove_file(self.directory.short_path(&self.file));
-    }
-}
-
-async fn greet(
-    stream: UnixStream,
-    name: &str,
-    service: Arc<dyn Serve>,
-    config: &LocalConfig,
-) -> Result<Arc<Connection>, String> {
-    let peer = peer_credentials(stream.as_fd()).map_err(|error| error.to_string())?;
-    if !config.peers.allows(peer.uid) {
-        return Err(format!("uid {} is not allowed", peer.uid));
-    }
-    let rendezvous = Rendezvous {
-        stream,
-        config,
-        name,
-        instance: instance_number(),
-        peer,
-    };
-    match timeout(config.handshake_timeout, rendezvous.answer(service)).await {
-        Ok(answered) => answered,
-        Err(_) => Err("it did not finish the handshake in time".into()),
     }
 }
 

@@ -12,18 +12,21 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
 /// The connections of one server. Dropped, it cuts them off.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hold {
     ends: Arc<Mutex<Vec<Weak<End>>>>,
+    places: Option<Arc<Semaphore>>,
 }
 
 /// Takes note of connections on behalf of a [`Hold`].
 #[derive(Clone, Debug)]
 pub(crate) struct Register {
     ends: Weak<Mutex<Vec<Weak<End>>>>,
+    places: Option<Arc<Semaphore>>,
 }
 
 /// How a connection learns that it is over.
@@ -41,9 +44,18 @@ impl End {
 }
 
 impl Hold {
+    /// Of so many connections at once.
+    pub(crate) fn new(max_connections: Option<usize>) -> Self {
+        Self {
+            ends: Arc::default(),
+            places: max_connections.map(|max| Arc::new(Semaphore::new(max))),
+        }
+    }
+
     pub(crate) fn register(&self) -> Register {
         Register {
             ends: Arc::downgrade(&self.ends),
+            places: self.places.clone(),
         }
     }
 }
@@ -57,8 +69,18 @@ impl Drop for Hold {
 }
 
 impl Register {
-    /// Takes hold of a connection.
-    pub(crate) fn hold<C>(&self, connection: C) -> Held<C> {
+    /// Takes hold of a connection, if there is a place for it; otherwise it is closed.
+    pub(crate) fn hold<C>(&self, connection: C) -> Option<Held<C>> {
+        let place = match &self.places {
+            None => None,
+            Some(places) => match Arc::clone(places).try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) => {
+                    tracing::warn!("too many connections, one turned away");
+                    return None;
+                }
+            },
+        };
         let end = Arc::new(End::default());
         match self.ends.upgrade() {
             Some(ends) => {
@@ -70,7 +92,11 @@ impl Register {
             }
             None => end.bring_about(),
         }
-        Held { connection, end }
+        Some(Held {
+            connection,
+            end,
+            _place: place,
+        })
     }
 }
 
@@ -79,6 +105,7 @@ impl Register {
 pub(crate) struct Held<C> {
     connection: C,
     end: Arc<End>,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<C: Connected> Connected for Held<C> {

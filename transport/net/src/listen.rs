@@ -111,16 +111,18 @@ pub(crate) fn tcp_connections(
     nodelay: bool,
     register: Register,
 ) -> impl Stream<Item = Result<Held<TcpStream>, Infallible>> + Send {
-    stream::unfold(
-        (listener, register),
-        move |(listener, register)| async move {
+    let bound = (listener, register);
+    stream::unfold(bound, move |(listener, register)| async move {
+        loop {
             let (connection, _) = accept(|| listener.accept()).await;
             if let Err(error) = connection.set_nodelay(nodelay) {
                 tracing::debug!(%error, "could not set TCP_NODELAY");
             }
-            Some((Ok(register.hold(connection)), (listener, register)))
-        },
-    )
+            if let Some(held) = register.hold(connection) {
+                return Some((Ok(held), (listener, register)));
+            }
+        }
+    })
 }
 
 /// Connections over a Unix socket. Dropping the stream removes the socket file.
@@ -129,8 +131,12 @@ pub(crate) fn unix_connections(
     register: Register,
 ) -> impl Stream<Item = Result<Held<UnixStream>, Infallible>> + Send {
     stream::unfold((file, register), |(file, register)| async move {
-        let (connection, _) = accept(|| file.listener().accept()).await;
-        Some((Ok(register.hold(connection)), (file, register)))
+        loop {
+            let (connection, _) = accept(|| file.listener().accept()).await;
+            if let Some(held) = register.hold(connection) {
+                return Some((Ok(held), (file, register)));
+            }
+        }
     })
 }
 

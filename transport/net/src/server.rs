@@ -34,6 +34,12 @@ pub struct ServerOptions {
     pub max_frame_bytes: Option<u32>,
     /// Calls in flight on one connection. Default: 1,024, where hyper allows 200.
     pub max_concurrent_streams: u32,
+    /// Calls that are handled at once on one connection, until their response begins; one more ends
+    /// `RESOURCE_EXHAUSTED`. `None` is no limit but that of the streams, beyond which a client waits.
+    /// Default: `None`.
+    pub max_concurrent_calls: Option<usize>,
+    /// Connections held at once, over all addresses; further ones are closed. Default: no limit.
+    pub max_connections: Option<usize>,
     /// `TCP_NODELAY`. Default: on.
     pub tcp_nodelay: bool,
     /// Interval of HTTP/2 pings; `None` sends none. Default: 20 s.
@@ -57,6 +63,8 @@ impl Default for ServerOptions {
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             max_frame_bytes: None,
             max_concurrent_streams: 1024,
+            max_concurrent_calls: None,
+            max_connections: None,
             tcp_nodelay: true,
             keepalive_interval: Some(Duration::from_secs(20)),
             keepalive_timeout: Duration::from_secs(10),
@@ -193,7 +201,7 @@ impl BoundServer {
         let drain_timeout = self.options.drain_timeout;
         let (stop, stopping) = watch::channel(false);
         // Dropped last: what is still connected when this returns, or is dropped, is cut off.
-        let hold = Hold::default();
+        let hold = Hold::new(self.options.max_connections);
         let mut serving = self.spawn(&stopping, &hold.register());
         tokio::select! {
             () = shutdown => {}
@@ -262,13 +270,19 @@ async fn bind_all(wanted: &[ListenAddress]) -> Result<(Vec<Listener>, Vec<Listen
 }
 
 fn tuned_server(options: &ServerOptions) -> Server {
-    Server::builder()
+    let server = Server::builder()
         .initial_stream_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
         .max_frame_size(options.max_frame_bytes)
         .max_concurrent_streams(options.max_concurrent_streams)
         .http2_keepalive_interval(options.keepalive_interval)
-        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout));
+    match options.max_concurrent_calls {
+        Some(limit) => server
+            .concurrency_limit_per_connection(limit)
+            .load_shed(true),
+        None => server,
+    }
 }
 
 async fn serve_one<C, E>(

@@ -10,7 +10,7 @@
 //! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
 //! | `locate`, `instances` | local instances of a server, and which one takes a call |
 //! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
-//! | `server`, `services` | one handler on every path |
+//! | `server`, `services`, `inproc` | one handler on every path |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
@@ -34,6 +34,7 @@ mod dispatch;
 mod endpoint;
 mod error;
 mod in_context;
+mod inproc;
 mod instances;
 mod interceptor;
 mod layered;

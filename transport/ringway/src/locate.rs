@@ -11,10 +11,10 @@ use ringway_net::Backoff;
 use crate::channel::{LOOK_AGAIN_AFTER, Local, Shared};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::inproc::{self, Inproc};
 use crate::instances::Stay;
 use crate::path::Path;
 use crate::pipe::WayByPipe;
-use crate::server;
 
 /// How often a channel that has a local server looks for further instances: reading a directory
 /// takes some ten microseconds.
@@ -74,7 +74,7 @@ impl Shared {
                 return Ok(sockets.into_iter().map(Found::Socket).collect());
             }
         }
-        let found: Vec<_> = server::inproc_instances(name)
+        let found: Vec<_> = inproc::instances(name)
             .into_iter()
             .map(Found::Inproc)
             .collect();
@@ -100,11 +100,9 @@ impl Shared {
 
     async fn connect_to(&self, found: Found) -> Result<(), Error> {
         let Endpoint {
-            name,
-            directory,
-            local,
-            ..
+            name, directory, ..
         } = &self.endpoint;
+        let local = &self.endpoint.local_settings();
         let instance = found.name();
         let connection = match found {
             Found::Inproc(server) => server.connect(local),
@@ -129,7 +127,7 @@ impl Shared {
 /// A local instance that can be connected to.
 enum Found {
     Socket(String),
-    Inproc(Arc<server::Inproc>),
+    Inproc(Arc<Inproc>),
     Pipe(Arc<WayByPipe>),
 }
 

@@ -1,16 +1,15 @@
 //! One handler on every path at once.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
-use ringway_local::{ClosedOnDrop, Connection, Directory, Listener, LocalConfig, Serve, UidPolicy};
+use ringway_local::{Directory, Listener, LocalConfig, Serve, UidPolicy};
 use ringway_net::{Handler, ListenAddress, NetServer, ServerOptions};
+use ringway_wire::KeepAlive;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError as BoxError};
@@ -23,6 +22,7 @@ use crate::dispatch::LocalService;
 use crate::endpoint::LocalPolicy;
 use crate::error::Error;
 use crate::in_context::InContext;
+use crate::inproc::Registration;
 use crate::layered::Layers;
 use crate::pipe::Pipe;
 use crate::services::Services;
@@ -65,6 +65,8 @@ pub struct ServerBuilder {
     local: LocalConfig,
     net: ServerOptions,
     policy: LocalPolicy,
+    /// What was asked for expressly, and so holds for the local paths as well.
+    keepalive_interval: Option<Duration>,
     drain_timeout: Option<Duration>,
     twice: Option<&'static str>,
 }
@@ -86,6 +88,7 @@ impl Server {
             local: LocalConfig::default(),
             net: ServerOptions::default(),
             policy: LocalPolicy::default(),
+            keepalive_interval: None,
             drain_timeout: Some(DRAIN_TIMEOUT),
             twice: None,
         }
@@ -277,6 +280,60 @@ impl ServerBuilder {
         self
     }
 
+    /// Pings clients that say nothing for so long, on every path, and gives up those that do not
+    /// answer: a process that is stopped, or a host that is cut off. Default: 20 s on the network
+    /// path, and not at all on the local ones, where the end of a process is noticed at once.
+    #[must_use]
+    pub fn http2_keepalive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.keepalive_interval = interval.into();
+        self.net.keepalive_interval = self.keepalive_interval;
+        self
+    }
+
+    /// How long a client's answer to a ping may take. Default: 10 s.
+    #[must_use]
+    pub fn http2_keepalive_timeout(mut self, timeout: Duration) -> Self {
+        self.net.keepalive_timeout = timeout;
+        self
+    }
+
+    /// Handles so many calls of one connection at once; one more ends `RESOURCE_EXHAUSTED`, as with
+    /// tonic's `load_shed`. A call counts until it is over on a local path, and until its response
+    /// begins on the network path. Default: 16,384 on a local path, and as many as there are
+    /// streams on the network path.
+    #[must_use]
+    pub fn concurrency_limit_per_connection(mut self, limit: usize) -> Self {
+        self.local.wire.max_concurrent_calls = limit.try_into().unwrap_or(u32::MAX);
+        self.net.max_concurrent_calls = Some(limit);
+        self
+    }
+
+    /// Streams that a client may have open on a network connection; beyond them it waits. Default:
+    /// 1,024.
+    #[must_use]
+    pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
+        self.net.max_concurrent_streams = limit;
+        self
+    }
+
+    /// Connections held at once: for each name on the local paths, and over all addresses on the
+    /// network path. Further clients are turned away, and find it `UNAVAILABLE`. Default: 4,096 on the
+    /// local paths, no limit on the network path.
+    #[must_use]
+    pub fn max_connections(mut self, limit: usize) -> Self {
+        self.local.max_connections = limit;
+        self.net.max_connections = Some(limit);
+        self
+    }
+
+    /// The same for each user on the local paths, so that one who floods the server takes no other's
+    /// place. Default: 2,048.
+    #[must_use]
+    pub fn max_connections_per_uid(mut self, limit: usize) -> Self {
+        self.local.max_connections_per_uid = limit;
+        self
+    }
+
     /// How long calls in flight may go on once the server was told to end, on every path; then they
     /// are cut off. `None` is for ever. Default: 30 s.
     #[must_use]
@@ -365,6 +422,13 @@ impl ServerBuilder {
     /// # Errors
     /// Whatever keeps the server from being reached, and what to do about it.
     pub async fn bind(mut self) -> Result<Server, Error> {
+        if let Some(interval) = self.keepalive_interval {
+            self.local.wire.keepalive = Some(KeepAlive {
+                interval,
+                timeout: self.net.keepalive_timeout,
+                while_idle: true,
+            });
+        }
         if !self.layers.is_empty() {
             self.services.layered = Some(bridge::HttpService::new(self.handler()));
         }
@@ -475,93 +539,5 @@ impl ServerBuilder {
     /// As [`Self::bind`] and [`Server::serve_with_shutdown`].
     pub async fn serve(self) -> Result<(), Error> {
         self.serve_with_shutdown(pending()).await
-    }
-}
-
-/// The servers of this process, by name, for the `inproc` path.
-static INPROC: OnceLock<Mutex<HashMap<String, Vec<Weak<Inproc>>>>> = OnceLock::new();
-
-/// What the `inproc` path needs of a server.
-#[derive(Debug)]
-pub(crate) struct Inproc {
-    services: Arc<Services>,
-    local: LocalConfig,
-    /// The server's ends.
-    connections: Mutex<Vec<Weak<Connection>>>,
-}
-
-#[derive(Debug)]
-struct Registration {
-    names: Vec<String>,
-    server: Arc<Inproc>,
-}
-
-impl Registration {
-    fn new(names: &[String], services: &Arc<Services>, local: &LocalConfig) -> Self {
-        let server = Arc::new(Inproc {
-            services: Arc::clone(services),
-            local: local.clone(),
-            connections: Mutex::default(),
-        });
-        let mut servers = INPROC.get_or_init(Mutex::default).lock();
-        for name in names {
-            let instances = servers.entry(name.clone()).or_default();
-            instances.push(Arc::downgrade(&server));
-        }
-        Self {
-            names: names.to_vec(),
-            server,
-        }
-    }
-
-    /// Can be found until `shutdown` is done; then drains.
-    async fn serve(self, shutdown: impl Future<Output = ()>) {
-        shutdown.await;
-        let server = Arc::clone(&self.server);
-        drop(self);
-        let connections = std::mem::take(&mut *server.connections.lock());
-        let held = connections.iter().filter_map(Weak::upgrade);
-        let held: Vec<_> = held.map(ClosedOnDrop::new).collect();
-        join_all(held.iter().map(ClosedOnDrop::drain)).await;
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let mut servers = INPROC.get_or_init(Mutex::default).lock();
-        for name in &self.names {
-            let Some(instances) = servers.get_mut(name) else {
-                continue;
-            };
-            instances.retain(|instance| instance.as_ptr() != Arc::as_ptr(&self.server));
-            if instances.is_empty() {
-                servers.remove(name);
-            }
-        }
-    }
-}
-
-/// The servers of this process that are called `name`.
-pub(crate) fn inproc_instances(name: &str) -> Vec<Arc<Inproc>> {
-    let servers = INPROC.get_or_init(Mutex::default).lock();
-    let found = servers.get(name).into_iter().flatten();
-    found.filter_map(Weak::upgrade).collect()
-}
-
-impl Inproc {
-    /// What tells it from others, while a client holds its services.
-    pub(crate) fn id(&self) -> String {
-        format!("{:p}", Arc::as_ptr(&self.services))
-    }
-
-    /// A connection to it.
-    pub(crate) fn connect(&self, config: &LocalConfig) -> Arc<Connection> {
-        let services: Arc<dyn Serve> = Arc::clone(&self.services) as _;
-        let served = (services, &self.local);
-        ringway_local::connect_inproc(served, config, |end| {
-            let mut connections = self.connections.lock();
-            connections.retain(|connection| connection.strong_count() > 0);
-            connections.push(Arc::downgrade(end));
-        })
     }
 }

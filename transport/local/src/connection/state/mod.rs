@@ -192,7 +192,9 @@ impl State {
             let Some(id) = self.slots[index].id else {
                 continue;
             };
-            let unseen = self.sender.was_not_seen(self.slots[index].sent);
+            // Who is merely silent may yet read what it was sent.
+            let unseen =
+                why != Closed::PeerSilent && self.sender.was_not_seen(self.slots[index].sent);
             let slot = &mut self.slots[index];
             ended.handlers.extend(slot.handler.take());
             ended.wakers.extend(slot.reader.take());

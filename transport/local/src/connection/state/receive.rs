@@ -150,7 +150,7 @@ impl State {
             Event::WritableAll => {
                 deliveries.wakers.append(&mut self.waiting.credit);
             }
-            Event::PeerSilent => return Err(Closed::PeerGone),
+            Event::PeerSilent => return Err(Closed::PeerSilent),
             _ => {}
         }
         Ok(())
@@ -166,7 +166,7 @@ impl State {
         while let Some(event) = self.core.poll_event() {
             match event {
                 Event::Expired { call } => self.end(call, Inbound::Expired, deliveries),
-                Event::PeerSilent => return Err(Closed::PeerGone),
+                Event::PeerSilent => return Err(Closed::PeerSilent),
                 _ => {}
             }
         }

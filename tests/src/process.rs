@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ringway::{Endpoint, Server};
 use ringway_proto::bench::bench_server::BenchServer;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::ours::Handler;
 use crate::running::{Running, client_of};
@@ -104,7 +104,7 @@ impl ChildServer {
         assert!(ended.success(), "the server did not end in order: {ended}");
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal; returns when it has stopped, if it was told to.
     pub fn signal(&self, signal: Signal) {
         send_signal(&self.child, signal);
     }
@@ -162,7 +162,7 @@ impl ChildClient {
         Self { child }
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal; returns when it has stopped, if it was told to.
     pub fn signal(&self, signal: Signal) {
         send_signal(&self.child, signal);
     }
@@ -179,6 +179,10 @@ impl Drop for ChildClient {
 fn send_signal(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
+    if signal == Signal::STOP {
+        // Its threads stop one by one.
+        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    }
 }
 
 /// Open descriptors of this process.

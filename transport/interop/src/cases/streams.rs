@@ -1,6 +1,9 @@
 //! Streams, one way and both ways.
 
-use ringway_proto::grpc_testing::{StreamingInputCallRequest, StreamingOutputCallResponse};
+use ringway_proto::grpc_testing::{
+    StreamingInputCallRequest, StreamingOutputCallRequest, StreamingOutputCallResponse,
+};
+use tokio::sync::mpsc::Sender;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -35,18 +38,33 @@ pub(crate) async fn server_streaming(client: &Client) -> Result<(), Failure> {
 
 pub(crate) async fn ping_pong(client: &Client) -> Result<(), Failure> {
     let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    let mut parts = REQUEST_SIZES.into_iter().zip(RESPONSE_SIZES);
+    // The first request goes ahead: servers may wait for it before they send their headers.
+    let mut asked = parts.next();
+    send(&requests, asked).await?;
     let answered = client
         .service()
         .full_duplex_call(ReceiverStream::new(receiver))
         .await;
     let mut responses = client.take(answered.map_err(Failure::of("FullDuplexCall"))?)?;
-    for (request_bytes, size) in REQUEST_SIZES.into_iter().zip(RESPONSE_SIZES) {
-        let sent = requests.send(output(request_bytes, &[size])).await;
-        sent.map_err(|_| Failure::Unexpected("the call reads no more requests".into()))?;
+    while let Some((_, size)) = asked {
         expect_part(&mut responses, size).await?;
+        asked = parts.next();
+        send(&requests, asked).await?;
     }
     drop(requests);
     expect_end(&mut responses).await
+}
+
+async fn send(
+    requests: &Sender<StreamingOutputCallRequest>,
+    part: Option<(usize, i32)>,
+) -> Result<(), Failure> {
+    let Some((request_bytes, size)) = part else {
+        return Ok(());
+    };
+    let sent = requests.send(output(request_bytes, &[size])).await;
+    sent.map_err(|_| Failure::Unexpected("the call reads no more requests".into()))
 }
 
 pub(crate) async fn empty_stream(client: &Client) -> Result<(), Failure> {

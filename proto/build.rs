@@ -16,6 +16,7 @@ const INTEROP: &str = "grpc/testing/test.proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     ringway_build::configure()
+        .build_blocking_client(true)
         .bytes(".")
         .compile_protos(&[BENCH], &["."])?;
     plain_tonic()?;

@@ -27,6 +27,7 @@ pub fn configure() -> Builder {
         messages: Messages::default(),
         build_services: [true, true],
         build_transport: true,
+        build_blocking_client: false,
         use_arc_self: false,
         codec_path: PROST_CODEC.to_owned(),
         with_extended_rust_types: false,
@@ -64,6 +65,7 @@ pub struct Builder {
     /// Clients, servers.
     build_services: [bool; 2],
     build_transport: bool,
+    build_blocking_client: bool,
     use_arc_self: bool,
     codec_path: String,
     pub(crate) with_extended_rust_types: bool,
@@ -140,6 +142,14 @@ impl Builder {
     pub fn build_client(mut self, enable: bool) -> Self {
         self.build_services[0] = enable;
         self.tonic = self.tonic.build_client(enable);
+        self
+    }
+
+    /// Whether to generate, beside each client `FooClient`, a `FooBlockingClient` for threads without
+    /// a runtime, in the module `foo_blocking_client`: the same methods without `async`, with
+    /// iterators where those have streams. Default: no.
+    pub fn build_blocking_client(mut self, enable: bool) -> Self {
+        self.build_blocking_client = enable;
         self
     }
 
@@ -438,6 +448,7 @@ impl Builder {
     fn stub_generator(self, failure: Option<Failure>) -> StubGenerator {
         StubGenerator {
             build_transport: self.build_transport,
+            build_blocking_client: self.build_blocking_client,
             use_arc_self: self.use_arc_self,
             tonic: self.tonic.service_generator(),
             failure,

@@ -39,7 +39,10 @@ pub(crate) fn rewrite(
     Ok(())
 }
 
-fn find_struct<'a>(items: &'a [Item], plan: &ServicePlan) -> Result<&'a ItemStruct, Error> {
+pub(crate) fn find_struct<'a>(
+    items: &'a [Item],
+    plan: &ServicePlan,
+) -> Result<&'a ItemStruct, Error> {
     let name = format!("{}Client", plan.rust_name);
     items
         .iter()
@@ -61,8 +64,11 @@ fn structure(tonics: &ItemStruct) -> Item {
     }
 }
 
-/// tonic's methods with our bodies, in the order of the table.
-fn calls(items: &[Item], plan: &ServicePlan) -> Result<Vec<ImplItemFn>, Error> {
+/// tonic's methods, in the order of the table.
+pub(crate) fn stubs_of<'a>(
+    items: &'a [Item],
+    plan: &ServicePlan,
+) -> Result<Vec<&'a ImplItemFn>, Error> {
     let stubs: Vec<&ImplItemFn> = items
         .iter()
         .filter_map(|item| match item {
@@ -75,6 +81,12 @@ fn calls(items: &[Item], plan: &ServicePlan) -> Result<Vec<ImplItemFn>, Error> {
     if stubs.len() != plan.methods.len() {
         return Err(plan.unknown_shape("stub for each method"));
     }
+    Ok(stubs)
+}
+
+/// The same with our bodies.
+fn calls(items: &[Item], plan: &ServicePlan) -> Result<Vec<ImplItemFn>, Error> {
+    let stubs = stubs_of(items, plan)?;
     let call = |(index, (method, stub)): (usize, (&MethodPlan, &&ImplItemFn))| {
         let index = Literal::usize_unsuffixed(index);
         let (kind, into_request) = (method.kind.ident(), method.kind.into_request());

@@ -7,7 +7,7 @@ use std::{cell::RefCell, fmt, rc::Rc};
 
 use syn::{Item, ItemMod};
 
-use crate::{client, error::Error, plan::ServicePlan, server};
+use crate::{blocking, client, error::Error, plan::ServicePlan, server};
 
 /// Where the first error waits until the run is over: prost's generator trait cannot return one.
 pub(crate) type Failure = Rc<RefCell<Option<Error>>>;
@@ -15,6 +15,7 @@ pub(crate) type Failure = Rc<RefCell<Option<Error>>>;
 pub(crate) struct StubGenerator {
     pub(crate) tonic: Box<dyn prost_build::ServiceGenerator>,
     pub(crate) build_transport: bool,
+    pub(crate) build_blocking_client: bool,
     pub(crate) use_arc_self: bool,
     /// `None` panics instead, for a generator that its user runs.
     pub(crate) failure: Option<Failure>,
@@ -29,13 +30,18 @@ impl StubGenerator {
             service: plan.full_name.clone(),
             source,
         })?;
+        let mut blocking = None;
         for module in modules(&mut file) {
             if module.ident.to_string().ends_with("_client") {
                 client::rewrite(module, &plan, self.build_transport)?;
+                if self.build_blocking_client {
+                    blocking = Some(Item::Mod(blocking::module(module, &plan)?));
+                }
             } else {
                 server::extend(module, &plan, self.use_arc_self)?;
             }
         }
+        file.items.extend(blocking);
         Ok(prettyplease::unparse(&file))
     }
 

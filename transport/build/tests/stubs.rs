@@ -366,3 +366,67 @@ fn the_generator_alone_serves_a_configuration_of_prosts() {
     let source = fs::read_to_string(dir.path().join("shop.v1.rs")).unwrap();
     assert!(source.contains("LocalService for OrdersServer<T>"));
 }
+
+#[test]
+fn a_blocking_client_is_made_where_it_is_asked_for() {
+    let without = generated!(ringway_build::configure());
+    let named =
+        |item: &Item| matches!(item, Item::Mod(module) if module.ident == "orders_blocking_client");
+    assert!(!without.items.iter().any(named));
+    let ours = generated!(
+        ringway_build::configure()
+            .build_blocking_client(true)
+            .client_mod_attribute("shop.v1", "#[cfg(feature = \"client\")]")
+    );
+    let blocking = module(&ours, "orders_blocking_client");
+    let [asynchronous, attributes] = [module(&ours, "orders_client"), blocking]
+        .map(|module| module.attrs.iter().map(tokens).collect::<Vec<_>>());
+    assert_eq!(asynchronous, attributes);
+    let source = tokens(blocking);
+    assert!(source.contains("pub struct OrdersBlockingClient < T = ringway :: Channel >"));
+    for (name, parts) in [
+        (
+            "place",
+            [
+                "impl tonic :: IntoRequest < super :: Order >",
+                "super :: Receipt",
+            ],
+        ),
+        (
+            "watch",
+            [
+                "impl tonic :: IntoRequest < () >",
+                "ringway :: blocking :: Responses < super :: Receipt >",
+            ],
+        ),
+        (
+            "import",
+            [
+                "impl ringway :: blocking :: IntoRequests < super :: Order , K >",
+                "tonic :: Response < () >",
+            ],
+        ),
+        (
+            "r#match",
+            [
+                "IntoRequests < super :: Order , K , Iter : Send + 'static",
+                "ringway :: blocking :: Responses < super :: Receipt >",
+            ],
+        ),
+    ] {
+        let function = functions(blocking).find(|function| function.sig.ident == name);
+        let function = function.unwrap_or_else(|| panic!("no function {name}"));
+        assert!(function.sig.asyncness.is_none());
+        let signature = tokens(&function.sig);
+        for part in parts {
+            assert!(signature.contains(part), "{part} in {signature}");
+        }
+        let theirs = functions(module(&ours, "orders_client"))
+            .find(|their| their.sig.ident == function.sig.ident)
+            .unwrap();
+        let documented =
+            |function: &ImplItemFn| function.attrs.iter().map(tokens).collect::<Vec<_>>();
+        assert_eq!(documented(function), documented(theirs));
+    }
+    module(&ours, "nothing_blocking_client");
+}

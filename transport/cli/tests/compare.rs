@@ -165,11 +165,11 @@ fn an_interrupted_comparison_cleans_up() {
 #[test]
 fn every_path_of_ringway_has_its_rows() {
     let temp = tempfile::tempdir().unwrap();
-    let args = "--paths shm,socket,socket-epoll,pipe,inproc,shm-tonic --kinds unary --sizes 64,65536 \
+    let args = "--paths shm,socket,socket-epoll,pipe,inproc,shm-tonic,shm-blocking --kinds unary --sizes 64,65536 \
                 --in-flight 1 --seconds 0.1 --json -";
     let report = json(&compare(temp.path(), args).output().unwrap());
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 12);
+    assert_eq!(rows.len(), 14);
     assert!(rows.iter().all(|row| row["calls"].as_u64().unwrap() > 0));
     assert!(is_empty(temp.path()), "sockets were left behind");
 }

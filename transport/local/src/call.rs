@@ -10,7 +10,7 @@ use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_s
 use crate::error::{Lack, SendError};
 use crate::link::shm::Blocks;
 use crate::link::{Payload, Place};
-use crate::waiting::{in_pass, look_until, note_behind_us};
+use crate::waiting::{in_pass, is_blocked, look_until, note_behind_us};
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
@@ -224,7 +224,7 @@ impl Call {
         }
         self.polls = self.polls.saturating_add(1);
         let known = self.side != Side::Client || self.polls > 1;
-        known || self.connection().habits().is_alone(context.waker())
+        known || is_blocked() || self.connection().habits().is_alone(context.waker())
     }
 
     /// Drives the connection until something arrives for this call or patience ends.

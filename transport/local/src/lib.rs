@@ -46,3 +46,4 @@ pub use link::stream::Engine;
 pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_sys::PeerCredentials;
 pub use server::{ClosedOnDrop, Listener, Serve};
+pub use waiting::BlockedThread;

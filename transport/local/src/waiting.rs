@@ -142,6 +142,7 @@ fn averaged(average: u32, running: u32, parts: u32) -> u32 {
 
 thread_local! {
     static IN_PASS: Cell<bool> = const { Cell::new(false) };
+    static BLOCKED: Cell<bool> = const { Cell::new(false) };
     static MAY_LOOK: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
@@ -168,8 +169,34 @@ pub(crate) fn in_pass() -> bool {
     IN_PASS.get()
 }
 
+/// Marks this thread as one that does nothing but wait for one call. It may look, and at once: no
+/// task waits for it.
+#[derive(Debug)]
+pub struct BlockedThread(bool);
+
+impl BlockedThread {
+    /// Until this is dropped.
+    pub fn enter() -> Self {
+        Self(BLOCKED.replace(true))
+    }
+}
+
+impl Drop for BlockedThread {
+    fn drop(&mut self) {
+        BLOCKED.set(self.0);
+    }
+}
+
+/// Whether this thread does nothing but wait.
+pub(crate) fn is_blocked() -> bool {
+    BLOCKED.get()
+}
+
 /// Whether the runtime of this thread has other threads that could answer while we look.
 fn runtime_allows() -> bool {
+    if is_blocked() {
+        return true;
+    }
     if let Some(known) = MAY_LOOK.get() {
         return known;
     }

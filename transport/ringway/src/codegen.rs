@@ -1,5 +1,6 @@
 //! What generated stubs call. Not for people: it may change with the generator.
 
+pub use crate::blocking::{block_on, exchange, responses, upload};
 pub use crate::client::Caller;
 pub use crate::dispatch::{LocalService, ServerCall};
 pub use crate::interceptor::Intercepted;

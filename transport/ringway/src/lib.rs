@@ -12,6 +12,7 @@
 //! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
 //! | `server`, `services`, `inproc` | one handler on every path |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
+//! | [`blocking`] | calls for threads without a runtime |
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
@@ -22,6 +23,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attempt;
+pub mod blocking;
 mod bridge;
 mod caller;
 mod channel;

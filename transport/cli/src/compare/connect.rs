@@ -44,7 +44,12 @@ pub(crate) async fn connect(path: Path, address: &str, scratch: &FsPath) -> Resu
             channel
                 .map(|channel| Client::RingwayTonic(unlimited!(plain::BenchClient::new(channel))))
         }
-        Path::Shm | Path::Socket | Path::SocketEpoll | Path::Inproc | Path::Pipe => {
+        Path::Shm
+        | Path::Socket
+        | Path::SocketEpoll
+        | Path::Inproc
+        | Path::Pipe
+        | Path::ShmBlocking => {
             let channel = ringway_channel(address, scratch).await;
             channel.map(over)
         }
@@ -65,6 +70,21 @@ pub(crate) fn over(channel: ringway::Channel) -> Client {
 async fn ringway_channel(address: &str, scratch: &FsPath) -> Result<ringway::Channel, Cause> {
     let endpoint = Endpoint::new(address)?.directory(scratch);
     Ok(endpoint.connect().await?)
+}
+
+/// The same without a runtime.
+pub(crate) fn connect_blocking(
+    address: &str,
+    scratch: &FsPath,
+) -> Result<ours::BenchBlockingClient, Error> {
+    let endpoint = Endpoint::new(address).map(|endpoint| endpoint.directory(scratch));
+    let channel = endpoint.and_then(|endpoint| endpoint.connect_blocking());
+    let client = channel.map(|channel| unlimited!(ours::BenchClient::new(channel)));
+    client.map(Into::into).map_err(|error| Error::Connect {
+        path: Path::ShmBlocking,
+        address: address.to_owned(),
+        source: error.into(),
+    })
 }
 
 /// Plain tonic at its best: see [`super::server`].

@@ -15,9 +15,9 @@ pub(crate) enum Error {
     /// `--rate` with a kind whose messages have no start of their own.
     #[error("--rate paces unary and bidi, {0} has no single messages to schedule")]
     CannotPace(Kind),
-    /// `--idle` over a path that has one connection to a process.
-    #[error("--idle opens many connections, a pipe's server takes one: leave pipe out of --paths")]
-    CannotIdle,
+    /// `--idle` over a path that is not watched for it.
+    #[error("--idle opens many connections, which {0} has not: leave it out of --paths")]
+    CannotIdle(Path),
     /// A row without a server: a fault of the plan's.
     #[error("{0}: no server was started for it")]
     NoServer(Path),

@@ -115,8 +115,9 @@ impl Options {
 
     /// Refuses what no row can be made of.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.idle.is_some() && self.paths.contains(&Path::Pipe) {
-            return Err(Error::CannotIdle);
+        let single = self.paths.iter().find(|path| !path.has_connections());
+        if let Some(&path) = self.idle.and(single) {
+            return Err(Error::CannotIdle(path));
         }
         let streaming = |kind: &Kind| !kind.is_paceable();
         match self.rate.and(self.kinds.iter().copied().find(streaming)) {
@@ -161,18 +162,31 @@ pub(crate) enum Path {
     Inproc,
     /// Memory rings under plain tonic stubs.
     ShmTonic,
+    /// Memory rings under blocking stubs, a thread for each call in flight; unary alone, as fast as
+    /// possible.
+    ShmBlocking,
 }
 
 impl Path {
     /// What Ringway calls it; none for those that are plain tonic from end to end.
     pub(crate) fn of_ringway(self) -> Option<ringway::Path> {
         match self {
-            Path::Shm | Path::ShmTonic => Some(ringway::Path::Shm),
+            Path::Shm | Path::ShmTonic | Path::ShmBlocking => Some(ringway::Path::Shm),
             Path::Socket | Path::SocketEpoll => Some(ringway::Path::Socket),
             Path::Pipe => Some(ringway::Path::Pipe),
             Path::Inproc => Some(ringway::Path::Inproc),
             Path::GrpcUnix | Path::GrpcTcp => None,
         }
+    }
+
+    /// Whether calls of this kind, paced or not, can be timed over it.
+    pub(crate) fn has(self, kind: Kind, paced: bool) -> bool {
+        self != Path::ShmBlocking || (kind == Kind::Unary && !paced)
+    }
+
+    /// Whether it can have many connections to one server.
+    fn has_connections(self) -> bool {
+        !matches!(self, Path::Pipe | Path::ShmBlocking)
     }
 }
 
@@ -286,7 +300,10 @@ mod tests {
     #[test]
     fn a_pipe_is_no_one_of_many_connections() {
         let options = parse("--idle 10 --paths shm,pipe").unwrap();
-        assert!(matches!(options.check(), Err(Error::CannotIdle)));
+        assert!(matches!(
+            options.check(),
+            Err(Error::CannotIdle(Path::Pipe))
+        ));
         parse("--paths shm,pipe").unwrap().check().unwrap();
     }
 

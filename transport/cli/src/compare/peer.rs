@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use ringway_sys::process::{cpu_time, pss_bytes};
 
-use super::connect::{Client, connect, over};
+use super::connect::{Client, connect, connect_blocking, over};
 use super::error::Error;
 use super::options::Path;
 use super::part::{Process, Ready, Usage};
 use super::server::Serving;
+use super::stubs::ours::BenchBlockingClient;
 
 /// How long a child may take to end once it is told to.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -71,6 +72,12 @@ impl Peer {
             scratch: scratch.to_owned(),
             home: Home::Process(process),
         })
+    }
+
+    /// A client for threads without a runtime; not to be waited for in a task.
+    pub(crate) fn blocking(&self) -> impl FnOnce() -> Result<BenchBlockingClient, Error> + use<> {
+        let (address, scratch) = (self.address.clone(), self.scratch.clone());
+        move || connect_blocking(&address, &scratch)
     }
 
     /// Opens a new connection to it; over pipes, there is one.

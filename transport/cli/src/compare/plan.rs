@@ -122,9 +122,10 @@ fn call_groups(options: &Options) -> Vec<Group> {
 
 fn subjects(options: &Options, kind: Kind) -> Vec<Subject> {
     let paths = options.paths.iter().copied();
+    let paths = paths.filter(|path| path.has(kind, options.rate.is_some()));
     let dressed = paths
         .clone()
-        .filter(|_| options.metadata && kind == Kind::Unary);
+        .filter(|path| options.metadata && kind == Kind::Unary && *path != Path::ShmBlocking);
     paths
         .map(Subject::Path)
         .chain(dressed.map(Subject::Dressed))
@@ -194,6 +195,14 @@ mod tests {
                 (Kind::Unary, 4096, 1)
             ]
         );
+    }
+
+    #[test]
+    fn threads_have_unary_rows_alone() {
+        let plan = plan("--paths shm,shm-blocking --sizes 64 --in-flight 1");
+        let with_threads = plan.groups.iter().filter(|group| group.subjects.len() == 2);
+        assert!(with_threads.map(|group| group.kind).eq([Kind::Unary]));
+        assert_eq!(plan.groups.len(), 4);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::measure::{CallRow, Tally};
 use super::options::{Path, Spread};
 use super::peer::Peer;
 use super::plan::{Group, Plan, Subject};
+use super::stubs::ours::BenchBlockingClient;
 
 /// How much of a round is run before its clock starts: a tenth, within limits.
 const WARM_UP_MIN: Duration = Duration::from_millis(20);
@@ -66,6 +67,8 @@ struct Entrant {
 
 enum Means {
     Calls(Path, Client),
+    /// Calls of threads without a runtime.
+    Threads(Path, BenchBlockingClient),
     /// Its far end is started for each round: one that spins would take a CPU from everyone else's.
     Floor(Mechanism),
 }
@@ -77,16 +80,24 @@ impl Entrant {
             Subject::Path(path) | Subject::Dressed(path) => {
                 let peer = peers.iter().find(|peer| peer.path == path);
                 let peer = peer.ok_or(Error::NoServer(path))?;
+                if path == Path::ShmBlocking {
+                    let client = in_a_thread(peer.blocking()).await?;
+                    return Ok(Self::new(subject, Means::Threads(path, client)));
+                }
                 let client = peer.connect().await?;
                 prove(path, &client).await?;
                 Means::Calls(path, client)
             }
         };
-        Ok(Entrant {
+        Ok(Self::new(subject, means))
+    }
+
+    fn new(subject: Subject, means: Means) -> Self {
+        Entrant {
             subject,
             means,
             total: Tally::new(),
-        })
+        }
     }
 
     /// Warms up, then times one round.
@@ -115,15 +126,35 @@ impl Entrant {
                 Ok(timed)
             }
             Means::Calls(path, client) => {
-                let peer = peers.iter_mut().find(|peer| peer.path == *path);
-                let peer = peer.ok_or(Error::NoServer(*path))?;
+                let peer = peer_of(peers, *path)?;
                 warm_up.run(client).await.map_err(failed)?;
                 let before_ns = peer.cpu_ns()?;
                 let mut timed = load.run(client).await.map_err(failed)?;
                 timed.cpu_ns = peer.cpu_ns()?.saturating_sub(before_ns);
                 Ok(timed)
             }
+            Means::Threads(path, client) => {
+                let peer = peer_of(peers, *path)?;
+                warm_up.run_on_threads(client).await.map_err(failed)?;
+                let before_ns = peer.cpu_ns()?;
+                let mut timed = load.run_on_threads(client).await.map_err(failed)?;
+                timed.cpu_ns = peer.cpu_ns()?.saturating_sub(before_ns);
+                Ok(timed)
+            }
         }
+    }
+}
+
+fn peer_of(peers: &mut [Peer], path: Path) -> Result<&mut Peer, Error> {
+    let peer = peers.iter_mut().find(|peer| peer.path == path);
+    peer.ok_or(Error::NoServer(path))
+}
+
+/// Runs what blocks.
+async fn in_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -99,7 +99,8 @@ impl Serving {
             | Path::SocketEpoll
             | Path::Pipe
             | Path::Inproc
-            | Path::ShmTonic => ringway(path, scratch, stopped).await,
+            | Path::ShmTonic
+            | Path::ShmBlocking => ringway(path, scratch, stopped).await,
         };
         let (address, task) = started.map_err(|source| Error::Serve { path, source })?;
         Ok(Serving {
@@ -149,7 +150,7 @@ async fn ringway(
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Started {
     let scheme = match path {
-        Path::ShmTonic => "shm".to_owned(),
+        Path::ShmTonic | Path::ShmBlocking => "shm".to_owned(),
         // The client says which engine both sides use.
         Path::SocketEpoll => "socket+epoll".to_owned(),
         other => other.to_string(),

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What ringway-build generates: the rows of Ringway's own paths.
 pub(crate) mod ours {
+    pub(crate) use ringway_proto::bench::bench_blocking_client::BenchBlockingClient;
     pub(crate) use ringway_proto::bench::bench_client::BenchClient;
     pub(crate) use ringway_proto::bench::bench_server::{Bench, BenchServer};
     pub(crate) use ringway_proto::bench::{Payload, StreamRequest, Summary};

@@ -7,6 +7,7 @@ mod bidi;
 mod client_stream;
 mod lanes;
 mod server_stream;
+mod threads;
 mod unary;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::measure::{Latencies, Tally};
 use super::options::{Kind, Spread};
 use super::pace::Schedule;
 use super::stubs::Caller;
+use super::stubs::ours::BenchBlockingClient;
 
 /// Messages between two looks at the clock in a stream of ready messages.
 const BLOCK_MESSAGES: u64 = 64;
@@ -50,6 +52,20 @@ impl Load {
     /// Runs it. CPU time is left to the caller, who knows which processes take part.
     pub(crate) async fn run(&self, client: &Client) -> Result<Tally, Failure> {
         with_caller!(client, caller => self.run_with(caller).await)
+    }
+
+    /// Runs it on threads without a runtime, one for each call in flight.
+    pub(crate) async fn run_on_threads(
+        &self,
+        client: &BenchBlockingClient,
+    ) -> Result<Tally, Failure> {
+        let begun = Instant::now();
+        let latencies = threads::gather(self, client).await?;
+        Ok(Tally {
+            latencies,
+            elapsed: begun.elapsed(),
+            cpu_ns: 0,
+        })
     }
 
     async fn run_with<C: Caller>(&self, client: &C) -> Result<Tally, Failure> {

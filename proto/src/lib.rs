@@ -5,6 +5,9 @@
 /// `ringway.bench.v1`: what `ringway compare` times.
 pub mod bench {
     tonic::include_proto!("ringway.bench.v1");
+
+    /// The contract itself, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bench.bin"));
 }
 
 /// The same contract with plain tonic's stubs and messages of their own: what ours are compared with.
@@ -17,6 +20,9 @@ pub mod shop {
     /// The first version.
     pub mod v1 {
         tonic::include_proto!("shop.v1");
+
+        /// The contracts themselves, for reflection.
+        pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shop.bin"));
     }
 }
 

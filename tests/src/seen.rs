@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::Barrier;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// Names the file to which a handler writes a line for each unary call that it executes.
 pub const EXECUTIONS_VARIABLE: &str = "RINGWAY_TEST_EXECUTIONS";
@@ -129,4 +130,11 @@ pub fn rich_status() -> Status {
     let value = tonic::metadata::MetadataValue::from_bytes(&[9, 0, 255]);
     status.metadata_mut().insert_bin("x-why-bin", value);
     status
+}
+
+/// A status with the standard details of `google.rpc`.
+pub(crate) fn richer_status() -> Status {
+    let mut details = ErrorDetails::with_bad_request_violation("data", "is too odd \u{1f608}");
+    details.set_retry_info(Some(std::time::Duration::from_secs(3)));
+    Status::with_error_details(Code::InvalidArgument, "not so", details)
 }

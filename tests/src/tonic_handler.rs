@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::stubs::bench_server::Bench;
 use self::stubs::{Payload, StreamRequest, Summary};
+use crate::seen::richer_status;
 use crate::{Seen, rich_status};
 
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,7 @@ impl Handler {
     async fn obey(&self, wish: &str) -> Result<(), Status> {
         match wish {
             "fail" => return Err(rich_status()),
+            "fail richly" => return Err(richer_status()),
             "hang" => std::future::pending().await,
             "panic" => panic!("asked to panic"),
             "meet" => {

@@ -16,6 +16,9 @@ pub enum Error {
         /// Why it can't.
         source: ringway::Error,
     },
+    /// The contracts that the stubs were made from can't be read again for reflection.
+    #[error("can't describe the shop's contracts: {0}")]
+    Contracts(#[from] tonic_reflection::server::Error),
     /// The server stopped by itself.
     #[error("the server on {address} failed: {source}")]
     Serve {

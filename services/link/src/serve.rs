@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use ringway::codegen::{LocalService, Service};
 use ringway::{Server, ServerBuilder};
+use ringway_proto::shop::v1::DESCRIPTORS;
 use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic_health::ServingStatus;
 
 use crate::{Address, Error};
 
@@ -15,7 +17,8 @@ use crate::{Address, Error};
 pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// Serves `service` at `address` until `until` is ready, then lets the calls in
-/// flight end for up to [`DRAIN`].
+/// flight end for up to [`DRAIN`]. Beside it stand `grpc.health.v1.Health` and server
+/// reflection (`v1` and `v1alpha`).
 ///
 /// # Errors
 /// [`Error::Listen`] if the address can't be taken, [`Error::Serve`] if the
@@ -36,8 +39,20 @@ where
         address: address.to_string(),
         source,
     };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status(S::NAME, ServingStatus::Serving)
+        .await;
     let server = at(address).map_err(refused)?.add_service(service);
+    let server = described(server)?.add_tonic_service(health);
     let server = server.drain_timeout(DRAIN).bind().await.map_err(refused)?;
+    let until = async {
+        until.await;
+        for name in ["", S::NAME] {
+            let status = ServingStatus::NotServing;
+            reporter.set_service_status(name, status).await;
+        }
+    };
     match server.serve_with_shutdown(until).await {
         // What is cut off then has had its time.
         Ok(()) | Err(ringway::Error::DrainTimedOut { .. }) => Ok(()),
@@ -46,6 +61,18 @@ where
             source,
         }),
     }
+}
+
+/// Adds reflection of the shop's contracts.
+fn described(server: ServerBuilder) -> Result<ServerBuilder, Error> {
+    let contracts = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(server
+        .add_tonic_service(contracts().build_v1()?)
+        .add_tonic_service(contracts().build_v1alpha()?))
 }
 
 /// A server that can be reached at `address`, by the paths that it names.

@@ -3,6 +3,7 @@
 use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_tests::{Running, Way, rich_status};
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
 
 use crate::kinds::{payload, payloads};
 
@@ -143,4 +144,27 @@ pub(crate) async fn a_panic_fails_its_call_alone(way: Way) {
         client.unary(payload(sequence, 100)).await.unwrap();
     }
     assert_eq!(running.seen.inside(), 0);
+}
+
+/// What tonic-types calls richer errors travels in the details, on unary calls and in streams.
+pub(crate) async fn richer_errors(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let unary = client.unary(asking("fail richly", payload(1, 1))).await;
+    let request = StreamRequest {
+        count: 1,
+        size_bytes: 3,
+    };
+    let response = client.server_stream(asking("fail richly", request)).await;
+    let mut stream = response.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    for status in [unary.unwrap_err(), stream.message().await.unwrap_err()] {
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "data");
+        assert_eq!(violations[0].description, "is too odd \u{1f608}");
+        let delay = details.retry_info().unwrap().retry_delay;
+        assert_eq!(delay, Some(std::time::Duration::from_secs(3)));
+    }
 }

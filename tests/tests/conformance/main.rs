@@ -104,6 +104,8 @@ macro_rules! suite {
                 other_makes::our_stubs_to_a_plain_service,
                 other_makes::plain_stubs_to_a_plain_service,
                 other_makes::health,
+                other_makes::reflection,
+                failures::richer_errors,
             }
         }
     };

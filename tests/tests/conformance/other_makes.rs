@@ -130,3 +130,55 @@ pub(crate) async fn health(way: Way) {
         ServingStatus::NotServing
     );
 }
+
+/// Asks whoever reflects, in one version of the protocol.
+macro_rules! reflected {
+    ($version:ident, $channel:expr) => {{
+        use pb::server_reflection_request::MessageRequest;
+        use pb::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::$version as pb;
+
+        let asked = [
+            MessageRequest::ListServices(String::new()),
+            MessageRequest::FileContainingSymbol(BENCH.to_owned()),
+            MessageRequest::FileContainingSymbol("no.such.Thing".to_owned()),
+        ];
+        let requests = asked.map(|message_request| pb::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(message_request),
+        });
+        let mut client = pb::server_reflection_client::ServerReflectionClient::new($channel);
+        let answers = client.server_reflection_info(tokio_stream::iter(requests));
+        let mut answers = answers.await.unwrap().into_inner();
+        let mut next = async || answers.message().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(listed)) = next().await else {
+            panic!("no list")
+        };
+        assert!(listed.service.iter().any(|service| service.name == BENCH));
+        let Some(MessageResponse::FileDescriptorResponse(files)) = next().await else {
+            panic!("no file")
+        };
+        assert_eq!(files.file_descriptor_proto.len(), 1);
+        let Err(status) = answers.message().await else {
+            panic!("it knows what there is not")
+        };
+        assert_eq!(status.code(), Code::NotFound);
+    }};
+}
+
+const BENCH: &str = "ringway.bench.v1.Bench";
+
+pub(crate) async fn reflection(way: Way) {
+    let contracts = || {
+        let builder = tonic_reflection::server::Builder::configure();
+        builder.register_encoded_file_descriptor_set(ringway_proto::bench::DESCRIPTORS)
+    };
+    let add = |builder: ServerBuilder| {
+        builder
+            .add_tonic_service(contracts().build_v1().unwrap())
+            .add_tonic_service(contracts().build_v1alpha().unwrap())
+    };
+    let running = Running::with(way, |builder| add(add_plain(builder))).await;
+    reflected!(v1, running.channel().await);
+    reflected!(v1alpha, running.channel().await);
+}

@@ -118,3 +118,18 @@ suite!(pipe, ringway_tests::Way::Pipe);
 suite!(inproc, ringway_tests::Way::Inproc);
 suite!(grpc_tcp, ringway_tests::Way::GrpcTcp);
 suite!(grpc_unix, ringway_tests::Way::GrpcUnix);
+
+/// One end is tonic alone: what only gRPC reaches.
+macro_rules! mixed_suite {
+    ($name:ident, $way:expr) => {
+        mod $name {
+            tests_of! { $way;
+                other_makes::a_tonic_client_to_our_server,
+                other_makes::our_client_to_a_tonic_server,
+            }
+        }
+    };
+}
+
+mixed_suite!(grpc_tcp_mixed, ringway_tests::Way::GrpcTcp);
+mixed_suite!(grpc_unix_mixed, ringway_tests::Way::GrpcUnix);

@@ -1,12 +1,19 @@
 //! Stubs and services of tonic's own, over our channel and server.
 
 use ringway::ServerBuilder;
+use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
 use ringway_proto::bench_tonic::{Payload, StreamRequest};
 use ringway_tests::{Running, Way, plain, rich_status};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body as HttpBody, Bytes, StdError};
+use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -37,7 +44,14 @@ pub(crate) async fn plain_stubs_to_a_plain_service(way: Way) {
     every_kind(running.channel().await).await;
 }
 
-async fn every_kind(channel: ringway::Channel) {
+/// A client that tonic generated, over whatever carries HTTP.
+async fn every_kind<T>(channel: T)
+where
+    T: GrpcService<Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
     let mut client = PlainClient::new(channel);
     for size in [0, 64, 10_000, 1 << 20, (4 << 20) - 7] {
         let response = client.unary(payload(1, size)).await.unwrap();
@@ -75,7 +89,10 @@ async fn every_kind(channel: ringway::Channel) {
 
 pub(crate) async fn our_stubs_to_a_plain_service(way: Way) {
     let running = Running::with(way, add_plain).await;
-    let mut client = running.client().await;
+    every_kind_of_ours(running.client().await).await;
+}
+
+async fn every_kind_of_ours(mut client: BenchClient<ringway::Channel>) {
     for size in [0, 64, 10_000, 1 << 20] {
         let sent = kinds::payload(1, size);
         let response = client.unary(sent.clone()).await.unwrap();
@@ -103,6 +120,37 @@ pub(crate) async fn our_stubs_to_a_plain_service(way: Way) {
         .await
         .unwrap_err();
     assert_eq!(status.details(), rich_status().details());
+}
+
+/// Nothing of ours at the client's end.
+pub(crate) async fn a_tonic_client_to_our_server(way: Way) {
+    let running = Running::start(way).await;
+    let address = running.called().replace("grpc://", "http://");
+    let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
+    every_kind(channel.connect().await.unwrap()).await;
+    running.stop().await;
+}
+
+/// Nothing of ours at the server's end.
+pub(crate) async fn our_client_to_a_tonic_server(way: Way) {
+    let server = tonic::transport::Server::builder()
+        .add_service(PlainServer::new(plain::Handler::default()));
+    let directory = tempfile::tempdir().unwrap();
+    let (address, serving) = if way == Way::GrpcUnix {
+        let socket = directory.path().join("grpc.sock");
+        let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+        let serving = tokio::spawn(server.serve_with_incoming(incoming));
+        (format!("unix:{}", socket.display()), serving)
+    } else {
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = format!("grpc://{}", incoming.local_addr().unwrap());
+        (address, tokio::spawn(server.serve_with_incoming(incoming)))
+    };
+    let channel = ringway::Endpoint::new(&address).unwrap();
+    let channel = channel.connect().await.unwrap();
+    every_kind_of_ours(BenchClient::new(channel.clone())).await;
+    every_kind(channel).await;
+    serving.abort();
 }
 
 pub(crate) async fn health(way: Way) {

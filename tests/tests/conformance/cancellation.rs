@@ -1,5 +1,7 @@
 //! Calls that are given up.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringway_proto::bench::StreamRequest;
@@ -50,6 +52,32 @@ pub(crate) async fn a_dropped_exchange_cancels_its_handler(way: Way) {
     let endless = tokio_stream::iter(0..).map(|sequence| payload(sequence, 100));
     let mut stream = client.bidi(endless).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
+    drop(stream);
+    eventually("the echo is dropped", || seen.inside() == 0).await;
+    client.unary(payload(1, 1)).await.unwrap();
+}
+
+/// The same once nobody reads on either side, and the requests wait for credit.
+pub(crate) async fn a_dropped_exchange_that_stalls_cancels_its_handler(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let seen = &running.seen;
+    let produced = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&produced);
+    let endless = tokio_stream::iter(0..).map(move |sequence| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        payload(sequence, 100_000)
+    });
+    let mut stream = client.bidi(endless).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    let (mut last, mut looks) = (0, 0);
+    let stalls = || {
+        let now = produced.load(Ordering::SeqCst);
+        looks = if now == last { looks + 1 } else { 0 };
+        last = now;
+        looks > 50
+    };
+    eventually("nothing moves any more", stalls).await;
     drop(stream);
     eventually("the echo is dropped", || seen.inside() == 0).await;
     client.unary(payload(1, 1)).await.unwrap();

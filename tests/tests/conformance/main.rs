@@ -58,6 +58,7 @@ macro_rules! suite {
                 at_once::a_call_is_not_ended_by_the_one_before,
                 cancellation::a_failed_upload_is_never_committed,
                 cancellation::a_dropped_exchange_cancels_its_handler,
+                cancellation::a_dropped_exchange_that_stalls_cancels_its_handler,
                 cancellation::a_killed_upload_is_never_committed,
                 cancellation::a_task_that_reads_on_learns_that_the_call_was_answered,
                 deadlines::end_a_call,

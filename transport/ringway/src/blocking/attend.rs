@@ -8,11 +8,12 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use ringway_local::BlockedThread;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 
 /// So long our thread stays away after a call that slept: the next one may sleep soon, and would
@@ -57,8 +58,20 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         attendance,
         counted: false,
     };
-    // Whoever gets the descriptors polls anew, having looked in vain a moment ago.
+    // Most calls have their answer after one look, and entering a runtime costs a tenth of a call. Not
+    // in asynchronous code, which always has a runtime around it: there the runtime itself refuses.
     let mut looked = false;
+    if Handle::try_current().is_err() {
+        let _around = attendance.runtime.enter();
+        let _blocked = BlockedThread::enter();
+        // Whoever would wake it finds nobody: it is polled again below.
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        looked = true;
+    }
+    // Whoever gets the descriptors polls anew, having looked in vain a moment ago.
     attendance.runtime.block_on(poll_fn(|context| {
         let polled = match std::mem::replace(&mut looked, true) {
             false => {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringway::{Channel, Context, Peer};
+use ringway::{Channel, Context, Peer, ServerBuilder};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
 use ringway_tests::{Running, Way, eventually, ours};
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
+use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::failures::asking;
@@ -196,8 +198,22 @@ pub(crate) async fn a_spawned_task_learns_that_the_call_is_over(way: Way) {
     eventually("its call is cancelled", || back.seen.inside() == 0).await;
 }
 
-/// Says in metadata who called.
-struct WhoCalls(ours::Handler);
+/// Says in metadata who called, by our words and by tonic's.
+struct WhoCalls;
+
+fn add_connect_info<T, R>(request: &Request<T>, response: &mut Response<R>) {
+    let info = request.extensions().get::<UdsConnectInfo>();
+    let info = info.map_or_else(|| "nobody".to_owned(), described);
+    response
+        .metadata_mut()
+        .insert("x-connect-info", info.parse().unwrap());
+}
+
+fn described(info: &UdsConnectInfo) -> String {
+    let peer = info.peer_cred.unwrap();
+    let unnamed = info.peer_addr.as_ref().unwrap().is_unnamed();
+    format!("{} {} {:?} {unnamed}", peer.uid(), peer.gid(), peer.pid())
+}
 
 #[tonic::async_trait]
 impl Bench for WhoCalls {
@@ -207,35 +223,42 @@ impl Bench for WhoCalls {
             Some(Peer::Network(address)) => address.ip().to_string(),
             _ => "nobody".to_owned(),
         };
-        let mut response = Response::new(request.into_inner());
+        let mut response = Response::new(request.get_ref().clone());
+        add_connect_info(&request, &mut response);
         let metadata = response.metadata_mut();
         metadata.insert("x-caller", caller.parse().unwrap());
         Ok(response)
     }
-    type ServerStreamStream = <ours::Handler as Bench>::ServerStreamStream;
+    type ServerStreamStream = Payloads;
     async fn server_stream(
         &self,
         request: Request<StreamRequest>,
-    ) -> Result<Response<Self::ServerStreamStream>, Status> {
-        self.0.server_stream(request).await
+    ) -> Result<Response<Payloads>, Status> {
+        let mut response = Response::new(Box::pin(tokio_stream::empty()) as Payloads);
+        add_connect_info(&request, &mut response);
+        Ok(response)
     }
     async fn client_stream(
         &self,
         request: Request<Streaming<Payload>>,
     ) -> Result<Response<Summary>, Status> {
-        self.0.client_stream(request).await
+        let mut response = Response::new(Summary::default());
+        add_connect_info(&request, &mut response);
+        Ok(response)
     }
-    type BidiStream = <ours::Handler as Bench>::BidiStream;
+    type BidiStream = Payloads;
     async fn bidi(
         &self,
         request: Request<Streaming<Payload>>,
-    ) -> Result<Response<Self::BidiStream>, Status> {
-        self.0.bidi(request).await
+    ) -> Result<Response<Payloads>, Status> {
+        let mut response = Response::new(Box::pin(tokio_stream::empty()) as Payloads);
+        add_connect_info(&request, &mut response);
+        Ok(response)
     }
 }
 
 pub(crate) async fn a_handler_learns_who_calls(way: Way) {
-    let service = BenchServer::new(WhoCalls(ours::Handler::default()));
+    let service = BenchServer::new(WhoCalls);
     let running = Running::with(way, |builder| builder.add_service(service)).await;
     let response = running.client().await.unary(payload(1, 1)).await.unwrap();
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -250,6 +273,61 @@ pub(crate) async fn a_handler_learns_who_calls(way: Way) {
         ),
     };
     assert_eq!(response.metadata().get("x-caller").unwrap(), &*expected);
+}
+
+/// On local paths only where the server was told to say so, or goes through HTTP types anyway.
+pub(crate) async fn requests_have_tonics_connect_info(way: Way) {
+    let (own, nobody) = (own_connect_info(), "nobody".to_owned());
+    let service = || BenchServer::new(WhoCalls);
+    let [untold, told] = match way {
+        Way::GrpcUnix => [&own, &own],
+        Way::Shm | Way::Socket | Way::SocketEpoll => [&nobody, &own],
+        Way::Pipe | Way::Inproc | Way::GrpcTcp => [&nobody, &nobody],
+    };
+    let running = Running::with(way, |builder| builder.add_service(service())).await;
+    assert_eq!(
+        connect_infos(&running).await,
+        [(); 4].map(|()| untold.clone())
+    );
+    let add = |builder: ServerBuilder| builder.connect_info(true).add_service(service());
+    let running = Running::with(way, add).await;
+    assert_eq!(
+        connect_infos(&running).await,
+        [(); 4].map(|()| told.clone())
+    );
+    let add = |builder: ServerBuilder| builder.add_tonic_service(service());
+    let running = Running::with(way, add).await;
+    assert_eq!(
+        connect_infos(&running).await,
+        [(); 4].map(|()| told.clone())
+    );
+}
+
+/// What a server is told of this process.
+fn own_connect_info() -> String {
+    let (one, _other) = UnixStream::pair().unwrap();
+    described(&one.connect_info())
+}
+
+/// What handlers of all four kinds say.
+async fn connect_infos(running: &Running) -> [String; 4] {
+    let mut client = running.client().await;
+    let said = |metadata: &MetadataMap| {
+        let said = metadata.get("x-connect-info").unwrap();
+        said.to_str().unwrap().to_owned()
+    };
+    [
+        said(client.unary(payload(1, 1)).await.unwrap().metadata()),
+        said(client.server_stream(three()).await.unwrap().metadata()),
+        said(
+            client
+                .client_stream(payloads(3, 1))
+                .await
+                .unwrap()
+                .metadata(),
+        ),
+        said(client.bidi(payloads(3, 1)).await.unwrap().metadata()),
+    ]
 }
 
 pub(crate) async fn both_ends_have_a_timeout_of_their_own(way: Way) {

@@ -68,6 +68,7 @@ macro_rules! suite {
                 context::a_dropped_call_cancels_the_calls_of_its_handler,
                 context::a_spawned_task_learns_that_the_call_is_over,
                 context::a_handler_learns_who_calls,
+                context::requests_have_tonics_connect_info,
                 context::both_ends_have_a_timeout_of_their_own,
                 trailers::with_an_answer,
                 trailers::after_a_stream,

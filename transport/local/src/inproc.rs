@@ -42,6 +42,7 @@ fn start(
         wakeups: Wakeups::default(),
         service,
         peer: None,
+        socket_peer: None,
     });
     out.belongs_to(&connection);
     into.belongs_to(&connection);

@@ -30,6 +30,7 @@ mod pipe;
 mod places;
 mod rendezvous;
 mod server;
+mod socket_peer;
 mod waiting;
 
 pub use call::{Call, CallSender, Encode, Form};
@@ -46,4 +47,5 @@ pub use link::stream::Engine;
 pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_sys::PeerCredentials;
 pub use server::{ClosedOnDrop, Listener, Serve};
+pub use socket_peer::SocketPeer;
 pub use waiting::BlockedThread;

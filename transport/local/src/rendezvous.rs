@@ -20,6 +20,7 @@ use crate::link::shm::{Blocks, Receiver, Sender};
 use crate::link::stream::Stream;
 use crate::link::{self, LinkKind, Watch};
 use crate::server::Serve;
+use crate::socket_peer::SocketPeer;
 
 /// Shared memory.
 const SHM: u64 = 1;
@@ -137,8 +138,9 @@ impl Rendezvous<'_> {
             .map_err(|error| format!("the peer's region: {error}"))?;
         let core =
             ringway_wire::Connection::new(role, &agreed, &self.config.wire, Connection::now());
+        let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = Arc::new(OwnedFd::from(self.stream.into_std().map_err(text)?));
-        Ok(Connection::start(assemble(
+        let parts = assemble(
             endpoint,
             core,
             socket,
@@ -146,7 +148,11 @@ impl Rendezvous<'_> {
             Arc::new(peer_bell),
             service,
             self.peer,
-        )?))
+        )?;
+        Ok(Connection::start(Parts {
+            socket_peer,
+            ..parts
+        }))
     }
 
     /// Frames follow the hellos on the socket itself.
@@ -163,9 +169,11 @@ impl Rendezvous<'_> {
         };
         let core =
             ringway_wire::Connection::new(role, agreed, &self.config.wire, Connection::now());
+        let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = OwnedFd::from(self.stream.into_std().map_err(text)?);
         let stream = Stream::new(socket, engine).map_err(text)?;
-        start_over(&stream, LinkKind::Socket, core, service, Some(self.peer))
+        let peers = (Some(self.peer), socket_peer);
+        start_over(&stream, LinkKind::Socket, core, service, peers)
     }
 
     async fn send_region(&self, region: &OwnRegion, bell: &EventFd) -> Result<(), String> {
@@ -234,7 +242,7 @@ pub(crate) fn start_over(
     kind: LinkKind,
     core: ringway_wire::Connection,
     service: Option<Arc<dyn Serve>>,
-    peer: Option<PeerCredentials>,
+    (peer, socket_peer): (Option<PeerCredentials>, Option<Arc<SocketPeer>>),
 ) -> Result<Arc<Connection>, String> {
     let (sender, receiver, watch) = stream.halves();
     let connection = Connection::start(Parts {
@@ -250,6 +258,7 @@ pub(crate) fn start_over(
         },
         service,
         peer,
+        socket_peer,
     });
     stream.belongs_to(&connection);
     Ok(connection)
@@ -299,6 +308,7 @@ fn assemble(
         },
         service,
         peer: Some(peer),
+        socket_peer: None,
     })
 }
 

@@ -28,7 +28,7 @@ use tonic::{Code, Status};
 use crate::channel::{Channel, Route};
 use crate::client::Head;
 use crate::context::Handled;
-use crate::dispatch::context_of;
+use crate::dispatch::{add_connect_info, context_of};
 use crate::metadata;
 use crate::path::Path;
 use crate::status;
@@ -541,6 +541,7 @@ fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
         Err(_) => return Err((call, Status::unimplemented("no such method"))),
     }
     *request.headers_mut() = headers;
+    add_connect_info(request.extensions_mut(), call.connection());
     Ok((call, request))
 }
 

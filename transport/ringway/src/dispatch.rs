@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, HandlerFuture, Inbound, PeerCredentials, Started};
+use ringway_local::{Call, Connection, HandlerFuture, Inbound, PeerCredentials, Started};
 use ringway_net::Trailers;
 use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::compression::{self, Encoding};
 use crate::context::{Context, Handled, Peer};
@@ -29,15 +30,26 @@ pub trait LocalService: Send + Sync + 'static {
 }
 
 /// A call that a handler is to answer.
-pub struct ServerCall(pub(crate) Started);
+pub struct ServerCall {
+    started: Started,
+    /// The handler's request says who calls, at the cost of two allocations.
+    connect_info: bool,
+}
 
 impl fmt::Debug for ServerCall {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        self.started.fmt(formatter)
     }
 }
 
 impl ServerCall {
+    pub(crate) fn new(started: Started, connect_info: bool) -> Self {
+        Self {
+            started,
+            connect_info,
+        }
+    }
+
     /// One request, one response.
     pub fn unary<M, R, F, Fut>(self, limits: MessageLimits, handler: F) -> HandlerFuture
     where
@@ -47,19 +59,24 @@ impl ServerCall {
         Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
     {
         let context = self.context();
+        let extensions = self.extensions();
         let Started {
             mut call,
             metadata,
             message,
             end,
             ..
-        } = self.0;
+        } = self.started;
         match message {
-            Some(message) => answered(context, call, &metadata, message, limits, handler),
+            Some(message) => {
+                let head = (&metadata, extensions);
+                answered(context, call, head, message, limits, handler)
+            }
             None => Box::pin(Handled::new(context.clone(), async move {
                 match only_message(&mut call, end).await {
                     Ok(message) => {
-                        answered(context, call, &metadata, message, limits, handler).await
+                        let head = (&metadata, extensions);
+                        answered(context, call, head, message, limits, handler).await
                     }
                     Err(status) => finish(&mut call, &status).await,
                 }
@@ -136,31 +153,40 @@ impl ServerCall {
     /// The answer where there is no such method.
     pub fn unimplemented(self) -> HandlerFuture {
         Box::pin(async move {
-            let mut call = self.0.call;
+            let mut call = self.started.call;
             finish(&mut call, &Status::unimplemented("")).await;
         })
     }
 
     fn context(&self) -> Context {
-        context_of(&self.0)
+        context_of(&self.started)
+    }
+
+    fn extensions(&self) -> Extensions {
+        let mut extensions = Extensions::default();
+        if self.connect_info {
+            add_connect_info(&mut extensions, self.started.call.connection());
+        }
+        extensions
     }
 
     async fn into_unary<M>(self, limits: MessageLimits) -> Result<(Call, Request<M>), Refused>
     where
         M: Message + Default,
     {
+        let extensions = self.extensions();
         let Started {
             mut call,
             metadata,
             message,
             end,
             ..
-        } = self.0;
+        } = self.started;
         let message = match message {
             Some(message) => Ok(message),
             None => only_message(&mut call, end).await,
         };
-        let request = message.and_then(|message| decoded(&metadata, message, limits));
+        let request = message.and_then(|message| decoded((&metadata, extensions), message, limits));
         match request {
             Ok(request) => Ok((call, request)),
             Err(status) => Err(Refused { call, status }),
@@ -174,21 +200,18 @@ impl ServerCall {
     where
         M: Message + Default + Unpin + 'static,
     {
+        let extensions = self.extensions();
         let Started {
             call,
             metadata,
             message,
             end,
             ..
-        } = self.0;
+        } = self.started;
         let request = metadata::decode_bytes(&metadata).and_then(|metadata| {
             let encoding = Encoding::named(&metadata)?;
             let requests = streaming::requests(call.reader(), limits, (message, end), encoding);
-            Ok(Request::from_parts(
-                metadata,
-                tonic::Extensions::default(),
-                requests,
-            ))
+            Ok(Request::from_parts(metadata, extensions, requests))
         });
         match request {
             Ok(request) => Ok((call, request)),
@@ -202,7 +225,7 @@ impl ServerCall {
 fn answered<M, R, F, Fut>(
     context: Context,
     call: Call,
-    metadata: &Bytes,
+    head: (&Bytes, Extensions),
     message: ringway_local::Message,
     limits: MessageLimits,
     handler: F,
@@ -213,7 +236,7 @@ where
     F: FnOnce(Request<M>) -> Fut,
     Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
 {
-    match decoded(metadata, message, limits) {
+    match decoded(head, message, limits) {
         Ok(request) => {
             let answer = answer_with(call, handler(request), limits);
             Box::pin(Handled::new(context, answer))
@@ -286,6 +309,16 @@ pub(crate) fn context_of(started: &Started) -> Context {
     Context::of_call(deadline, peer)
 }
 
+/// Says who calls as tonic says it of a Unix socket, where a socket brought the caller here.
+pub(crate) fn add_connect_info(extensions: &mut Extensions, connection: &Connection) {
+    if let Some(peer) = connection.socket_peer() {
+        extensions.insert(UdsConnectInfo {
+            peer_addr: peer.address.clone(),
+            peer_cred: peer.credentials,
+        });
+    }
+}
+
 /// A call that no handler sees.
 struct Refused {
     call: Call,
@@ -299,7 +332,7 @@ impl Refused {
 }
 
 fn decoded<M: Message + Default>(
-    metadata: &Bytes,
+    (metadata, extensions): (&Bytes, Extensions),
     message: ringway_local::Message,
     limits: MessageLimits,
 ) -> Result<Request<M>, Status> {
@@ -310,11 +343,7 @@ fn decoded<M: Message + Default>(
         false => message.bytes,
     };
     let message = decode_whole(&limits, bytes)?;
-    Ok(Request::from_parts(
-        metadata,
-        tonic::Extensions::default(),
-        message,
-    ))
+    Ok(Request::from_parts(metadata, extensions, message))
 }
 
 /// The one message of a unary request that came after its head.

@@ -253,6 +253,17 @@ impl ServerBuilder {
         self
     }
 
+    /// Has `request.extensions()` say who calls on the local paths as well: tonic's
+    /// [`UdsConnectInfo`](tonic::transport::server::UdsConnectInfo), as over gRPC on a Unix socket, where
+    /// shared memory or a socket leads to the client. That costs each call two allocations, so it is
+    /// off unless asked for; [`Context::peer`](crate::Context::peer) costs nothing. Requests of HTTP
+    /// types, behind [`Self::layer`] or [`Self::add_tonic_service`], always have it.
+    #[must_use]
+    pub fn connect_info(mut self, connect_info: bool) -> Self {
+        self.services.connect_info = connect_info;
+        self
+    }
+
     /// The longest that a call may take, whatever its client allows. Set it after
     /// [`Self::local_config`] and [`Self::net_options`], which replace it.
     #[must_use]

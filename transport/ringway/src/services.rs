@@ -14,6 +14,8 @@ use crate::dispatch::{LocalService, ServerCall};
 pub(crate) struct Services {
     /// Where there are layers: all services behind them.
     pub(crate) layered: Option<bridge::HttpService>,
+    /// Requests that are no HTTP ones say who calls.
+    pub(crate) connect_info: bool,
     typed: Vec<Arc<dyn LocalService>>,
     http: Vec<(&'static str, bridge::HttpService)>,
     routes: HashMap<&'static str, u64>,
@@ -68,7 +70,7 @@ impl Serve for Services {
 
     fn start(&self, started: Started) -> HandlerFuture {
         let Some(route) = started.route else {
-            return ServerCall(started).unimplemented();
+            return ServerCall::new(started, false).unimplemented();
         };
         let index = usize::try_from(route & 0xffff_ffff).unwrap_or(usize::MAX);
         if let Some(layered) = &self.layered {
@@ -78,6 +80,7 @@ impl Serve for Services {
             return self.http[index].1.answer(started);
         }
         let service = usize::try_from(route >> 32).unwrap_or(usize::MAX);
-        self.typed[service].dispatch(index, ServerCall(started))
+        let call = ServerCall::new(started, self.connect_info);
+        self.typed[service].dispatch(index, call)
     }
 }

@@ -37,6 +37,7 @@ use crate::link::shm::Blocks;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
+use crate::socket_peer::SocketPeer;
 use crate::waiting::Patience;
 
 /// How often a draining connection looks whether its calls are over.
@@ -69,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) wakeups: pass::Wakeups,
     pub(crate) service: Option<Arc<dyn Serve>>,
     pub(crate) peer: Option<PeerCredentials>,
+    pub(crate) socket_peer: Option<Arc<SocketPeer>>,
 }
 
 pub(crate) use self::pass::Wakeups;
@@ -103,6 +105,7 @@ pub struct Connection {
     large: Option<Large>,
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
+    socket_peer: Option<Arc<SocketPeer>>,
     ended: Notify,
 }
 
@@ -183,6 +186,7 @@ impl Connection {
             large: parts.large,
             service: parts.service,
             peer: parts.peer,
+            socket_peer: parts.socket_peer,
             ended: Notify::new(),
         });
         connection.rely_on_doorbell();
@@ -203,6 +207,11 @@ impl Connection {
     /// Who is at the other end; `None` inside one process.
     pub fn peer(&self) -> Option<PeerCredentials> {
         self.peer
+    }
+
+    /// The same at a server's end as tokio says it; `None` where no socket leads to the peer.
+    pub fn socket_peer(&self) -> Option<&SocketPeer> {
+        self.socket_peer.as_deref()
     }
 
     /// Whether calls can be made on it.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod addresses;
+mod authority;
 mod http2;
 mod plugin;
 mod process;
@@ -11,10 +12,12 @@ mod running;
 mod seen;
 
 pub use addresses::{Addresses, free_address};
+pub use authority::Authority;
 pub use http2::{Http2Server, Script};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{
-    ChildClient, ChildServer, descriptors, hang_as_child, mapped_regions, serve_as_child,
+    ChildClient, ChildServer, call_as_child, can_be_another_user, descriptors, hang_as_child,
+    mapped_regions, serve_as_child,
 };
 pub use running::{Running, Way, alone, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};

@@ -3,10 +3,13 @@
 //! A test file that uses it has a test called `server_process` that calls [`serve_as_child`].
 
 use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use ringway::{Endpoint, Server};
+use ringway::{Endpoint, Server, UidPolicy};
+use ringway_proto::bench::Payload;
+use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
@@ -18,13 +21,17 @@ const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
 const NAME: &str = "RINGWAY_TEST_NAME";
 const LISTEN: &str = "RINGWAY_TEST_LISTEN";
 const READY: &str = "the server is ready";
+const PEERS: &str = "RINGWAY_TEST_PEERS";
+const ANSWERED: &str = "the call came to: ";
 
 /// Serves until killed or terminated, if this process was started for it; else returns at once.
 pub async fn serve_as_child() {
     let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
     };
-    let mut builder = Server::builder().directory(directory);
+    let mut builder = Server::builder()
+        .directory(directory)
+        .local_peers(peers_of_child());
     if let Ok(name) = std::env::var(NAME) {
         builder = builder.name(name);
     }
@@ -72,8 +79,16 @@ impl ChildServer {
         })
     }
 
+    /// A server that runs as the user `uid` and lets in those of `peers`; for root alone.
+    pub fn start_as(uid: u32, directory: &Path, name: &str, peers: &[u32]) -> Self {
+        Self::run(directory, |command| {
+            let peers: Vec<_> = peers.iter().map(u32::to_string).collect();
+            command.env(NAME, name).env(PEERS, peers.join(",")).uid(uid)
+        })
+    }
+
     fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = this_program();
         command
             .args(["--exact", "server_process", "--nocapture"])
             .env(DIRECTORY, directory)
@@ -122,7 +137,45 @@ impl Drop for ChildServer {
     }
 }
 
+/// The test binary, by a way that is open to users who can't enter its directory.
+fn this_program() -> Command {
+    Command::new("/proc/self/exe")
+}
+
+/// Whether this process may start others as other users; says so where not.
+pub fn can_be_another_user() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("skipped: only root can start a process of another user");
+    }
+    is_root
+}
+
+/// The users that a child lets in.
+fn peers_of_child() -> UidPolicy {
+    match std::env::var(PEERS) {
+        Ok(uids) => UidPolicy::Only(uids.split(',').map(|uid| uid.parse().unwrap()).collect()),
+        Err(_) => UidPolicy::default(),
+    }
+}
+
 const CALLS: &str = "RINGWAY_TEST_CALLS";
+
+/// Makes a call, if this process was started for it; else returns at once.
+///
+/// A test file that uses it has a test called `calling_process` that calls it.
+pub async fn call_as_child() {
+    let Ok(address) = std::env::var(CALLS) else {
+        return;
+    };
+    let directory = std::env::var(DIRECTORY).unwrap();
+    let endpoint = Endpoint::new(address).unwrap().directory(directory);
+    let mut client = BenchClient::new(endpoint.connect_lazy().unwrap());
+    match client.unary(Payload::default()).await {
+        Ok(response) => println!("\n{ANSWERED}{}", ringway::Path::of(&response).unwrap()),
+        Err(status) => println!("\n{ANSWERED}{}", status.message()),
+    }
+}
 
 /// Makes a call that hangs, if this process was started for it; else returns at once.
 ///
@@ -149,6 +202,21 @@ pub struct ChildClient {
 }
 
 impl ChildClient {
+    /// What a call to `address` comes to that a process of the user `uid` makes: its path, or the
+    /// error's text; for root alone.
+    pub fn call_as(uid: u32, directory: &Path, address: &str) -> String {
+        let mut command = this_program();
+        command
+            .args(["--exact", "calling_process", "--nocapture"])
+            .env(CALLS, address)
+            .env(DIRECTORY, directory)
+            .uid(uid);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let answered = said.lines().find_map(|line| line.strip_prefix(ANSWERED));
+        answered.expect("the client said nothing").to_owned()
+    }
+
     /// Calls `running`.
     pub fn hang(running: &Running) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());

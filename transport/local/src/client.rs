@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::config::LocalConfig;
+use crate::config::{LocalConfig, UidPolicy};
 use crate::connection::Connection;
 use crate::directory::{Directory, OpenDirectory};
 use crate::error::ConnectError;
@@ -15,13 +15,17 @@ use crate::rendezvous::Rendezvous;
 use crate::server::instance_number;
 
 /// The instances of the server called `name` that are found in `directory`, in the order in which
-/// to try them; some may have gone.
+/// to try them; some may have gone. Only directories of this user, of root and of `peers` count.
 ///
 /// # Errors
 /// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] where there are none.
-pub fn instances(directory: &Directory, name: &str) -> Result<Vec<String>, ConnectError> {
+pub fn instances(
+    directory: &Directory,
+    name: &str,
+    peers: &UidPolicy,
+) -> Result<Vec<String>, ConnectError> {
     let open = directory
-        .open(name)?
+        .open(name, peers)?
         .ok_or_else(|| absent(directory, name))?;
     let sockets = open.sockets().map_err(|error| io_error(name, error))?;
     match sockets.is_empty() {
@@ -41,7 +45,7 @@ pub async fn connect(
     config: &LocalConfig,
 ) -> Result<Arc<Connection>, ConnectError> {
     let open = directory
-        .open(name)?
+        .open(name, &config.peers)?
         .ok_or_else(|| absent(directory, name))?;
     let met = meet(&open, instance, name, config).await;
     met.map_err(|refused| refused.unwrap_or_else(|| absent(directory, name)))

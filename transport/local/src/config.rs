@@ -17,7 +17,7 @@ pub enum UidPolicy {
     SameUser,
     /// The users listed.
     Only(BTreeSet<u32>),
-    /// Everybody who can reach the socket: the directory's permissions decide.
+    /// Everybody.
     Anyone,
 }
 
@@ -27,6 +27,15 @@ impl UidPolicy {
         match self {
             Self::SameUser => uid == 0 || uid == rustix::process::geteuid().as_raw(),
             Self::Only(uids) => uids.contains(&uid),
+            Self::Anyone => true,
+        }
+    }
+
+    /// Whether users come who can enter nothing that is this process's own.
+    pub(crate) fn allows_others(&self) -> bool {
+        match self {
+            Self::SameUser => false,
+            Self::Only(uids) => !uids.iter().all(|uid| Self::SameUser.allows(*uid)),
             Self::Anyone => true,
         }
     }
@@ -130,5 +139,9 @@ mod tests {
         assert!(UidPolicy::Only([7].into()).allows(7));
         assert!(!UidPolicy::Only([7].into()).allows(0));
         assert!(UidPolicy::Anyone.allows(12345));
+        assert!(UidPolicy::Anyone.allows_others());
+        assert!(UidPolicy::Only([own, own + 1].into()).allows_others());
+        assert!(!UidPolicy::Only([own, 0].into()).allows_others());
+        assert!(!UidPolicy::SameUser.allows_others());
     }
 }

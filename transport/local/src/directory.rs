@@ -1,18 +1,19 @@
 //! Where servers are found: `$RINGWAY_DIR/<name>/<instance>.sock`.
 //!
-//! A directory is trusted only if it belongs to this user (or root) and nobody else may write to
-//! it. Loopback names mean something only within one network namespace, so they are kept under a
+//! A directory is trusted only if it belongs to this user, to root or to a user that is let in, and
+//! nobody else may write to it. Loopback names mean something only within one network namespace, so they are kept under a
 //! key of that namespace.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::config::UidPolicy;
 use crate::error::DirectoryError;
 
 /// The rendezvous directory of one user.
@@ -79,39 +80,53 @@ impl Directory {
         Ok(self.root.join(name))
     }
 
-    /// Makes the directory of `name`, mode 0700, and checks who owns what is there.
+    /// Makes the directory of `name` and checks who owns what is there. Nobody else can enter it
+    /// (mode 0700) unless `peers` has users who must (0755).
     ///
     /// # Errors
     /// A [`DirectoryError`] that names the path and what is wrong with it.
-    pub fn create_for(&self, name: &str) -> Result<OpenDirectory, DirectoryError> {
+    pub fn create_for(
+        &self,
+        name: &str,
+        peers: &UidPolicy,
+    ) -> Result<OpenDirectory, DirectoryError> {
+        let mode = match peers.allows_others() {
+            true => 0o755,
+            false => 0o700,
+        };
         let path = self.of_name(name)?;
         let failed = |error| DirectoryError::Create {
             path: path.clone(),
             error,
         };
         for step in steps(&self.root, &path) {
-            match DirBuilder::new().mode(0o700).create(&step) {
+            match DirBuilder::new().mode(mode).create(&step) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if step == self.root => {
                     DirBuilder::new()
                         .recursive(true)
-                        .mode(0o700)
+                        .mode(mode)
                         .create(&step)
                         .map_err(|_| failed(error))?;
                 }
                 Err(error) => return Err(failed(error)),
             }
         }
-        OpenDirectory::open(path)
+        OpenDirectory::open(path, peers)
     }
 
-    /// Opens the directory of `name`; `None` if no server ever stood there.
+    /// Opens the directory of `name`, of a server that runs as this user, as root, or as one of
+    /// `peers`; `None` if no server ever stood there.
     ///
     /// # Errors
     /// A [`DirectoryError`] if it is there and must not be used.
-    pub fn open(&self, name: &str) -> Result<Option<OpenDirectory>, DirectoryError> {
-        match OpenDirectory::open(self.of_name(name)?) {
+    pub fn open(
+        &self,
+        name: &str,
+        peers: &UidPolicy,
+    ) -> Result<Option<OpenDirectory>, DirectoryError> {
+        match OpenDirectory::open(self.of_name(name)?, peers) {
             Ok(found) => Ok(Some(found)),
             Err(DirectoryError::Open { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
@@ -129,7 +144,7 @@ pub struct OpenDirectory {
 }
 
 impl OpenDirectory {
-    fn open(path: PathBuf) -> Result<Self, DirectoryError> {
+    fn open(path: PathBuf, peers: &UidPolicy) -> Result<Self, DirectoryError> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY;
         let descriptor = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| {
             DirectoryError::Open {
@@ -138,17 +153,18 @@ impl OpenDirectory {
             }
         })?;
         let opened = Self { path, descriptor };
-        opened.check_owner()?;
+        opened.check_owner(peers)?;
         Ok(opened)
     }
 
-    fn check_owner(&self) -> Result<(), DirectoryError> {
+    fn check_owner(&self, peers: &UidPolicy) -> Result<(), DirectoryError> {
         let found = rustix::fs::fstat(&self.descriptor).map_err(|error| DirectoryError::Open {
             path: self.path.clone(),
             error: error.into(),
         })?;
         let own_uid = rustix::process::geteuid().as_raw();
-        if found.st_uid != own_uid && found.st_uid != 0 {
+        let trusted = UidPolicy::SameUser.allows(found.st_uid) || peers.allows(found.st_uid);
+        if !trusted {
             return Err(DirectoryError::Owner {
                 path: self.path.clone(),
                 owner_uid: found.st_uid,
@@ -176,6 +192,16 @@ impl OpenDirectory {
             "/proc/self/fd/{}/{file}",
             self.descriptor.as_raw_fd()
         ))
+    }
+
+    /// Lets users in whom the permissions of a fresh socket keep out. Who they are is asked when they
+    /// come.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn open_to_others(&self, socket: &str) -> io::Result<()> {
+        rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(0o755))?;
+        fs::set_permissions(self.short_path(socket), Permissions::from_mode(0o666))
     }
 
     /// The names of the sockets in this directory, in the order in which to try them.
@@ -223,7 +249,6 @@ fn network_namespace() -> u64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn loopback_names_belong_to_a_network_namespace() {
@@ -250,14 +275,16 @@ mod tests {
     fn a_directory_that_others_may_write_is_refused() {
         let temporary = tempfile::tempdir().unwrap();
         let directory = Directory::at(temporary.path().join("ringway"));
-        let made = directory.create_for("catalog:1").unwrap();
+        let made = directory
+            .create_for("catalog:1", &UidPolicy::SameUser)
+            .unwrap();
         assert_eq!(
             fs::metadata(made.path()).unwrap().permissions().mode() & 0o777,
             0o700
         );
         fs::set_permissions(made.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(
-            directory.open("catalog:1"),
+            directory.open("catalog:1", &UidPolicy::Anyone),
             Err(DirectoryError::Writable { .. })
         ));
     }
@@ -266,6 +293,11 @@ mod tests {
     fn an_absent_name_is_no_error() {
         let temporary = tempfile::tempdir().unwrap();
         let directory = Directory::at(temporary.path());
-        assert!(directory.open("catalog:1").unwrap().is_none());
+        assert!(
+            directory
+                .open("catalog:1", &UidPolicy::SameUser)
+                .unwrap()
+                .is_none()
+        );
     }
 }

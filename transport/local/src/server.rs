@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::is_stale;
-use crate::config::LocalConfig;
+use crate::config::{LocalConfig, UidPolicy};
 use crate::connection::{Connection, HandlerFuture, Started};
 use crate::directory::{Directory, OpenDirectory};
 use crate::error::DirectoryError;
@@ -49,20 +49,27 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens as `name`. Sockets of instances that have gone are removed.
+    /// Listens as `name`, where `peers` can reach it. Sockets of instances that have gone are
+    /// removed.
     ///
     /// # Errors
     /// A [`DirectoryError`] that says what to do.
-    pub fn bind(directory: &Directory, name: &str) -> Result<Self, DirectoryError> {
-        let opened = directory.create_for(name)?;
+    pub fn bind(
+        directory: &Directory,
+        name: &str,
+        peers: &UidPolicy,
+    ) -> Result<Self, DirectoryError> {
+        let opened = directory.create_for(name, peers)?;
         remove_stale_sockets(&opened);
         let file = format!("{}-{:08x}.sock", std::process::id(), next_number());
-        let listener = UnixListener::bind(opened.short_path(&file)).map_err(|error| {
-            DirectoryError::Create {
-                path: opened.path().join(&file),
-                error,
-            }
-        })?;
+        let failed = |error| DirectoryError::Create {
+            path: opened.path().join(&file),
+            error,
+        };
+        let listener = UnixListener::bind(opened.short_path(&file)).map_err(failed)?;
+        if peers.allows_others() {
+            opened.open_to_others(&file).map_err(failed)?;
+        }
         Ok(Self {
             directory: opened,
             file,

@@ -108,7 +108,10 @@ impl Channel {
         match shared.find_local().await {
             Ok(_) => Ok(()),
             Err(error) if shared.endpoint.forced.is_some() => Err(error),
-            Err(_) => Ok(()),
+            Err(error) => {
+                shared.warn_once(&error);
+                Ok(())
+            }
         }
     }
 

@@ -64,13 +64,16 @@ impl Shared {
     /// The instances that are there as far as can be seen without connecting; never none.
     fn find_instances(&self) -> Result<Vec<Found>, Error> {
         let Endpoint {
-            name, directory, ..
+            name,
+            directory,
+            local,
+            ..
         } = &self.endpoint;
         match self.local_path() {
             Path::Inproc => {}
             Path::Pipe => return self.find_pipe(),
             Path::Shm | Path::Socket | Path::Grpc => {
-                let sockets = ringway_local::instances(directory, name)?;
+                let sockets = ringway_local::instances(directory, name, &local.peers)?;
                 return Ok(sockets.into_iter().map(Found::Socket).collect());
             }
         }

@@ -478,7 +478,7 @@ impl ServerBuilder {
         }
         let mut listeners = Vec::new();
         for name in &self.names {
-            match Listener::bind(&self.directory, name) {
+            match Listener::bind(&self.directory, name, &self.local.peers) {
                 Ok(listener) => listeners.push(listener),
                 // Reachable all the same: the network path is the answer to a refusal.
                 Err(error) if !self.addresses.is_empty() => {

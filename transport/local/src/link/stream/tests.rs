@@ -375,14 +375,16 @@ impl crate::Serve for NoService {
 async fn the_engine_is_chosen_and_visible() {
     let root = tempfile::tempdir().unwrap();
     let directory = crate::Directory::at(root.path().join("ringway"));
-    let listener = crate::Listener::bind(&directory, "tested:1").unwrap();
+    let listener =
+        crate::Listener::bind(&directory, "tested:1", &crate::UidPolicy::SameUser).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(listener.serve(
         Arc::new(NoService),
         crate::LocalConfig::default(),
         async { drop(stopped.await) },
     ));
-    let mut instances = crate::instances(&directory, "tested:1").unwrap();
+    let mut instances =
+        crate::instances(&directory, "tested:1", &crate::UidPolicy::SameUser).unwrap();
     let instance = instances.pop().unwrap();
     for engine in engines() {
         let config = crate::LocalConfig {

@@ -1,0 +1,260 @@
+//! Who may be at the other end: users by the kernel's word, holders of certificates by theirs.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path as FilePath;
+use std::sync::{Arc, Mutex};
+
+use ringway::{Directory, Endpoint, LocalPolicy, Path, Server, UidPolicy};
+use ringway_proto::bench::Payload;
+use ringway_proto::bench::bench_server::BenchServer;
+use ringway_tests::ours::Handler;
+use ringway_tests::{
+    Authority, ChildClient, ChildServer, Running, Way, call_as_child, can_be_another_user,
+    client_of, serve_as_child, within,
+};
+use tonic::Code;
+use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
+
+/// Users whom nobody else is, on a usual system.
+const SOMEBODY: u32 = 61_001;
+const STRANGER: u32 = 61_002;
+
+/// Not a test: what a child process runs.
+#[tokio::test]
+async fn server_process() {
+    serve_as_child().await;
+}
+
+/// Not a test: what a child process runs.
+#[tokio::test]
+async fn calling_process() {
+    within(call_as_child()).await;
+}
+
+fn only(uid: u32) -> UidPolicy {
+    UidPolicy::Only([uid].into())
+}
+
+/// Somebody else than this process's user.
+fn another_uid() -> u32 {
+    rustix::process::geteuid().as_raw() + 1
+}
+
+async fn refused(endpoint: &Endpoint) -> String {
+    endpoint.connect().await.unwrap_err().to_string()
+}
+
+async fn serve(way: Way, peers: UidPolicy) -> Running {
+    Running::with(way, |builder| {
+        let service = BenchServer::new(Handler::default());
+        builder.local_peers(peers).add_service(service)
+    })
+    .await
+}
+
+/// A directory that every user can enter.
+fn open_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_no_list_names_is_refused_at_either_end() {
+    within(async {
+        for way in [Way::Shm, Way::Socket, Way::SocketEpoll] {
+            let running = serve(way, only(another_uid())).await;
+            let error = refused(&running.endpoint()).await;
+            assert!(error.contains("handshake"), "{error}");
+
+            let running = serve(way, UidPolicy::SameUser).await;
+            let strict = LocalPolicy::Allow(only(another_uid()));
+            let error = refused(&running.endpoint().allow_local(strict)).await;
+            assert!(error.contains("not allowed"), "{error}");
+            client_of(&running.endpoint()).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_lets_in_the_users_on_its_list() {
+    if !can_be_another_user() {
+        return;
+    }
+    within(async {
+        let directory = open_directory();
+        let root = directory.path().join("ringway");
+        let bound = |name: &str, peers| {
+            let service = BenchServer::new(Handler::default());
+            let server = Server::builder().directory(&root).name(name);
+            server.local_peers(peers).add_service(service).bind()
+        };
+        let listed = bound("listed:1", only(SOMEBODY)).await.unwrap();
+        let closed = bound("closed:1", UidPolicy::SameUser).await.unwrap();
+        for server in [listed, closed] {
+            tokio::spawn(server.serve());
+        }
+        let call = async |uid, address: &'static str| {
+            let root = root.clone();
+            let call = move || ChildClient::call_as(uid, &root, address);
+            tokio::task::spawn_blocking(call).await.unwrap()
+        };
+        assert_eq!(call(SOMEBODY, "shm://listed:1").await, "shm");
+        assert_eq!(call(SOMEBODY, "socket://listed:1").await, "socket");
+        let error = call(STRANGER, "shm://listed:1").await;
+        assert!(error.contains("handshake"), "{error}");
+        // Nobody else can enter what a server makes for its own user.
+        let error = call(SOMEBODY, "shm://closed:1").await;
+        assert!(error.contains("denied"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_calls_the_users_on_its_list() {
+    if !can_be_another_user() {
+        return;
+    }
+    within(async {
+        let directory = open_directory();
+        let root = directory.path().join("ringway");
+        fs::create_dir(&root).unwrap();
+        chown(&root, Some(SOMEBODY), None).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        let server = ChildServer::start_as(SOMEBODY, &root, "theirs:1", &[own]);
+        let endpoint = Endpoint::new("shm://theirs:1").unwrap().directory(&root);
+        let error = refused(&endpoint).await;
+        assert!(error.contains(&format!("uid {SOMEBODY}")), "{error}");
+        let stranger = LocalPolicy::Allow(only(STRANGER));
+        let error = refused(&endpoint.clone().allow_local(stranger)).await;
+        assert!(error.contains(&format!("uid {SOMEBODY}")), "{error}");
+        let allowing = endpoint.clone();
+        let allowing = allowing.allow_local(LocalPolicy::Allow(only(SOMEBODY)));
+        let response = client_of(&allowing).await.unary(Payload::default()).await;
+        assert_eq!(Path::of(&response.unwrap()), Some(Path::Shm));
+
+        // Its socket lies where one would trust it: what counts is who listens on it.
+        let of_name = Directory::at(&root).of_name("theirs:1").unwrap();
+        chown(of_name, Some(own), None).unwrap();
+        let error = refused(&endpoint).await;
+        let served = format!("served by uid {SOMEBODY}, which is not allowed");
+        assert!(error.contains(&served), "{error}");
+        drop(server);
+    })
+    .await;
+}
+
+/// What is written to the log of this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn count(&self, what: &str) -> usize {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        log.matches(what).count()
+    }
+}
+
+/// The log is this thread's, and so are all tasks.
+#[tokio::test]
+async fn a_directory_that_others_may_write_is_one_warning() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _logging = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let directory = tempfile::tempdir().unwrap();
+    let address = ringway_tests::free_address().to_string();
+    let server = bind_on_both(&address, directory.path()).await;
+    let serving = tokio::spawn(server.serve());
+    let of_name = Directory::at(directory.path()).of_name(&address).unwrap();
+    fs::set_permissions(&of_name, Permissions::from_mode(0o770)).unwrap();
+    let endpoint = Endpoint::new(&*address).unwrap();
+    let mut client = client_of(&endpoint.directory(directory.path())).await;
+    for _ in 0..5 {
+        let response = client.unary(Payload::default()).await.unwrap();
+        assert_eq!(Path::of(&response), Some(Path::Grpc));
+    }
+    assert_eq!(log.count("WARN"), 1);
+    assert_eq!(log.count("mode 770"), 1);
+    assert_eq!(log.count("chmod 0700"), 1);
+
+    // A server says it as well, and serves over the network.
+    let other = bind_on_both("127.0.0.1:0", directory.path()).await;
+    let unsafe_name = Directory::at(directory.path())
+        .of_name("127.0.0.1:0")
+        .unwrap();
+    drop(other);
+    fs::set_permissions(&unsafe_name, Permissions::from_mode(0o770)).unwrap();
+    let _served = bind_on_both("127.0.0.1:0", directory.path()).await;
+    assert_eq!(log.count("WARN"), 2);
+    serving.abort();
+}
+
+async fn bind_on_both(address: &str, directory: &FilePath) -> Server {
+    let server = Server::builder().directory(directory).name(address);
+    let server = server.listen(address).unwrap();
+    let service = BenchServer::new(Handler::default());
+    server.add_service(service).bind().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mutual_tls_lets_in_whom_the_authority_knows() {
+    within(async {
+        let [servers, clients] = [(); 2].map(|()| Authority::default());
+        let tls = ServerTlsConfig::new()
+            .identity(servers.identity())
+            .client_ca_root(clients.certificate());
+        let running = Running::with(Way::GrpcTcp, |builder| {
+            let service = BenchServer::new(Handler::default());
+            builder
+                .name("secret:1")
+                .tls_config(tls)
+                .add_service(service)
+        })
+        .await;
+        let address = format!("https://localhost:{}", running.address().port());
+        let call = async |tls: ClientTlsConfig| {
+            let endpoint = Endpoint::new(&*address).unwrap().tls_config(tls);
+            let mut client = client_of(&endpoint.directory(running.root())).await;
+            client.unary(Payload::default()).await
+        };
+        let trusting = ClientTlsConfig::new().ca_certificate(servers.certificate());
+        let known = trusting.clone().identity(clients.identity());
+        let response = call(known.clone()).await.unwrap();
+        assert_eq!(Path::of(&response), Some(Path::Grpc));
+
+        let strangers = Authority::default();
+        for (who, tls) in [
+            ("nobody", trusting.clone()),
+            ("a stranger", trusting.identity(strangers.identity())),
+        ] {
+            let status = call(tls).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{who}: {status:?}");
+        }
+        // Nor does the client call a server that it does not know.
+        let elsewhere = ClientTlsConfig::new()
+            .ca_certificate(strangers.certificate())
+            .identity(clients.identity());
+        let status = call(elsewhere).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        call(known).await.unwrap();
+    })
+    .await;
+}

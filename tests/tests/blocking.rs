@@ -190,6 +190,21 @@ fn an_iterator_that_panics_gives_the_upload_up(way: Way) {
     served.client().unary(payload(1, 1)).unwrap();
 }
 
+fn an_iterator_that_panics_gives_the_exchange_up(way: Way) {
+    let served = Served::start(way);
+    let requests = (0..10).map(|sequence| {
+        assert!(sequence < 5, "no more requests");
+        payload(sequence, 10)
+    });
+    let failed = match served.client().bidi(requests) {
+        Ok(response) => response.into_inner().find_map(Result::err),
+        Err(status) => Some(status),
+    };
+    assert_eq!(failed.unwrap().code(), Code::Cancelled);
+    eventually("the handler is dropped", || served.inside() == 0);
+    served.client().unary(payload(1, 1)).unwrap();
+}
+
 fn dropped_responses_cancel(way: Way) {
     let served = Served::start(way);
     let mut client = served.client();
@@ -261,6 +276,7 @@ macro_rules! suite {
             suite!(@tests $way;
                 unary_of_every_size, server_streams, client_streams, bidi, statuses_come_whole,
                 an_answer_ends_an_upload, an_iterator_that_panics_gives_the_upload_up,
+                an_iterator_that_panics_gives_the_exchange_up,
                 dropped_responses_cancel, deadlines, many_threads, calls_with_gaps);
         }
     )*};

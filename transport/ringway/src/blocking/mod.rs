@@ -25,7 +25,7 @@ mod streams;
 pub use self::attend::block_on;
 pub use self::streams::{Bare, IntoRequests, Responses, WithHead};
 #[doc(hidden)]
-pub use self::streams::{exchange, responses, upload};
+pub use self::streams::{Requests, exchange, responses, upload};
 
 use crate::channel::Channel;
 use crate::endpoint::Endpoint;

@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::thread;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,8 +25,11 @@ const REQUESTS: usize = 64;
 /// # }
 /// ```
 pub struct Responses<M> {
-    stream: Streaming<M>,
+    /// None once the call was given up.
+    stream: Option<Streaming<M>>,
     over: bool,
+    /// Tells that the iterator of the call's requests panicked.
+    broken: Option<CancellationToken>,
 }
 
 impl<M> Responses<M> {
@@ -35,8 +41,15 @@ impl<M> Responses<M> {
         if self.over {
             return Ok(None);
         }
-        let message = block_on(self.stream.message());
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        let message = block_on(unless_broken(self.broken.as_ref(), stream.message()));
         self.over = !matches!(message, Ok(Some(_)));
+        if message.is_err() {
+            // Dropped, it cancels a call that is not over yet.
+            self.stream = None;
+        }
         message
     }
 
@@ -45,7 +58,10 @@ impl<M> Responses<M> {
     /// # Errors
     /// The status that the call ended with.
     pub fn trailers(&mut self) -> Result<Option<MetadataMap>, Status> {
-        block_on(self.stream.trailers())
+        match &mut self.stream {
+            Some(stream) => block_on(unless_broken(self.broken.as_ref(), stream.trailers())),
+            None => Ok(None),
+        }
     }
 }
 
@@ -100,21 +116,58 @@ impl<M, I: IntoIterator<Item = M>> IntoRequests<M, WithHead> for Request<I> {
     }
 }
 
+/// The requests of a call as a stream. It ends where their iterator did; where that panicked it does
+/// not end at all, because its end would tell the handler that all is there.
+#[derive(Debug)]
+pub struct Requests<M>(mpsc::Receiver<Option<M>>);
+
+impl<M> Stream for Requests<M> {
+    type Item = M;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M>> {
+        match ready!(self.0.poll_recv(context)) {
+            Some(next) => Poll::Ready(next),
+            None => Poll::Pending,
+        }
+    }
+}
+
 /// Waits for a stream of responses to begin.
 pub fn responses<M>(
     call: impl Future<Output = Result<Response<Streaming<M>>, Status>>,
 ) -> Result<Response<Responses<M>>, Status> {
-    let response = block_on(call)?;
+    responses_unless_broken(call, None)
+}
+
+fn responses_unless_broken<M>(
+    call: impl Future<Output = Result<Response<Streaming<M>>, Status>>,
+    broken: Option<CancellationToken>,
+) -> Result<Response<Responses<M>>, Status> {
+    let response = block_on(unless_broken(broken.as_ref(), call))?;
     Ok(response.map(|stream| Responses {
-        stream,
+        stream: Some(stream),
         over: false,
+        broken,
     }))
+}
+
+async fn unless_broken<T>(
+    broken: Option<&CancellationToken>,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let Some(broken) = broken else {
+        return work.await;
+    };
+    tokio::select! {
+        done = work => done,
+        () = broken.cancelled() => Err(Status::cancelled("the iterator of the call's requests panicked")),
+    }
 }
 
 /// Makes a call with a stream of requests and one response. The requests are taken on this thread.
 pub fn upload<M, K, R, F>(
     requests: impl IntoRequests<M, K>,
-    call: impl FnOnce(Request<ReceiverStream<M>>) -> F,
+    call: impl FnOnce(Request<Requests<M>>) -> F,
 ) -> Result<Response<R>, Status>
 where
     R: Send + 'static,
@@ -122,18 +175,17 @@ where
 {
     let (sender, receiver) = mpsc::channel(REQUESTS);
     let (metadata, extensions, messages) = requests.into_requests().into_parts();
-    let request = Request::from_parts(metadata, extensions, ReceiverStream::new(receiver));
+    let request = Request::from_parts(metadata, extensions, Requests(receiver));
     // A task, so that requests are on their way while the next one is made.
     let answer = AbortOnDrop(Attendance::get().runtime.spawn(call(request)));
-    for message in messages {
-        if let Err(full) = sender.try_send(message)
+    for next in messages.map(Some).chain([None]) {
+        if let Err(full) = sender.try_send(next)
             && block_on(sender.send(full.into_inner())).is_err()
         {
             // Answered before its end.
             break;
         }
     }
-    drop(sender);
     answer.wait()
 }
 
@@ -160,7 +212,7 @@ impl<T> Drop for AbortOnDrop<T> {
 /// thread of their own: an iterator may wait for the responses to those before.
 pub fn exchange<M, K, I, R, F>(
     requests: I,
-    call: impl FnOnce(Request<ReceiverStream<M>>) -> F,
+    call: impl FnOnce(Request<Requests<M>>) -> F,
 ) -> Result<Response<Responses<R>>, Status>
 where
     M: Send + 'static,
@@ -169,13 +221,17 @@ where
 {
     let (sender, receiver) = mpsc::channel(REQUESTS);
     let (metadata, extensions, messages) = requests.into_requests().into_parts();
-    let request = Request::from_parts(metadata, extensions, ReceiverStream::new(receiver));
+    let request = Request::from_parts(metadata, extensions, Requests(receiver));
+    let broken = CancellationToken::new();
+    let panics = broken.clone().drop_guard();
     let feeder = move || {
-        for message in messages {
-            if sender.blocking_send(message).is_err() {
-                return;
+        for next in messages.map(Some).chain([None]) {
+            if sender.blocking_send(next).is_err() {
+                // Answered before its end.
+                break;
             }
         }
+        panics.disarm();
     };
     thread::Builder::new()
         .name("ringway-requests".to_owned())
@@ -183,5 +239,5 @@ where
         .map_err(|error| {
             Status::resource_exhausted(format!("no thread for the requests: {error}"))
         })?;
-    responses(call(request))
+    responses_unless_broken(call(request), Some(broken))
 }

@@ -5,6 +5,7 @@
 mod addresses;
 mod authority;
 mod http2;
+mod memory;
 mod plugin;
 mod process;
 pub mod raw;
@@ -14,6 +15,7 @@ mod seen;
 pub use addresses::{Addresses, free_address};
 pub use authority::Authority;
 pub use http2::{Http2Server, Script};
+pub use memory::{in_a_process_of_its_own, resident_bytes};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{
     ChildClient, ChildServer, call_as_child, can_be_another_user, descriptors, hang_as_child,

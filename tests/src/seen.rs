@@ -21,6 +21,7 @@ pub struct Seen {
     entered: AtomicU64,
     left: Arc<AtomicU64>,
     received: AtomicU64,
+    produced: AtomicU64,
     committed: AtomicU64,
     failing: AtomicBool,
     executions: Option<File>,
@@ -51,6 +52,7 @@ impl Default for Seen {
             entered: AtomicU64::new(0),
             left: Arc::default(),
             received: AtomicU64::new(0),
+            produced: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             executions,
@@ -75,6 +77,11 @@ impl Seen {
     /// Notes a message of an upload.
     pub fn note_received(&self) {
         self.received.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Notes a message that a stream of answers was asked for.
+    pub fn note_produced(&self) {
+        self.produced.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Notes an upload that came to its end.
@@ -105,6 +112,11 @@ impl Seen {
     /// Messages of uploads.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::SeqCst)
+    }
+
+    /// Messages that streams of answers were asked for.
+    pub fn produced(&self) -> u64 {
+        self.produced.load(Ordering::SeqCst)
     }
 
     /// Uploads that came to their end.

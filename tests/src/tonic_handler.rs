@@ -100,6 +100,7 @@ impl Bench for Handler {
         let stream = async_stream::try_stream! {
             let _entered = entered;
             for sequence in 0..count {
+                handler.seen.note_produced();
                 yield Payload { sequence, data: data.clone() };
             }
             handler.obey(&wish).await?;

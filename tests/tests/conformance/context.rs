@@ -92,14 +92,14 @@ impl Bench for Front {
     }
 }
 
-struct Chain {
-    front: Running,
-    back: Running,
+pub(crate) struct Chain {
+    pub(crate) front: Running,
+    pub(crate) back: Running,
     spawned_is_over: Arc<Notify>,
 }
 
 /// A server that asks another one, both on `way`.
-async fn chain(way: Way) -> Chain {
+pub(crate) async fn chain(way: Way) -> Chain {
     let back = Running::start(way).await;
     let spawned_is_over = Arc::default();
     let front = Front {
@@ -123,7 +123,7 @@ fn assert_late(status: &Status) {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
 }
 
-fn three() -> StreamRequest {
+pub(crate) fn three() -> StreamRequest {
     StreamRequest {
         count: 3,
         size_bytes: 1,

@@ -18,6 +18,7 @@ mod load;
 mod metadata;
 mod middleware;
 mod other_makes;
+mod promptly;
 mod retry;
 mod trailers;
 
@@ -61,6 +62,9 @@ macro_rules! suite {
                 cancellation::a_dropped_exchange_that_stalls_cancels_its_handler,
                 cancellation::a_killed_upload_is_never_committed,
                 cancellation::a_task_that_reads_on_learns_that_the_call_was_answered,
+                promptly::a_dropped_call_stops_its_handler,
+                promptly::a_dropped_stream_stops_its_handler,
+                promptly::a_dropped_call_stops_the_calls_of_its_handler,
                 deadlines::end_a_call,
                 deadlines::end_a_stream,
                 deadlines::that_are_past,

@@ -1,0 +1,26 @@
+//! How much memory a process has, for tests that bound it.
+
+use std::process::Command;
+
+/// Bytes of this process's memory that are in use, shared ones included (`VmRSS`, proc(5)).
+pub fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    kib.parse::<usize>().unwrap() * 1024
+}
+
+const ALONE: &str = "RINGWAY_TEST_ALONE";
+
+/// Whether this process was started for the test `name` alone. If not, one is, and has to succeed:
+/// memory that other tests have freed would hide what this one takes.
+pub fn in_a_process_of_its_own(name: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let command = command.args(["--exact", name, "--nocapture"]);
+    let status = command.env(ALONE, "yes").status().unwrap();
+    assert!(status.success(), "{name}: {status}");
+    false
+}

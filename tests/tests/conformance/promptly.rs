@@ -1,0 +1,77 @@
+//! How long a handler goes on after its caller has gone. What is asserted is that it ends soon; the
+//! median is printed (`-- promptly --nocapture` on an idle machine), since other tests run meanwhile.
+
+use std::time::{Duration, Instant};
+
+use ringway_tests::{Running, Seen, Way, eventually};
+
+use crate::context::{Chain, chain, three};
+use crate::failures::asking;
+use crate::kinds::payload;
+
+const DROPS: usize = 100;
+/// Far more than it takes, far less than any timeout: nobody may find out by one.
+const SOON: Duration = Duration::from_secs(1);
+
+/// From now until no call is handled any more.
+async fn until_none_inside(seen: &Seen) -> Duration {
+    let dropped = Instant::now();
+    while seen.inside() > 0 {
+        assert!(dropped.elapsed() < SOON, "the handler goes on");
+        tokio::task::yield_now().await;
+    }
+    dropped.elapsed()
+}
+
+fn report(what: &str, way: Way, mut took: Vec<Duration>) {
+    assert_eq!(took.len(), DROPS);
+    took.sort_unstable();
+    let (median, last) = (took[DROPS / 2], took[DROPS - 1]);
+    println!("{way:?}, {what}: median {median:.1?}, slowest {last:.1?}");
+}
+
+/// Drops unary calls to `called` that hang; how long their last handlers, which `seen` sees, went on.
+async fn dropped_calls(called: &Running, seen: &Seen) -> Vec<Duration> {
+    let mut client = called.client().await;
+    let mut took = Vec::new();
+    for _ in 0..DROPS {
+        {
+            let call = client.unary(asking("hang", payload(1, 1)));
+            tokio::select! {
+                answered = call => panic!("{answered:?}"),
+                () = eventually("the handler runs", || seen.inside() == 1) => {}
+            }
+        }
+        took.push(until_none_inside(seen).await);
+    }
+    took
+}
+
+pub(crate) async fn a_dropped_call_stops_its_handler(way: Way) {
+    let running = Running::start(way).await;
+    let took = dropped_calls(&running, &running.seen).await;
+    report("a dropped call", way, took);
+}
+
+pub(crate) async fn a_dropped_call_stops_the_calls_of_its_handler(way: Way) {
+    let Chain { front, back, .. } = chain(way).await;
+    let took = dropped_calls(&front, &back.seen).await;
+    report("the call of a dropped call", way, took);
+}
+
+pub(crate) async fn a_dropped_stream_stops_its_handler(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let mut took = Vec::new();
+    for _ in 0..DROPS {
+        let response = client.server_stream(asking("hang", three())).await;
+        let mut stream = response.unwrap().into_inner();
+        for _ in 0..3 {
+            stream.message().await.unwrap().unwrap();
+        }
+        assert_eq!(running.seen.inside(), 1);
+        drop(stream);
+        took.push(until_none_inside(&running.seen).await);
+    }
+    report("a dropped stream", way, took);
+}

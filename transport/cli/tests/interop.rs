@@ -114,6 +114,38 @@ fn a_case_that_is_not_offered_says_why() {
     assert_eq!(all.matches(": passed").count(), 17, "{all}");
 }
 
+/// It takes connections and says nothing.
+#[test]
+fn a_case_that_hangs_fails_in_time() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let run = |timeout: &str| {
+        let cases = "--case empty_unary,large_unary";
+        let args = format!("--path grpc-tcp --server {address} --timeout={timeout} {cases}");
+        ringway(temp.path())
+            .arg("interop-client")
+            .args(args.split_whitespace())
+            .output()
+            .unwrap()
+    };
+    let output = run("0.1");
+    assert!(!output.status.success());
+    let said_all = said(&output);
+    let (first, second) = (
+        "empty_unary: FAILED: not done after 100ms",
+        "large_unary: FAILED: not done after 100ms",
+    );
+    assert!(
+        said_all.contains(first) && said_all.contains(second),
+        "{said_all}"
+    );
+    for none in ["0", "-1", "soon", "NaN"] {
+        let output = run(none);
+        assert!(said(&output).contains("--timeout"), "{}", said(&output));
+    }
+}
+
 #[test]
 fn a_server_that_is_not_there_and_a_case_that_is_none_fail() {
     let temp = tempfile::tempdir().unwrap();

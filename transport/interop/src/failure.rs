@@ -1,5 +1,7 @@
 //! How a case can fail.
 
+use std::time::Duration;
+
 use ringway::Path;
 use tonic::{Code, Status};
 
@@ -42,6 +44,12 @@ pub enum Failure {
         expected: Path,
         /// What carried the call.
         found: Option<Path>,
+    },
+    /// It took longer than it may.
+    #[error("not done after {timeout:?}")]
+    TimedOut {
+        /// How long it may take.
+        timeout: Duration,
     },
     /// What came back is not what the case demands.
     #[error("{0}")]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
@@ -32,6 +32,19 @@ pub(crate) struct ClientOptions {
     /// their own
     #[arg(long, value_name = "ADDRESS", default_value_t = format!("localhost:{DEFAULT_PORT}"))]
     server: String,
+
+    /// The longest that a case may take, in seconds; one that takes longer has failed
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    timeout: Duration,
+}
+
+/// Reads a positive number of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("it has to be more than 0 seconds, and fit a clock".to_owned()),
+    }
 }
 
 /// A path, and for gRPC what it runs over.
@@ -105,7 +118,7 @@ pub(crate) fn call(options: &ClientOptions) -> Result<(), Error> {
         if options.path == Way::Inproc {
             serve_here(server).await?;
         }
-        let client = Client::connect(endpoint).await;
+        let client = within(options.timeout, Client::connect(endpoint)).await;
         let mut client = client.map_err(|source| Error::Connect {
             server: server.clone(),
             source,
@@ -113,7 +126,7 @@ pub(crate) fn call(options: &ClientOptions) -> Result<(), Error> {
         if let Some(path) = options.path.path() {
             client = client.expect_path(path);
         }
-        run_all(&client, &options.cases).await
+        run_all(&client, &options.cases, options.timeout).await
     })
 }
 
@@ -148,7 +161,16 @@ async fn serve_here(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn run_all(client: &Client, asked: &[Option<Case>]) -> Result<(), Error> {
+/// What comes of `work`, if that takes no longer than `timeout`.
+async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let ended = tokio::time::timeout(timeout, work).await;
+    ended.unwrap_or(Err(Failure::TimedOut { timeout }))
+}
+
+async fn run_all(client: &Client, asked: &[Option<Case>], timeout: Duration) -> Result<(), Error> {
     let everything = asked.is_empty() || asked.contains(&None);
     let named: Vec<Case> = asked.iter().copied().flatten().collect();
     let cases = match everything {
@@ -158,7 +180,7 @@ async fn run_all(client: &Client, asked: &[Option<Case>]) -> Result<(), Error> {
     let mut failed = 0;
     for case in cases {
         let begun = Instant::now();
-        match client.run(*case).await {
+        match within(timeout, client.run(*case)).await {
             Ok(()) => println!("{case}: passed in {:.1?}", begun.elapsed()),
             // Who asks for all asks for all there are.
             Err(Failure::NotOffered { reason, .. }) if everything => {

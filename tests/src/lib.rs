@@ -22,7 +22,7 @@ pub use process::{
     mapped_regions, serve_as_child,
 };
 pub use running::{Running, Way, alone, client_of, eventually, within};
-pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, rich_status};
+pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, arrived_names, reserved_names, rich_status};
 
 /// The handler over the stubs that `ringway-build` generates.
 #[allow(missing_docs, unreachable_pub)]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use tokio::sync::Barrier;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -123,6 +125,47 @@ impl Seen {
     pub fn committed(&self) -> u64 {
         self.committed.load(Ordering::SeqCst)
     }
+}
+
+/// Names that mean something to gRPC. A deadline is left out: each end says its own.
+const RESERVED: [&str; 7] = [
+    "te",
+    "content-type",
+    "grpc-message",
+    "grpc-message-type",
+    "grpc-status",
+    "grpc-status-details-bin",
+    "grpc-of-no-meaning",
+];
+const KEPT: &str = "kept";
+
+/// Metadata of an application that does not know which names are reserved.
+pub fn reserved_names() -> MetadataMap {
+    let names = RESERVED.into_iter().map(HeaderName::from_static);
+    let kept = HeaderValue::from_static(KEPT);
+    MetadataMap::from_headers(names.map(|name| (name, kept.clone())).collect())
+}
+
+/// Which of [`reserved_names`] have arrived as they were sent.
+pub fn arrived_names(metadata: &MetadataMap) -> String {
+    let arrived = |name: &&str| {
+        metadata
+            .as_ref()
+            .get(*name)
+            .is_some_and(|value| value == KEPT)
+    };
+    RESERVED
+        .into_iter()
+        .filter(arrived)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// All of them, and which have arrived.
+pub(crate) fn with_reserved(asked: &MetadataMap) -> MetadataMap {
+    let mut metadata = reserved_names();
+    metadata.insert("x-arrived", arrived_names(asked).parse().unwrap());
+    metadata
 }
 
 /// A status with everything that a status can carry.

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::stubs::bench_server::Bench;
 use self::stubs::{Payload, StreamRequest, Summary};
-use crate::seen::richer_status;
+use crate::seen::{richer_status, with_reserved};
 use crate::{Seen, rich_status};
 
 #[derive(Debug, Clone, Default)]
@@ -79,6 +79,14 @@ impl Bench for Handler {
         self.obey(&wish(request.metadata())).await?;
         let (metadata, _, payload) = request.into_parts();
         let mut response = Response::new(payload);
+        match wish(&metadata).as_str() {
+            "return reserved" => *response.metadata_mut() = with_reserved(&metadata),
+            "fail with reserved" => {
+                let said = with_reserved(&metadata);
+                return Err(Status::with_metadata(tonic::Code::Aborted, "", said));
+            }
+            _ => {}
+        }
         echo_metadata(&metadata, &mut response);
         if wish(&metadata) == "left" {
             say_what_is_left(&mut response);

@@ -47,6 +47,7 @@ macro_rules! suite {
                 metadata::ascii_and_binary_both_ways,
                 metadata::repeated_keys_keep_their_order,
                 metadata::on_streams,
+                metadata::reserved_names_are_left_out_as_tonic_does,
                 failures::a_status_comes_whole,
                 failures::a_status_ends_a_stream,
                 failures::unknown_methods_and_services,

@@ -1,9 +1,12 @@
 //! Metadata, both ways.
 
 use ringway_proto::bench::StreamRequest;
-use ringway_tests::{Running, Way};
+use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
+use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
+use ringway_tests::{Running, Way, arrived_names, plain, reserved_names};
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::transport::server::TcpIncoming;
 
 use crate::kinds::{payload, payloads};
 
@@ -76,4 +79,57 @@ pub(crate) async fn on_streams(way: Way) {
     assert_echoed(response.metadata());
     let response = client.bidi(with_metadata(payloads(3, 3))).await.unwrap();
     assert_echoed(response.metadata());
+}
+
+/// What arrives of reserved names: at the handler, beside its answer, beside its error.
+async fn what_arrives(ours: Running) -> [String; 3] {
+    let mut client = ours.client().await;
+    let mut ask = async |wish: &str| {
+        let mut request = Request::new(payload(1, 1));
+        *request.metadata_mut() = reserved_names();
+        request.metadata_mut().insert("x-do", wish.parse().unwrap());
+        client.unary(request).await
+    };
+    let answered = ask("return reserved").await.unwrap();
+    let failed = ask("fail with reserved").await.unwrap_err();
+    names_in(answered.metadata(), failed.metadata())
+}
+
+fn names_in(answered: &MetadataMap, failed: &MetadataMap) -> [String; 3] {
+    let at_handler = answered.get("x-arrived").unwrap().to_str().unwrap();
+    [
+        at_handler.to_owned(),
+        arrived_names(answered),
+        arrived_names(failed),
+    ]
+}
+
+/// The same over tonic alone.
+async fn what_arrives_over_tonic() -> [String; 3] {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = format!("http://{}", incoming.local_addr().unwrap());
+    let service = PlainServer::new(plain::Handler::default());
+    let server = tonic::transport::Server::builder().add_service(service);
+    let serving = tokio::spawn(server.serve_with_incoming(incoming));
+    let mut client = PlainClient::connect(address).await.unwrap();
+    let mut ask = async |wish: &str| {
+        let mut request = Request::new(ringway_proto::bench_tonic::Payload::default());
+        *request.metadata_mut() = reserved_names();
+        request.metadata_mut().insert("x-do", wish.parse().unwrap());
+        client.unary(request).await
+    };
+    let answered = ask("return reserved").await.unwrap();
+    let failed = ask("fail with reserved").await.unwrap_err();
+    serving.abort();
+    names_in(answered.metadata(), failed.metadata())
+}
+
+pub(crate) async fn reserved_names_are_left_out_as_tonic_does(way: Way) {
+    let arrives = what_arrives(Running::start(way).await).await;
+    assert_eq!(arrives, what_arrives_over_tonic().await);
+    let beside_messages = "grpc-status-details-bin grpc-of-no-meaning";
+    assert_eq!(
+        arrives,
+        [beside_messages, beside_messages, "grpc-of-no-meaning"]
+    );
 }

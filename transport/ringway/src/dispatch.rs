@@ -396,7 +396,7 @@ fn answer<R: Message>(response: Response<R>, limits: MessageLimits) -> Result<An
     let mut head = Vec::new();
     if !initial.is_empty() || trailing.is_some() {
         let initial = metadata::encode(&initial)?;
-        let trailing = metadata::encode(&trailing.unwrap_or_default())?;
+        let trailing = metadata::encode_trailing(&trailing.unwrap_or_default())?;
         let encoded = ResponseHead {
             initial: initial.as_metadata(),
             trailing: trailing.as_metadata(),

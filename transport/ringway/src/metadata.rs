@@ -11,21 +11,36 @@ use ringway_wire::{Metadata, MetadataBuf};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-/// Names that belong to the transport, as tonic keeps them from its users.
+/// Names that belong to the transport: those that tonic leaves out (its `GRPC_RESERVED_HEADERS`), and
+/// the deadline, which travels in a call's head.
 const RESERVED: [&str; 6] = [
     "te",
     "content-type",
     "grpc-message",
+    "grpc-message-type",
     "grpc-status",
-    "grpc-status-details-bin",
     "grpc-timeout",
 ];
+/// Details of a status: where a status is told, only its own count.
+const DETAILS: &str = "grpc-status-details-bin";
 
 /// Values of a longer block are copied: one that a handler keeps must not keep all the others.
 const MAX_SHARED_BYTES: usize = 1024;
 
 /// Writes `map` as a block, but for reserved names.
 pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
+    encode_but(map, |name| RESERVED.contains(&name))
+}
+
+/// The same for what comes with a status.
+pub(crate) fn encode_trailing(map: &MetadataMap) -> Result<MetadataBuf, Status> {
+    encode_but(map, |name| name == DETAILS || RESERVED.contains(&name))
+}
+
+fn encode_but(
+    map: &MetadataMap,
+    is_left_out: impl Fn(&str) -> bool,
+) -> Result<MetadataBuf, Status> {
     if map.is_empty() {
         return Ok(MetadataBuf::new());
     }
@@ -33,7 +48,7 @@ pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
     let lens = entries().map(|(name, value)| name.as_str().len() + value.len());
     let mut block = MetadataBuf::with_capacity(entries().count(), lens.sum());
     for (name, value) in map.as_ref() {
-        if RESERVED.contains(&name.as_str()) {
+        if is_left_out(name.as_str()) {
             continue;
         }
         block

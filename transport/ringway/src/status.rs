@@ -9,7 +9,7 @@ use crate::metadata;
 
 /// The code and the head of the TRAILERS frame that carries `status`.
 pub(crate) fn encode(status: &Status) -> (u16, Vec<u8>) {
-    let block = metadata::encode(status.metadata()).unwrap_or_default();
+    let block = metadata::encode_trailing(status.metadata()).unwrap_or_default();
     let mut head = StatusHead {
         message: StatusHead::fit_message(status.message()),
         details: status.details(),

@@ -326,3 +326,35 @@ async fn an_instance_that_fails_is_put_aside_and_comes_back() {
     })
     .await;
 }
+
+/// One that ends its connections in order has failed nobody, however many calls came too late.
+#[tokio::test]
+async fn an_instance_that_drains_is_not_put_aside() {
+    within(async {
+        let (running, addresses) = instances(1).await;
+        let draining = Http2Server::start(|call| match call % 10 {
+            9 => Script::EchoAndGoAway,
+            _ => Script::Nap,
+        })
+        .await;
+        addresses.set([running[0].address(), draining.address]);
+        let endpoint = addresses.endpoint().outliers(OutlierOptions {
+            consecutive_failures: 1,
+            base_time: Duration::from_secs(300),
+            ..OutlierOptions::default()
+        });
+        let client = client_of(&endpoint).await;
+        let calls = (0..20).map(|_| {
+            let mut client = client.clone();
+            let draining = &draining;
+            async move {
+                // If it were put aside, that would stay as it is.
+                while draining.connections() < 10 {
+                    succeeds(&mut client).await;
+                }
+            }
+        });
+        join_all(calls).await;
+    })
+    .await;
+}

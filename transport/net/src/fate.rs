@@ -48,17 +48,25 @@ impl Fate {
     }
 
     fn of_h2(error: &h2::Error) -> Self {
-        let reason = error.reason();
-        let refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
-        // RFC 9113, 6.8: streams above the last one named were not and will not be processed.
-        let left_out =
-            error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR);
-        if refused || left_out {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if refused || is_left_out(error) {
             Self::Unprocessed
         } else {
             Self::MayHaveRun
         }
     }
+}
+
+/// RFC 9113, 6.8: streams above the last one that a GOAWAY names were not and will not be processed.
+fn is_left_out(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+}
+
+/// Whether a call came too late for its connection, which took it no further: a server that drains
+/// does so in order, and has failed nobody.
+pub(crate) fn came_too_late(status: &Status) -> bool {
+    Fate::of(status) == Fate::Unsent
+        || sources(status).any(|error| error.downcast_ref().is_some_and(is_left_out))
 }
 
 /// Gives `UNAVAILABLE` to a call whose connection broke or would not take it, as gRPC has it; tonic

@@ -35,6 +35,7 @@ pub use self::resolver::{Resolve, Resolving, SystemResolver};
 pub(crate) use self::subchannel::ConnectionOver;
 use self::subchannel::{Address, Connector, State, Subchannel};
 use crate::backoff::Backoff;
+use crate::fate::came_too_late;
 use crate::{NetOptions, OutlierOptions, Target};
 
 /// Names are not resolved anew more often than this, however many connections are lost.
@@ -84,6 +85,7 @@ impl Picked {
         if let Some(outliers) = &self.outliers {
             let record = &self.subchannel.record;
             match ended {
+                Err(status) if came_too_late(status) => {}
                 Err(status) if status.code() == Code::Unavailable => {
                     record.note_failed(outliers, Instant::now());
                 }

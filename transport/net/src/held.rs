@@ -2,18 +2,29 @@
 //!
 //! tonic serves each connection in a task of its own that nobody else can end; what both sides of
 //! that task share is the connection itself, so that is where the end is brought about.
+//!
+//! It is also where a connection is closed such that the client hears the last words. To close a
+//! socket that holds something unread resets the connection, and a client that is still sending may
+//! then lose the GOAWAY that names the calls which nobody saw. So a connection that was shut down is
+//! read until the client has closed as well, for a while.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
+
+/// How long a client may take to close a connection that the server has shut down; as with grpc-go.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The connections of one server. Dropped, it cuts them off.
 #[derive(Debug)]
@@ -95,6 +106,7 @@ impl Register {
         Some(Held {
             connection,
             end,
+            lingering: None,
             _place: place,
         })
     }
@@ -105,7 +117,29 @@ impl Register {
 pub(crate) struct Held<C> {
     connection: C,
     end: Arc<End>,
+    /// From when it was shut down.
+    lingering: Option<Pin<Box<Sleep>>>,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl<C: AsyncRead + Unpin> Held<C> {
+    /// Reads on, and forgets what comes, until the client closes or has had its time.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let lingering = self
+            .lingering
+            .get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if lingering.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut unwanted = [0; 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unwanted);
+            let read = ready!(Pin::new(&mut *self).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 impl<C: Connected> Connected for Held<C> {
@@ -131,7 +165,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Held<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Held<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Held<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -145,7 +179,10 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Held<C> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.connection).poll_shutdown(context))?;
+        }
+        self.poll_linger(context).map(Ok)
     }
 
     fn poll_write_vectored(
@@ -158,5 +195,70 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Held<C> {
 
     fn is_write_vectored(&self) -> bool {
         self.connection.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::poll;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn held(hold: &Hold) -> (Held<DuplexStream>, DuplexStream) {
+        let (server, client) = duplex(64);
+        (hold.register().hold(server).unwrap(), client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_shut_down_is_read_until_the_client_closes() {
+        let hold = Hold::new(None);
+        let (mut held, mut client) = held(&hold);
+        client.write_all(b"a late call").await.unwrap();
+        let mut shutting = std::pin::pin!(held.shutdown());
+        assert!(poll!(&mut shutting).is_pending());
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        client.write_all(&[0; 64]).await.unwrap();
+        assert!(poll!(&mut shutting).is_pending());
+        // There is room again only if that was read.
+        client.write_all(&[0; 64]).await.unwrap();
+        drop(client);
+        let began = tokio::time::Instant::now();
+        shutting.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_close_is_not_waited_for() {
+        let hold = Hold::new(None);
+        let (mut held, mut client) = held(&hold);
+        let began = tokio::time::Instant::now();
+        let going_on = async {
+            for _ in 0..100 {
+                client.write_all(&[0; 64]).await.unwrap();
+                tokio::time::advance(LINGER / 10).await;
+            }
+        };
+        tokio::select! {
+            shut = held.shutdown() => shut.unwrap(),
+            () = going_on => {}
+        }
+        assert!(began.elapsed() < 2 * LINGER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_off_ends_the_lingering() {
+        let hold = Hold::new(None);
+        let (mut held, _client) = held(&hold);
+        let began = tokio::time::Instant::now();
+        let mut shutting = std::pin::pin!(poll_fn(|context| {
+            Pin::new(&mut held).poll_shutdown(context)
+        }));
+        assert!(poll!(&mut shutting).is_pending());
+        drop(hold);
+        shutting.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -1,5 +1,6 @@
 //! How long a handler goes on after its caller has gone. What is asserted is that it ends soon; the
-//! median is printed (`-- promptly --nocapture` on an idle machine), since other tests run meanwhile.
+//! median is printed, since other tests run meanwhile. On an idle machine: `cargo test -p ringway-tests
+//! --test conformance -- stops_its_handler stops_the_calls --nocapture --test-threads 1`.
 
 use std::time::{Duration, Instant};
 

@@ -117,8 +117,9 @@ async fn calls_go_where_fewer_are_in_flight() {
             while inside().sum::<u64>() < 40 {
                 tokio::task::yield_now().await;
             }
+            // Two workers may choose at once, neither seeing the other's call.
             assert!(
-                inside().all(|calls| calls == 20),
+                inside().all(|calls| calls.abs_diff(20) <= 2),
                 "{:?}",
                 inside().collect::<Vec<_>>()
             );

@@ -163,22 +163,26 @@ impl Write for Log {
 }
 
 impl Log {
+    /// The log of this thread, and so of all its tasks, from now on.
+    fn of_this_thread() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
     fn count(&self, what: &str) -> usize {
         let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         log.matches(what).count()
     }
 }
 
-/// The log is this thread's, and so are all tasks.
 #[tokio::test]
 async fn a_directory_that_others_may_write_is_one_warning() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _logging = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let (log, _logging) = Log::of_this_thread();
     let directory = tempfile::tempdir().unwrap();
     let address = ringway_tests::free_address().to_string();
     let server = bind_on_both(&address, directory.path()).await;
@@ -204,6 +208,30 @@ async fn a_directory_that_others_may_write_is_one_warning() {
     fs::set_permissions(&unsafe_name, Permissions::from_mode(0o770)).unwrap();
     let _served = bind_on_both("127.0.0.1:0", directory.path()).await;
     assert_eq!(log.count("WARN"), 2);
+    serving.abort();
+}
+
+/// A server was killed, and its successor runs where this directory is not.
+#[tokio::test]
+async fn a_socket_that_was_left_behind_is_one_warning() {
+    let (log, _logging) = Log::of_this_thread();
+    let directory = tempfile::tempdir().unwrap();
+    let address = ringway_tests::free_address().to_string();
+    let elsewhere = bind_on_both(&address, &directory.path().join("elsewhere")).await;
+    let serving = tokio::spawn(elsewhere.serve());
+    let of_name = Directory::at(directory.path())
+        .create_for(&address, &UidPolicy::SameUser)
+        .unwrap();
+    let left_behind = of_name.path().join("1-left-behind.sock");
+    drop(std::os::unix::net::UnixListener::bind(&left_behind).unwrap());
+    let endpoint = Endpoint::new(&*address).unwrap();
+    let mut client = client_of(&endpoint.directory(directory.path())).await;
+    for _ in 0..5 {
+        let response = client.unary(Payload::default()).await.unwrap();
+        assert_eq!(Path::of(&response), Some(Path::Grpc));
+    }
+    assert_eq!(log.count("WARN"), 1);
+    assert_eq!(log.count(&left_behind.display().to_string()), 1);
     serving.abort();
 }
 

@@ -1,15 +1,16 @@
 //! The client's way to a local server.
 
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ringway_sys::peer_credentials;
-use std::os::fd::AsFd;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::config::{LocalConfig, UidPolicy};
 use crate::connection::Connection;
-use crate::directory::{Directory, OpenDirectory};
+use crate::directory::Directory;
 use crate::error::ConnectError;
 use crate::rendezvous::Rendezvous;
 use crate::server::instance_number;
@@ -37,7 +38,8 @@ pub fn instances(
 /// Connects to one of the [`instances`] of the server called `name`.
 ///
 /// # Errors
-/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] if it has gone.
+/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] if it has gone, and
+/// [`ConnectError::Stale`] if it left its socket behind.
 pub async fn connect(
     directory: &Directory,
     name: &str,
@@ -47,8 +49,20 @@ pub async fn connect(
     let open = directory
         .open(name, &config.peers)?
         .ok_or_else(|| absent(directory, name))?;
-    let met = meet(&open, instance, name, config).await;
-    met.map_err(|refused| refused.unwrap_or_else(|| absent(directory, name)))
+    let stream = match UnixStream::connect(open.short_path(instance)).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            return Err(match error.kind() {
+                ErrorKind::NotFound => absent(directory, name),
+                ErrorKind::ConnectionRefused => ConnectError::Stale {
+                    name: name.to_owned(),
+                    path: open.path().join(instance),
+                },
+                _ => io_error(name, error),
+            });
+        }
+    };
+    meet(stream, name, config).await
 }
 
 fn absent(directory: &Directory, name: &str) -> ConnectError {
@@ -58,24 +72,18 @@ fn absent(directory: &Directory, name: &str) -> ConnectError {
     }
 }
 
-/// Meets one instance; an error of `None` means that nobody listens there any more.
+/// Makes the acquaintance of whoever is at the other end.
 async fn meet(
-    directory: &OpenDirectory,
-    socket: &str,
+    stream: UnixStream,
     name: &str,
     config: &LocalConfig,
-) -> Result<Arc<Connection>, Option<ConnectError>> {
-    let stream = match UnixStream::connect(directory.short_path(socket)).await {
-        Ok(stream) => stream,
-        Err(error) if is_stale(&error) => return Err(None),
-        Err(error) => return Err(Some(io_error(name, error))),
-    };
-    let peer = peer_credentials(stream.as_fd()).map_err(|error| Some(io_error(name, error)))?;
+) -> Result<Arc<Connection>, ConnectError> {
+    let peer = peer_credentials(stream.as_fd()).map_err(|error| io_error(name, error))?;
     if !config.peers.allows(peer.uid) {
-        return Err(Some(ConnectError::PeerUid {
+        return Err(ConnectError::PeerUid {
             name: name.to_owned(),
             uid: peer.uid,
-        }));
+        });
     }
     let rendezvous = Rendezvous {
         stream,
@@ -86,26 +94,26 @@ async fn meet(
     };
     match timeout(config.handshake_timeout, rendezvous.call()).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(reason)) => Err(Some(ConnectError::Handshake {
+        Ok(Err(reason)) => Err(ConnectError::Handshake {
             name: name.to_owned(),
             reason,
-        })),
-        Err(_) => Err(Some(ConnectError::HandshakeTimeout {
+        }),
+        Err(_) => Err(ConnectError::HandshakeTimeout {
             name: name.to_owned(),
             seconds: config.handshake_timeout.as_secs(),
-        })),
+        }),
     }
 }
 
 /// Whether the socket's owner has gone: a restarted server leaves its old socket behind.
-pub(crate) fn is_stale(error: &std::io::Error) -> bool {
+pub(crate) fn is_stale(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound
     )
 }
 
-fn io_error(name: &str, error: std::io::Error) -> ConnectError {
+fn io_error(name: &str, error: io::Error) -> ConnectError {
     ConnectError::Io {
         name: name.to_owned(),
         error,

@@ -68,6 +68,16 @@ pub enum ConnectError {
         /// Where.
         directory: PathBuf,
     },
+    /// A socket is there, and nobody listens on it.
+    #[error(
+        "nobody listens on {path} any more: the server `{name}` was killed, or runs on another host or with another RINGWAY_DIR"
+    )]
+    Stale {
+        /// The name that was looked for.
+        name: String,
+        /// The socket that was left behind.
+        path: PathBuf,
+    },
     /// The directory must not be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),

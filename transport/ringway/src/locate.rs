@@ -48,9 +48,9 @@ impl Shared {
             match self.connect_to(found).await {
                 Ok(()) => return Ok(()),
                 // What is wrong with one that is there says more than that another has gone.
-                Err(error) if is_absent(&error) => refused = refused.or(Some(error)),
+                Err(error) if has_gone(&error) => refused = refused.or(Some(error)),
                 Err(error) => match &refused {
-                    Some(known) if !is_absent(known) => {}
+                    Some(known) if !has_gone(known) => {}
                     _ => refused = Some(error),
                 },
             }
@@ -178,4 +178,9 @@ async fn look_for_more(shared: Weak<Shared>) {
 /// An absent server is no fault: it may well be on another host.
 pub(crate) fn is_absent(error: &Error) -> bool {
     matches!(error, Error::Local(ConnectError::Absent { .. }))
+}
+
+/// Absent, or killed so that its socket was left behind.
+fn has_gone(error: &Error) -> bool {
+    is_absent(error) || matches!(error, Error::Local(ConnectError::Stale { .. }))
 }

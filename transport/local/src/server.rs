@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ringway_sys::{PeerCredentials, peer_credentials};
@@ -61,7 +62,7 @@ impl Listener {
     ) -> Result<Self, DirectoryError> {
         let opened = directory.create_for(name, peers)?;
         remove_stale_sockets(&opened);
-        let file = format!("{}-{:08x}.sock", std::process::id(), next_number());
+        let file = socket_file();
         let failed = |error| DirectoryError::Create {
             path: opened.path().join(&file),
             error,
@@ -238,8 +239,11 @@ fn remove_stale_sockets(directory: &OpenDirectory) {
     }
 }
 
-fn next_number() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
+/// A name that no other instance takes, in whatever container it runs: there each process is likely
+/// to be number 1. The number is for people who look into the directory.
+fn socket_file() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    let (pid, instance) = (std::process::id(), instance_number() >> 64);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{pid}-{instance:016x}-{number}.sock")
 }

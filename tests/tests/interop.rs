@@ -47,14 +47,6 @@ const PATHS: &[TestedPath] = &[
     }),
 ];
 
-/// tonic's types don't tell whether a message came compressed; the client says so.
-const NOT_OFFERED: [Case; 4] = [
-    Case::ClientCompressedUnary,
-    Case::ServerCompressedUnary,
-    Case::ClientCompressedStreaming,
-    Case::ServerCompressedStreaming,
-];
-
 /// The server process, and the server of this one.
 struct Servers {
     runtime: Runtime,
@@ -73,8 +65,9 @@ fn main() -> ExitCode {
         true => None,
         false => Some(Arc::new(Servers::start())),
     };
-    let cases = Case::ALL.iter().filter(|case| !NOT_OFFERED.contains(case));
-    let pairs = cases.flat_map(|case| PATHS.iter().map(|path| (*path, *case)));
+    let pairs = Case::ALL
+        .iter()
+        .flat_map(|case| PATHS.iter().map(|path| (*path, *case)));
     let trials = pairs.map(|(path, case)| trial(path, case, servers.clone()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

@@ -96,22 +96,12 @@ fn the_client_reaches_the_server_on_each_path() {
 }
 
 #[test]
-fn a_case_that_is_not_offered_says_why() {
+fn all_cases_pass_at_once() {
     let server = Server::start();
-    let output = server.run(&format!(
-        "--path shm --server {NAME} --case client_compressed_unary"
-    ));
-    assert!(!output.status.success());
-    assert!(
-        said(&output).contains("is not offered: "),
-        "{}",
-        said(&output)
-    );
     let output = server.run(&format!("--path inproc --server {NAME} --case all"));
     assert!(output.status.success(), "{}", said(&output));
     let all = said(&output);
-    assert_eq!(all.matches(": not offered").count(), 4, "{all}");
-    assert_eq!(all.matches(": passed").count(), 17, "{all}");
+    assert_eq!(all.matches(": passed").count(), 21, "{all}");
 }
 
 /// It takes connections and says nothing.

@@ -1,13 +1,17 @@
 //! The client's side: one channel, and the cases over it.
 
-use ringway::{Channel, Endpoint, Path};
+use ringway::{Channel, Endpoint, Layered, MessageCompression, Path};
 use ringway_proto::grpc_testing::test_service_client::TestServiceClient;
 use tonic::Response;
+use tonic::codec::CompressionEncoding::Gzip;
 
 use crate::case::Case;
 use crate::cases::{calls, cancelled, compressed, metadata, statuses, streams};
 use crate::failure::Failure;
 use crate::soak::{self, Soak};
+
+/// Stubs that compress messages one by one, and tell which came so.
+pub(crate) type Compressing = TestServiceClient<Layered<MessageCompression<Channel>>>;
 
 /// Runs cases against one server.
 #[derive(Debug, Clone)]
@@ -55,10 +59,10 @@ impl Client {
             Case::EmptyUnary => calls::empty_unary(self).await,
             Case::LargeUnary => calls::large_unary(self).await,
             Case::ConcurrentLargeUnary => calls::concurrent_large_unary(self).await,
-            Case::ClientCompressedUnary
-            | Case::ServerCompressedUnary
-            | Case::ClientCompressedStreaming
-            | Case::ServerCompressedStreaming => compressed::not_offered(case),
+            Case::ClientCompressedUnary => compressed::client_compressed_unary(self).await,
+            Case::ServerCompressedUnary => compressed::server_compressed_unary(self).await,
+            Case::ClientCompressedStreaming => compressed::client_compressed_streaming(self).await,
+            Case::ServerCompressedStreaming => compressed::server_compressed_streaming(self).await,
             Case::ClientStreaming => streams::client_streaming(self).await,
             Case::ServerStreaming => streams::server_streaming(self).await,
             Case::PingPong => streams::ping_pong(self).await,
@@ -78,6 +82,12 @@ impl Client {
 
     pub(crate) fn service(&self) -> TestServiceClient<Channel> {
         TestServiceClient::new(self.channel.clone())
+    }
+
+    /// The same, with messages compressed one by one.
+    pub(crate) fn compressing(&self) -> Compressing {
+        let caller = Layered::new(MessageCompression::new(self.channel.clone(), Gzip));
+        TestServiceClient::new(caller).accept_compressed(Gzip)
     }
 
     /// The message of `response`, if it took the path that is to be tested.

@@ -5,19 +5,9 @@ use std::time::Duration;
 use ringway::Path;
 use tonic::{Code, Status};
 
-use crate::case::Case;
-
 /// Why a case did not pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The case can't be run over Ringway.
-    #[error("{case} is not offered: {reason}")]
-    NotOffered {
-        /// Which case.
-        case: Case,
-        /// What stands in its way.
-        reason: &'static str,
-    },
     /// No way leads to the server.
     #[error("no connection to the server")]
     Connect(#[from] ringway::Error),

@@ -4,18 +4,19 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway::{ServerBuilder, Trailers};
+use ringway::{CameCompressed, Compress, MessageCompression, ServerBuilder, Trailers};
 use ringway_proto::grpc_testing::test_service_server::{
     TestService as Contract, TestServiceServer,
 };
 use ringway_proto::grpc_testing::{
-    EchoStatus, Empty, Payload, PayloadType, ResponseParameters, SimpleRequest, SimpleResponse,
-    StreamingInputCallRequest, StreamingInputCallResponse, StreamingOutputCallRequest,
-    StreamingOutputCallResponse,
+    BoolValue, EchoStatus, Empty, Payload, PayloadType, ResponseParameters, SimpleRequest,
+    SimpleResponse, StreamingInputCallRequest, StreamingInputCallResponse,
+    StreamingOutputCallRequest, StreamingOutputCallResponse,
 };
 use tokio_stream::Stream;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 /// Comes back in the initial metadata.
 pub(crate) const ECHO_INITIAL: &str = "x-grpc-test-echo-initial";
@@ -46,7 +47,8 @@ impl Default for TestService {
 
 /// Has a server answer the tests. `UnimplementedService` stays away, as it should.
 pub fn add_to(builder: ServerBuilder) -> ServerBuilder {
-    builder.add_service(TestServiceServer::new(TestService::default()))
+    let service = TestServiceServer::new(TestService::default()).accept_compressed(Gzip);
+    builder.add_service(MessageCompression::new(service, Gzip))
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<StreamingOutputCallResponse, Status>> + Send>>;
@@ -91,17 +93,32 @@ impl TestService {
     /// The responses that each of `requests` asks for.
     fn parts(
         self,
+        extensions: &Extensions,
         requests: impl Stream<Item = Result<StreamingOutputCallRequest, Status>> + Send + 'static,
-    ) -> Responses {
-        Box::pin(async_stream::try_stream! {
+    ) -> Response<Responses> {
+        // Where nobody tells of compression, nobody compresses.
+        let compress = extensions
+            .get::<CameCompressed>()
+            .map(|_| Compress::default());
+        let chosen = compress.clone();
+        let parts: Responses = Box::pin(async_stream::try_stream! {
             for await request in requests {
                 let request = request?;
                 wished(request.response_status.as_ref())?;
                 for asked in &request.response_parameters {
-                    yield self.part(request.response_type, asked).await?;
+                    let part = self.part(request.response_type, asked).await?;
+                    if let Some(chosen) = &chosen {
+                        chosen.push(is_true(asked.compressed.as_ref()));
+                    }
+                    yield part;
                 }
             }
-        })
+        });
+        let mut response = Response::new(parts);
+        if let Some(compress) = compress {
+            response.extensions_mut().insert(compress);
+        }
+        response
     }
 }
 
@@ -115,14 +132,22 @@ fn wished(status: Option<&EchoStatus>) -> Result<(), Status> {
     }
 }
 
-/// These messages ask for compression, of which neither a handler nor its caller is told.
-fn uncompressed(request: &SimpleRequest) -> Result<(), Status> {
-    match &request.expect_compressed {
-        Some(expected) if expected.value => Err(Status::invalid_argument(
-            "the request did not come compressed, as far as a handler is told",
-        )),
+/// Fails unless the message that was read last came as its sender says. Where nobody tells, none came
+/// compressed.
+fn came_as(expected: Option<&BoolValue>, extensions: &Extensions) -> Result<(), Status> {
+    let came = extensions.get().and_then(CameCompressed::next);
+    let came = came.unwrap_or(false);
+    match expected {
+        Some(expected) if expected.value != came => Err(Status::invalid_argument(format!(
+            "the message came {}compressed",
+            if came { "" } else { "un" }
+        ))),
         _ => Ok(()),
     }
+}
+
+fn is_true(asked: Option<&BoolValue>) -> bool {
+    asked.is_some_and(|asked| asked.value)
 }
 
 /// What the client says in the two echo headers comes back.
@@ -152,14 +177,18 @@ impl Contract for TestService {
         &self,
         request: Request<SimpleRequest>,
     ) -> Result<Response<SimpleResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
+        let (metadata, extensions, request) = request.into_parts();
         wished(request.response_status.as_ref())?;
-        uncompressed(&request)?;
+        came_as(request.expect_compressed.as_ref(), &extensions)?;
         let payload = self.payload(request.response_type, request.response_size)?;
         let mut response = Response::new(SimpleResponse {
             payload: Some(payload),
             ..SimpleResponse::default()
         });
+        if is_true(request.response_compressed.as_ref()) {
+            let compress = Compress::from_iter([true]);
+            response.extensions_mut().insert(compress);
+        }
         if request.fill_server_id {
             response.get_mut().server_id.clone_from(&self.id);
         }
@@ -191,9 +220,9 @@ impl Contract for TestService {
         &self,
         request: Request<StreamingOutputCallRequest>,
     ) -> Result<Response<Responses>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let parts = self.clone().parts(tokio_stream::once(Ok(request)));
-        let mut response = Response::new(parts);
+        let (metadata, extensions, request) = request.into_parts();
+        let request = tokio_stream::once(Ok(request));
+        let mut response = self.clone().parts(&extensions, request);
         echo(&metadata, &mut response);
         Ok(response)
     }
@@ -202,17 +231,10 @@ impl Contract for TestService {
         &self,
         request: Request<Streaming<StreamingInputCallRequest>>,
     ) -> Result<Response<StreamingInputCallResponse>, Status> {
-        let (metadata, _, mut requests) = request.into_parts();
+        let (metadata, extensions, mut requests) = request.into_parts();
         let mut sum_bytes = 0_usize;
         while let Some(request) = requests.message().await? {
-            if request
-                .expect_compressed
-                .is_some_and(|expected| expected.value)
-            {
-                return Err(Status::invalid_argument(
-                    "the message did not come compressed, as far as a handler is told",
-                ));
-            }
+            came_as(request.expect_compressed.as_ref(), &extensions)?;
             sum_bytes += request.payload.map_or(0, |payload| payload.body.len());
         }
         let mut response = Response::new(StreamingInputCallResponse {
@@ -226,8 +248,8 @@ impl Contract for TestService {
         &self,
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let (metadata, _, requests) = request.into_parts();
-        let mut response = Response::new(self.clone().parts(requests));
+        let (metadata, extensions, requests) = request.into_parts();
+        let mut response = self.clone().parts(&extensions, requests);
         echo(&metadata, &mut response);
         Ok(response)
     }
@@ -236,19 +258,17 @@ impl Contract for TestService {
         &self,
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let (metadata, _, mut requests) = request.into_parts();
-        let service = self.clone();
-        let parts: Responses = Box::pin(async_stream::try_stream! {
+        let (metadata, extensions, mut requests) = request.into_parts();
+        let kept = async_stream::try_stream! {
             let mut kept = Vec::new();
             while let Some(request) = requests.message().await? {
                 kept.push(request);
             }
-            let kept = tokio_stream::iter(kept.into_iter().map(Ok));
-            for await part in service.parts(kept) {
-                yield part?;
+            for request in kept {
+                yield request;
             }
-        });
-        let mut response = Response::new(parts);
+        };
+        let mut response = self.clone().parts(&extensions, kept);
         echo(&metadata, &mut response);
         Ok(response)
     }

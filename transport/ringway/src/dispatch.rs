@@ -150,6 +150,17 @@ impl ServerCall {
         }))
     }
 
+    /// Whether its client says anything by one of these names.
+    pub(crate) fn has_metadata(&self, names: &[&str]) -> bool {
+        let metadata = metadata::decode_bytes(&self.started.metadata);
+        metadata.is_ok_and(|metadata| names.iter().any(|name| metadata.contains_key(*name)))
+    }
+
+    /// The call as it came.
+    pub(crate) fn into_started(self) -> Started {
+        self.started
+    }
+
     /// The answer where there is no such method.
     pub fn unimplemented(self) -> HandlerFuture {
         Box::pin(async move {

@@ -16,6 +16,7 @@
 //! | [`codegen`] | what generated stubs call |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
+//! | `compression` | messages that come compressed, and compression chosen message by message |
 //! | `context`, `in_context` | what a handler passes on to the calls that it makes |
 //! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
@@ -55,6 +56,7 @@ mod terminated;
 
 pub use channel::Channel;
 pub use child::Child;
+pub use compression::{CameCompressed, Compress, MessageCompression};
 pub use context::{Context, Peer, Scoped};
 pub use endpoint::{Endpoint, LocalPolicy};
 pub use error::Error;

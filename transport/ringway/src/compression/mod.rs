@@ -1,18 +1,27 @@
-//! Messages that come compressed on a local path. None of our own does: compression costs more than
-//! memory does. But stubs of tonic's that compress must be understood on every path.
+//! Messages that come compressed on a local path. None of our own does unless its sender chose so
+//! for that very message: compression costs more than memory does. But stubs of tonic's that
+//! compress must be understood on every path.
 
-use std::io::{self, Read};
+mod by_message;
+
+pub use by_message::{CameCompressed, Compress, MessageCompression};
+
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::method::MessageLimits;
 
 /// Names the encoding of a call's compressed messages.
 const ENCODING: &str = "grpc-encoding";
-/// Names what is understood, beside a refusal.
+/// Names the encodings that a call's sender understands.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+/// What is understood, beside a refusal.
 const ACCEPTED: &str = "gzip,deflate,zstd,identity";
 
 /// How a message was compressed.
@@ -43,6 +52,41 @@ impl Encoding {
             other => Err(unknown(other)),
         }
     }
+
+    /// The one that tonic calls so; one that is not known here is taken for gzip, which all of gRPC has.
+    fn of(encoding: CompressionEncoding) -> Self {
+        match encoding {
+            CompressionEncoding::Deflate => Self::Deflate,
+            CompressionEncoding::Zstd => Self::Zstd,
+            _ => Self::Gzip,
+        }
+    }
+
+    /// What metadata calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    fn compress(self, message: &[u8]) -> io::Result<Vec<u8>> {
+        let level = flate2::Compression::default();
+        match self {
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), level);
+                encoder.write_all(message)?;
+                encoder.finish()
+            }
+            Self::Deflate => {
+                let mut encoder = ZlibEncoder::new(Vec::new(), level);
+                encoder.write_all(message)?;
+                encoder.finish()
+            }
+            Self::Zstd => zstd::encode_all(message, zstd::DEFAULT_COMPRESSION_LEVEL),
+        }
+    }
 }
 
 fn unknown(name: &[u8]) -> Status {
@@ -51,9 +95,7 @@ fn unknown(name: &[u8]) -> Status {
         "Content is compressed with `{name}` which isn't supported"
     ));
     let accepted = MetadataValue::from_static(ACCEPTED);
-    status
-        .metadata_mut()
-        .insert("grpc-accept-encoding", accepted);
+    status.metadata_mut().insert(ACCEPT_ENCODING, accepted);
     status
 }
 
@@ -99,23 +141,11 @@ fn read_within(reader: impl Read, limit: usize) -> io::Result<Option<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use tonic::Code;
 
     use super::*;
 
-    fn gzip(message: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(message).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn deflate(message: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(message).unwrap();
-        encoder.finish().unwrap()
-    }
+    const ALL: [Encoding; 3] = [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd];
 
     #[test]
     fn every_encoding_is_read_up_to_the_limit() {
@@ -126,11 +156,8 @@ mod tests {
         let read = |encoding, bytes: &[u8]| decompress(Some(encoding), bytes, &limits);
         for (len, fits) in [(0, true), (1000, true), (1001, false), (1 << 20, false)] {
             let message = vec![7; len];
-            for (encoding, bytes) in [
-                (Encoding::Gzip, gzip(&message)),
-                (Encoding::Deflate, deflate(&message)),
-                (Encoding::Zstd, zstd::encode_all(&*message, 3).unwrap()),
-            ] {
+            for encoding in ALL {
+                let bytes = encoding.compress(&message).unwrap();
                 match read(encoding, &bytes) {
                     Ok(read) => assert!(fits && read == message, "{encoding:?} {len}"),
                     Err(status) if bytes.len() > 1000 => {
@@ -148,12 +175,7 @@ mod tests {
     #[test]
     fn what_is_not_what_it_says_is_an_error() {
         let limits = MessageLimits::default();
-        for encoding in [
-            None,
-            Some(Encoding::Gzip),
-            Some(Encoding::Deflate),
-            Some(Encoding::Zstd),
-        ] {
+        for encoding in ALL.into_iter().map(Some).chain([None]) {
             let status = decompress(encoding, b"anything", &limits).unwrap_err();
             assert_eq!(status.code(), Code::Internal, "{encoding:?}");
         }

@@ -1,0 +1,165 @@
+//! The server's end: tonic services behind a local path.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use ringway_local::{Call, HandlerFuture, Started};
+use ringway_net::guard::drop_bad_details;
+use ringway_net::{Trailers, timeout};
+use tonic::body::Body;
+use tonic::codegen::{Service, StdError};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use super::messages::{Messages, framed_all};
+use super::{Inbox, send_all};
+use crate::context::Handled;
+use crate::dispatch::{add_connect_info, context_of};
+use crate::metadata;
+use crate::status;
+use crate::streaming;
+
+type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A tonic service that answers local calls.
+pub(crate) struct HttpService(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
+
+impl fmt::Debug for HttpService {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("HttpService")
+    }
+}
+
+impl HttpService {
+    pub(crate) fn new<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
+    {
+        Self(Arc::new(move |request| {
+            let mut service = service.clone();
+            Box::pin(async move {
+                let Ok(()) = poll_fn(|context| service.poll_ready(context)).await;
+                let Ok(response) = service.call(request).await;
+                response.map(Body::new)
+            })
+        }))
+    }
+
+    /// Answers one call.
+    pub(crate) fn answer(&self, started: Started) -> HandlerFuture {
+        let context = context_of(&started);
+        let (mut call, request) = match to_http(started) {
+            Ok(parts) => parts,
+            Err((mut call, refusal)) => {
+                return Box::pin(async move { finish(&mut call, &refusal).await });
+            }
+        };
+        let response = (self.0)(request);
+        Box::pin(Handled::new(context, async move {
+            let (mut parts, body) = response.await.into_parts();
+            let trailing = parts.extensions.remove::<Trailers>();
+            if let Err(status) = relay(&mut call, parts.headers, body, trailing).await {
+                finish(&mut call, &status).await;
+            }
+        }))
+    }
+}
+
+fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
+    let Started {
+        call,
+        path,
+        metadata,
+        timeout,
+        message,
+        end,
+        ..
+    } = started;
+    let mut headers = match metadata::decode_bytes(&metadata) {
+        Ok(metadata) => metadata.into_headers(),
+        Err(status) => return Err((call, status)),
+    };
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    if let Some(timeout) = timeout {
+        headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(timeout));
+    }
+    let body = Inbox {
+        call: call.reader(),
+        ready: message.map(|message| Frame::data(framed_all(&message))),
+        trailers: None,
+        request: true,
+        over: end,
+    };
+    let mut request = Request::new(Body::new(body));
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = http::Version::HTTP_2;
+    match path.parse() {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return Err((call, Status::unimplemented("no such method"))),
+    }
+    *request.headers_mut() = headers;
+    add_connect_info(request.extensions_mut(), call.connection());
+    Ok((call, request))
+}
+
+/// Sends a tonic response on a local call.
+async fn relay(
+    call: &mut Call,
+    mut headers: HeaderMap,
+    body: Body,
+    trailing: Option<Trailers>,
+) -> Result<(), Status> {
+    drop_bad_details(&mut headers);
+    // A response of trailers alone carries its status in the headers.
+    if let Some(status) = Status::from_header_map(&headers) {
+        finish(call, &status).await;
+        return Ok(());
+    }
+    let block = metadata::encode(&MetadataMap::from_headers(headers))?;
+    let sender = call.sender().clone();
+    poll_fn(|context| sender.poll_send_headers(context, block.as_metadata().as_bytes()))
+        .await
+        .map_err(|error| status::unsent(&error))?;
+    let mut messages = Messages::new(body);
+    send_all(&sender, &mut messages).await?;
+    let mut trailers = messages.trailers.unwrap_or_default();
+    drop_bad_details(&mut trailers);
+    let status = Status::from_header_map(&trailers)
+        .unwrap_or_else(|| Status::new(Code::Unknown, "the service sent no status"));
+    if let Some(Trailers(trailing)) = trailing
+        && status.code() == Code::Ok
+    {
+        let mut all = status.metadata().clone().into_headers();
+        all.extend(trailing.into_headers());
+        let (code, head) = streaming::ok_trailers(MetadataMap::from_headers(all));
+        // An error means that the call is over, and nobody is left to be told.
+        let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+        return Ok(());
+    }
+    finish(call, &status).await;
+    Ok(())
+}
+
+async fn finish(call: &mut Call, status: &Status) {
+    let (code, head) = status::encode(status);
+    let mut finishing = pin!(poll_fn(|context| call.poll_finish(context, code, &head)));
+    // An error means that the call is over, and nobody is left to be told.
+    let _ = finishing.as_mut().await;
+}

@@ -1,0 +1,381 @@
+//! Compression chosen message by message, and told message by message: what gRPC has and tonic's types
+//! leave out. In force on every path, because a call that speaks of compression goes through HTTP types.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
+use ringway_local::HandlerFuture;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+
+use super::{ACCEPT_ENCODING, ENCODING, Encoding};
+use crate::bridge::{HttpService, Messages, PREFIX_BYTES, Step, framed};
+use crate::dispatch::{LocalService, ServerCall};
+use crate::method::Method;
+
+/// Messages whose flags are kept for somebody who may never ask.
+const MAX_UNASKED: usize = 64 << 10;
+
+/// Which messages of a call came compressed, in the extensions of a request at a handler and of a
+/// response at a client; each behind [`MessageCompression`].
+#[derive(Debug, Clone, Default)]
+pub struct CameCompressed(Arc<Mutex<Came>>);
+
+#[derive(Debug, Default)]
+struct Came {
+    flags: VecDeque<bool>,
+    /// Nobody asked for so long that the flags were given up.
+    forgotten: bool,
+}
+
+impl CameCompressed {
+    /// Whether the next message came compressed: to be asked once for each that was read, in order.
+    /// `None` where it has not come yet, or where 65,536 messages came before the first was asked for.
+    #[must_use]
+    pub fn next(&self) -> Option<bool> {
+        self.0.lock().flags.pop_front()
+    }
+
+    fn push(&self, flag: bool) {
+        let mut came = self.0.lock();
+        if came.flags.len() == MAX_UNASKED {
+            came.forgotten = true;
+            came.flags = VecDeque::new();
+        }
+        if !came.forgotten {
+            came.flags.push_back(flag);
+        }
+    }
+}
+
+/// Which messages of a call are to go out compressed: in the extensions of a request at a client and
+/// of a response at a handler, each behind [`MessageCompression`]. Without it none are. A handler whose
+/// request has no [`CameCompressed`] has nobody to heed it.
+#[derive(Debug, Clone, Default)]
+pub struct Compress(Arc<Mutex<Chosen>>);
+
+#[derive(Debug, Default)]
+struct Chosen {
+    flags: VecDeque<bool>,
+    /// The peer does not understand it.
+    unheeded: bool,
+}
+
+impl Compress {
+    /// Says whether the next message is to be compressed: to be called once for each, before it is
+    /// handed over. Those that nothing was said of go out as they are.
+    pub fn push(&self, compress: bool) {
+        let mut chosen = self.0.lock();
+        if !chosen.unheeded {
+            chosen.flags.push_back(compress);
+        }
+    }
+
+    fn pop(&self) -> bool {
+        self.0.lock().flags.pop_front().unwrap_or(false)
+    }
+
+    fn leave(&self) {
+        *self.0.lock() = Chosen {
+            flags: VecDeque::new(),
+            unheeded: true,
+        };
+    }
+}
+
+impl FromIterator<bool> for Compress {
+    fn from_iter<I: IntoIterator<Item = bool>>(flags: I) -> Self {
+        let chosen = Chosen {
+            flags: flags.into_iter().collect(),
+            unheeded: false,
+        };
+        Self(Arc::new(Mutex::new(chosen)))
+    }
+}
+
+/// A generated service, or a channel under generated clients, that compresses the messages for which
+/// [`Compress`] says so, and tells by [`CameCompressed`] which came so.
+///
+/// A service's calls go through HTTP types only where their client speaks of compression, a client's
+/// always ([`Layered`](crate::Layered)). A server compresses nothing that its client does not accept.
+/// What comes compressed is read by the stubs: they have to `accept_compressed` it.
+///
+/// ```
+/// use ringway::{Compress, Layered, MessageCompression};
+/// use tonic::codec::CompressionEncoding::Gzip;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ringway::Error> {
+/// let channel = ringway::Endpoint::new("catalog:50051")?.connect_lazy()?;
+/// let caller = Layered::new(MessageCompression::new(channel, Gzip));
+/// // let mut client = CatalogClient::new(caller).accept_compressed(Gzip);
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(Compress::from_iter([true]));
+/// // let response = client.list(request).await?;
+/// // response.extensions().get::<CameCompressed>()
+/// # drop((caller, request)); Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct MessageCompression<S> {
+    inner: S,
+    encoding: Encoding,
+}
+
+impl<S> MessageCompression<S> {
+    /// `inner`, whose messages are compressed by `encoding` where they are.
+    pub fn new(inner: S, encoding: CompressionEncoding) -> Self {
+        Self {
+            inner,
+            encoding: Encoding::of(encoding),
+        }
+    }
+
+    fn accepted_by(&self, headers: &HeaderMap) -> bool {
+        let values = headers.get_all(ACCEPT_ENCODING).iter();
+        let names = values.filter_map(|value| value.to_str().ok());
+        let mut names = names.flat_map(|names| names.split(','));
+        names.any(|name| name.trim() == self.encoding.name())
+    }
+}
+
+impl<S: NamedService> NamedService for MessageCompression<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> LocalService for MessageCompression<S>
+where
+    S: LocalService + Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S::Future: Send + 'static,
+{
+    fn methods(&self) -> &'static [Method] {
+        self.inner.methods()
+    }
+
+    fn dispatch(&self, index: usize, call: ServerCall) -> HandlerFuture {
+        match call.has_metadata(&[ENCODING, ACCEPT_ENCODING]) {
+            true => HttpService::new(self.clone()).answer(call.into_started()),
+            false => self.inner.dispatch(index, call),
+        }
+    }
+}
+
+impl<S> Service<Request<Body>> for MessageCompression<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let encoding = self.encoding;
+        let accepted = self.accepted_by(request.headers());
+        let (mut head, body) = request.into_parts();
+        let body = through(
+            &mut head.headers,
+            &mut head.extensions,
+            body,
+            Some(encoding),
+        );
+        let answer = self.inner.call(Request::from_parts(head, body));
+        Box::pin(async move {
+            let (mut head, body) = answer.await?.into_parts();
+            let encoding = accepted.then_some(encoding);
+            let body = through(&mut head.headers, &mut head.extensions, body, encoding);
+            Ok(Response::from_parts(head, body))
+        })
+    }
+}
+
+/// A body on its way: out, if somebody chose what to compress of it, and otherwise in.
+fn through(
+    headers: &mut HeaderMap,
+    extensions: &mut http::Extensions,
+    body: Body,
+    encoding: Option<Encoding>,
+) -> Body {
+    let Some(compress) = extensions.remove::<Compress>() else {
+        let came = CameCompressed::default();
+        extensions.insert(came.clone());
+        return Body::new(Watched::new(body, came));
+    };
+    match encoding {
+        Some(encoding) if !headers.contains_key(ENCODING) => {
+            headers.insert(ENCODING, HeaderValue::from_static(encoding.name()));
+            Body::new(Compressing {
+                messages: Messages::new(body),
+                compress,
+                encoding,
+                over: false,
+            })
+        }
+        // The peer does not understand it, or the stubs have compressed already.
+        _ => {
+            compress.leave();
+            body
+        }
+    }
+}
+
+/// A body whose messages are compressed where somebody chose it.
+struct Compressing {
+    messages: Messages<Body>,
+    compress: Compress,
+    encoding: Encoding,
+    over: bool,
+}
+
+impl Compressing {
+    fn outgoing(&self, compressed: bool, message: &Bytes) -> Result<Frame<Bytes>, Status> {
+        if compressed || !self.compress.pop() {
+            return Ok(Frame::data(framed(message, compressed)));
+        }
+        let smaller = self.encoding.compress(message);
+        let smaller =
+            smaller.map_err(|error| Status::internal(format!("Error compressing: {error}")))?;
+        Ok(Frame::data(framed(&smaller, true)))
+    }
+}
+
+impl HttpBody for Compressing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(self.messages.poll_next(context)) {
+            Ok(Step::Message(message)) => Some(self.outgoing(message.compressed, &message.bytes)),
+            Ok(Step::End) => {
+                self.over = true;
+                let trailers = self.messages.trailers.take();
+                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+            }
+            Err(status) => {
+                self.over = true;
+                Some(Err(status))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over
+    }
+}
+
+/// A body whose messages' flags are noted as they pass.
+struct Watched {
+    body: Body,
+    came: CameCompressed,
+    /// What has come of the next message's prefix.
+    prefix: Vec<u8>,
+    /// Bytes of the present message that are still to come.
+    rest: usize,
+}
+
+impl Watched {
+    fn new(body: Body, came: CameCompressed) -> Self {
+        Self {
+            body,
+            came,
+            prefix: Vec::with_capacity(PREFIX_BYTES),
+            rest: 0,
+        }
+    }
+
+    fn note(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let skipped = self.rest.min(data.len());
+            self.rest -= skipped;
+            data.advance(skipped);
+            let wanted = PREFIX_BYTES - self.prefix.len();
+            let (more, behind) = data.split_at(wanted.min(data.len()));
+            self.prefix.extend_from_slice(more);
+            data = behind;
+            if let [flag, length @ ..] = &self.prefix[..]
+                && let Ok(length) = <[u8; 4]>::try_from(length)
+            {
+                self.came.push(*flag == 1);
+                self.rest = u32::from_be_bytes(length) as usize;
+                self.prefix.clear();
+            }
+        }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.note(data);
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_found_wherever_frames_are_cut() {
+        let messages: [(bool, &[u8]); 4] =
+            [(true, b"abc"), (false, b""), (true, b""), (false, b"z")];
+        let all = messages.map(|(flag, bytes)| framed(bytes, flag)).concat();
+        for len in 1..=all.len() {
+            let came = CameCompressed::default();
+            let mut watched = Watched::new(Body::empty(), came.clone());
+            all.chunks(len).for_each(|part| watched.note(part));
+            for (flag, _) in messages {
+                assert_eq!(came.next(), Some(flag), "frames of {len} bytes");
+            }
+            assert_eq!(came.next(), None);
+        }
+    }
+
+    #[test]
+    fn flags_that_nobody_asks_for_are_given_up() {
+        let came = CameCompressed::default();
+        for _ in 0..=MAX_UNASKED {
+            came.push(true);
+        }
+        came.push(true);
+        assert_eq!(came.next(), None);
+        assert_eq!(came.0.lock().flags.capacity(), 0);
+    }
+}

@@ -1,0 +1,33 @@
+//! What can go wrong while a process is set up.
+
+/// Why telemetry can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An environment variable, or what a program asked for in its place, means nothing.
+    #[error("{variable}={value}: {reason}")]
+    Setting {
+        /// Which.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The process writes its logs elsewhere already.
+    #[error(
+        "a tracing subscriber is installed already: call ringway_telemetry first, or Builder::without_logs"
+    )]
+    Subscriber(#[from] tracing_subscriber::util::TryInitError),
+    /// No thread can be started for the export.
+    #[error("no thread for the export of telemetry")]
+    Thread(#[source] std::io::Error),
+    /// The exporter can't be built.
+    #[error("no exporter for {endpoint}")]
+    Exporter {
+        /// Where it would send to.
+        endpoint: String,
+        /// Why not.
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+}

@@ -1,0 +1,197 @@
+//! The way to the collector. Spans go into a bounded queue, and a thread takes them from there: a
+//! call never waits for a collector, and what does not fit is lost, and counted.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
+};
+use tokio::runtime::Runtime;
+
+use crate::Error;
+use crate::settings::variable;
+
+/// Spans that wait for their export, where `OTEL_BSP_MAX_QUEUE_SIZE` says nothing. At a thousand
+/// sampled calls a second these are the spans of some seconds; they take about 10 MiB at most.
+const DEFAULT_QUEUE_SPANS: usize = 8_192;
+
+/// The thread on which exporters do their input and output. They must not depend on the program's
+/// runtime: it may be busy, or blocked in the very flush that waits for the export.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("ringway-export")
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)
+}
+
+/// Sends spans to `endpoint`, counting what is lost.
+pub(crate) fn spans(endpoint: &str, resource: &Resource, runtime: &Runtime) -> Result<Gate, Error> {
+    let _entered = runtime.enter();
+    let mut exporter = OtlpExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .map_err(|source| Error::Exporter {
+            endpoint: endpoint.to_owned(),
+            source,
+        })?;
+    exporter.set_resource(resource);
+    let stated = variable("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|size| size.parse().ok());
+    let loss = Arc::new(Loss::new(endpoint));
+    Ok(Gate::new(
+        exporter,
+        runtime,
+        stated.unwrap_or(DEFAULT_QUEUE_SPANS),
+        loss,
+    ))
+}
+
+/// What was lost on the way, and whether that was said.
+#[derive(Debug)]
+pub(crate) struct Loss {
+    endpoint: String,
+    spans: AtomicU64,
+    /// Said for this outage.
+    said: AtomicBool,
+}
+
+impl Loss {
+    fn new(endpoint: &str) -> Self {
+        Self {
+            endpoint: endpoint.to_owned(),
+            spans: AtomicU64::new(0),
+            said: AtomicBool::new(false),
+        }
+    }
+
+    /// How many spans were lost since the start.
+    pub(crate) fn spans(&self) -> u64 {
+        self.spans.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, spans: usize, why: &dyn fmt::Display) {
+        self.spans.fetch_add(spans as u64, Ordering::Relaxed);
+        if !self.said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                endpoint = %self.endpoint, %why,
+                "spans are being lost; said once, until the export works again"
+            );
+        }
+    }
+
+    fn recovered(&self) {
+        if self.said.load(Ordering::Relaxed) && self.said.swap(false, Ordering::Relaxed) {
+            let lost = self.spans();
+            tracing::info!(endpoint = %self.endpoint, lost, "spans are exported again");
+        }
+    }
+}
+
+/// The queue's entrance: lets in as many spans as it holds, so that each one that is lost is counted
+/// here, and nowhere else.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    batches: Arc<BatchSpanProcessor>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Spans in the queue and in the batch that is being sent.
+    waiting: AtomicUsize,
+    capacity: usize,
+    loss: Arc<Loss>,
+}
+
+impl Gate {
+    fn new<E>(exporter: E, runtime: &Runtime, capacity: usize, loss: Arc<Loss>) -> Self
+    where
+        E: SpanExporter + 'static,
+    {
+        let shared = Arc::new(Shared {
+            waiting: AtomicUsize::new(0),
+            capacity,
+            loss,
+        });
+        let exporter = Counting {
+            inner: Arc::new(exporter),
+            runtime: runtime.handle().clone(),
+            shared: Arc::clone(&shared),
+        };
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(capacity)
+            .build();
+        let batches = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config)
+            .build();
+        Self {
+            batches: Arc::new(batches),
+            shared,
+        }
+    }
+
+    pub(crate) fn loss(&self) -> &Arc<Loss> {
+        &self.shared.loss
+    }
+}
+
+impl SpanProcessor for Gate {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.shared.waiting.fetch_add(1, Ordering::Relaxed) < self.shared.capacity {
+            self.batches.on_end(span);
+        } else {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.shared.loss.add(1, &"the queue is full");
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+}
+
+/// An exporter that counts what it loses, and whose work is done on the export's own thread.
+#[derive(Debug)]
+struct Counting<E> {
+    inner: Arc<E>,
+    runtime: tokio::runtime::Handle,
+    shared: Arc<Shared>,
+}
+
+impl<E: SpanExporter + 'static> SpanExporter for Counting<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let inner = Arc::clone(&self.inner);
+        let exported = self.runtime.spawn(async move { inner.export(batch).await });
+        let exported = exported
+            .await
+            .unwrap_or_else(|panicked| Err(OTelSdkError::InternalFailure(panicked.to_string())));
+        self.shared.waiting.fetch_sub(spans, Ordering::Relaxed);
+        match &exported {
+            Ok(()) => self.shared.loss.recovered(),
+            Err(error) => self.shared.loss.add(spans, error),
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+}

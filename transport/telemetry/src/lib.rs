@@ -1,0 +1,51 @@
+//! What Ringway's calls tell about themselves: OpenTelemetry traces over OTLP, and logs that carry
+//! the trace's id.
+//!
+//! One call sets a process up, by OpenTelemetry's own environment variables:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), ringway_telemetry::Error> {
+//! let telemetry = ringway_telemetry::init()?;
+//! // serve, call ...
+//! drop(telemetry); // sends what is left, for a bounded time
+//! # Ok(()) }
+//! ```
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the collector, by gRPC: `http://localhost:4317`; without it nothing is recorded |
+//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who this is |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded, [`Sampler`] |
+//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_*` | as OpenTelemetry says |
+//! | `OTEL_SDK_DISABLED` | `true`: logs only |
+//! | `RUST_LOG` | which logs are written; `info` without it |
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `settings` | what the environment and the program ask for |
+//! | `sampling` | which traces are recorded |
+//! | `export` | the way to the collector, and the count of what was lost on it |
+//! | `logs` | lines with the trace's id |
+//! | `guard` | what a program holds while it runs |
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod export;
+mod guard;
+mod logs;
+mod sampling;
+mod settings;
+
+pub use error::Error;
+pub use guard::Telemetry;
+pub use sampling::Sampler;
+pub use settings::Builder;
+
+/// Sets the process up as its environment says; see [`Builder`] for what a program may add.
+///
+/// # Errors
+/// A variable that can't be understood, or a `tracing` subscriber that was installed before.
+pub fn init() -> Result<Telemetry, Error> {
+    Builder::new().init()
+}

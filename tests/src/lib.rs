@@ -4,7 +4,9 @@
 
 mod addresses;
 mod authority;
+mod filtered;
 mod http2;
+mod log;
 mod memory;
 mod plugin;
 mod process;
@@ -14,7 +16,9 @@ mod seen;
 
 pub use addresses::{Addresses, free_address};
 pub use authority::Authority;
+pub use filtered::{Refused, become_filtered, filtered};
 pub use http2::{Http2Server, Script};
+pub use log::Log;
 pub use memory::{in_a_process_of_its_own, resident_bytes};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{

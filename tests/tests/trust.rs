@@ -2,17 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, Permissions};
-use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path as FilePath;
-use std::sync::{Arc, Mutex};
 
 use ringway::{Directory, Endpoint, LocalPolicy, Path, Server, UidPolicy};
 use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
 use ringway_tests::{
-    Authority, ChildClient, ChildServer, Running, Way, call_as_child, can_be_another_user,
+    Authority, ChildClient, ChildServer, Log, Running, Way, call_as_child, can_be_another_user,
     client_of, serve_as_child, within,
 };
 use tonic::Code;
@@ -148,41 +146,9 @@ async fn a_client_calls_the_users_on_its_list() {
     .await;
 }
 
-/// What is written to the log of this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// The log of this thread, and so of all its tasks, from now on.
-    fn of_this_thread() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn count(&self, what: &str) -> usize {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.matches(what).count()
-    }
-}
-
 #[tokio::test]
 async fn a_directory_that_others_may_write_is_one_warning() {
-    let (log, _logging) = Log::of_this_thread();
+    let (log, _logging) = Log::begin();
     let directory = tempfile::tempdir().unwrap();
     let address = ringway_tests::free_address().to_string();
     let server = bind_on_both(&address, directory.path()).await;
@@ -208,30 +174,6 @@ async fn a_directory_that_others_may_write_is_one_warning() {
     fs::set_permissions(&unsafe_name, Permissions::from_mode(0o770)).unwrap();
     let _served = bind_on_both("127.0.0.1:0", directory.path()).await;
     assert_eq!(log.count("WARN"), 2);
-    serving.abort();
-}
-
-/// A server was killed, and its successor runs where this directory is not.
-#[tokio::test]
-async fn a_socket_that_was_left_behind_is_one_warning() {
-    let (log, _logging) = Log::of_this_thread();
-    let directory = tempfile::tempdir().unwrap();
-    let address = ringway_tests::free_address().to_string();
-    let elsewhere = bind_on_both(&address, &directory.path().join("elsewhere")).await;
-    let serving = tokio::spawn(elsewhere.serve());
-    let of_name = Directory::at(directory.path())
-        .create_for(&address, &UidPolicy::SameUser)
-        .unwrap();
-    let left_behind = of_name.path().join("1-left-behind.sock");
-    drop(std::os::unix::net::UnixListener::bind(&left_behind).unwrap());
-    let endpoint = Endpoint::new(&*address).unwrap();
-    let mut client = client_of(&endpoint.directory(directory.path())).await;
-    for _ in 0..5 {
-        let response = client.unary(Payload::default()).await.unwrap();
-        assert_eq!(Path::of(&response), Some(Path::Grpc));
-    }
-    assert_eq!(log.count("WARN"), 1);
-    assert_eq!(log.count(&left_behind.display().to_string()), 1);
     serving.abort();
 }
 

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod compare;
+mod doctor;
 mod interop;
 
 use std::error::Error;
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Time calls over each path, and the machine's bare mechanisms beside them.
     Compare(compare::Options),
+    /// Say what this kernel, container and user allow, which paths that leaves, and why not the others
+    Doctor(doctor::Options),
     /// Serve gRPC's interoperability tests, on every path
     InteropServer(interop::ServerOptions),
     /// Run gRPC's interoperability tests against a server, over one path
@@ -35,19 +38,25 @@ enum Command {
 
 fn main() -> ExitCode {
     log_to_stderr();
-    let outcome: Result<(), Box<dyn Error>> = match Cli::parse().command {
-        Command::Compare(options) => compare::run(&options).map_err(Into::into),
-        Command::Part(part) => compare::play(part).map_err(Into::into),
-        Command::InteropServer(options) => interop::serve(options).map_err(Into::into),
-        Command::InteropClient(options) => interop::call(&options).map_err(Into::into),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse().command) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("ringway: {}", compare::with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the process is to exit with, if it did what it was asked to.
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        Command::Compare(options) => compare::run(&options)?,
+        Command::Part(part) => compare::play(part)?,
+        Command::Doctor(options) => return Ok(doctor::run(&options)?),
+        Command::InteropServer(options) => interop::serve(options)?,
+        Command::InteropClient(options) => interop::call(&options)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Warnings, unless `RUST_LOG` asks for more: standard output belongs to results.

@@ -19,7 +19,7 @@ use crate::server::instance_number;
 /// to try them; some may have gone. Only directories of this user, of root and of `peers` count.
 ///
 /// # Errors
-/// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] where there are none.
+/// A [`ConnectError`] that says what to do; [`ConnectError::is_absence`] where there are none.
 pub fn instances(
     directory: &Directory,
     name: &str,
@@ -66,9 +66,10 @@ pub async fn connect(
 }
 
 fn absent(directory: &Directory, name: &str) -> ConnectError {
-    ConnectError::Absent {
-        name: name.to_owned(),
-        directory: directory.root().to_owned(),
+    let (name, directory) = (name.to_owned(), directory.root().to_owned());
+    match directory.try_exists() {
+        Ok(false) => ConnectError::NoDirectory { name, directory },
+        _ => ConnectError::Absent { name, directory },
     }
 }
 

@@ -5,6 +5,7 @@
 //! key of that namespace.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -30,25 +31,58 @@ pub struct Directory {
     root: PathBuf,
 }
 
+/// What named the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryOrigin {
+    /// `$RINGWAY_DIR`.
+    Variable,
+    /// `$XDG_RUNTIME_DIR`.
+    Runtime,
+    /// Neither is set, and this user may use `/run/ringway`.
+    Run,
+    /// Neither is set.
+    Temporary,
+}
+
+impl fmt::Display for DirectoryOrigin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Variable => "by RINGWAY_DIR",
+            Self::Runtime => "by XDG_RUNTIME_DIR, as RINGWAY_DIR is not set",
+            Self::Run => "this user's default, as RINGWAY_DIR is not set",
+            Self::Temporary => "this user's last resort, as RINGWAY_DIR is not set",
+        })
+    }
+}
+
 /// The longest name of a server, in bytes: a file name's limit.
 const MAX_NAME_BYTES: usize = 255;
+/// Before the key of a network namespace.
+const NAMESPACE_PREFIX: &str = "net-";
 
 impl Directory {
     /// The directory that the environment names: `$RINGWAY_DIR`, else `$XDG_RUNTIME_DIR/ringway`,
     /// else `/run/ringway` where this user may use it, else `/tmp/ringway-UID`.
     pub fn from_environment() -> Self {
+        Self::chosen().0
+    }
+
+    /// The same, and what named it.
+    pub fn chosen() -> (Self, DirectoryOrigin) {
         if let Some(root) = non_empty("RINGWAY_DIR") {
-            return Self::at(root);
+            return (Self::at(root), DirectoryOrigin::Variable);
         }
         if let Some(runtime) = non_empty("XDG_RUNTIME_DIR") {
-            return Self::at(Path::new(&runtime).join("ringway"));
+            let root = Path::new(&runtime).join("ringway");
+            return (Self::at(root), DirectoryOrigin::Runtime);
         }
         let uid = rustix::process::getuid();
         let run = Path::new("/run/ringway");
         if uid.is_root() || fs::metadata(run).is_ok_and(|found| found.uid() == uid.as_raw()) {
-            return Self::at(run);
+            return (Self::at(run), DirectoryOrigin::Run);
         }
-        Self::at(format!("/tmp/ringway-{}", uid.as_raw()))
+        let root = format!("/tmp/ringway-{}", uid.as_raw());
+        (Self::at(root), DirectoryOrigin::Temporary)
     }
 
     /// The directory at `root`.
@@ -75,9 +109,30 @@ impl Directory {
         }
         if is_loopback(name) {
             let namespace = network_namespace();
-            return Ok(self.root.join(format!("net-{namespace}")).join(name));
+            return Ok(self
+                .root
+                .join(format!("{NAMESPACE_PREFIX}{namespace}"))
+                .join(name));
         }
         Ok(self.root.join(name))
+    }
+
+    /// The names under which servers stood or stand, sorted; of loopback names those of this network
+    /// namespace.
+    ///
+    /// # Errors
+    /// The directory's read error.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let here = format!("{NAMESPACE_PREFIX}{}", network_namespace());
+        let mut names = subdirectories(&self.root)?;
+        names.retain(|name| !name.starts_with(NAMESPACE_PREFIX));
+        match subdirectories(&self.root.join(here)) {
+            Ok(loopback) => names.extend(loopback),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Makes the directory of `name` and checks who owns what is there. Nobody else can enter it
@@ -218,6 +273,14 @@ impl OpenDirectory {
     }
 }
 
+fn subdirectories(path: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(path)?.filter_map(Result::ok);
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(directories
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
+}
+
 fn non_empty(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|value| !value.is_empty())
 }
@@ -287,6 +350,25 @@ mod tests {
             directory.open("catalog:1", &UidPolicy::Anyone),
             Err(DirectoryError::Writable { .. })
         ));
+    }
+
+    #[test]
+    fn names_are_listed_whatever_their_host() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::at(temporary.path());
+        assert_eq!(directory.names().unwrap(), [""; 0]);
+        fs::create_dir(temporary.path().join("net-0")).unwrap();
+        fs::create_dir(temporary.path().join("net-0/127.0.0.1:9")).unwrap();
+        for name in ["orders:1", "127.0.0.1:2", "catalog:1"] {
+            drop(directory.create_for(name, &UidPolicy::SameUser).unwrap());
+        }
+        let names = directory.names().unwrap();
+        assert_eq!(names, ["127.0.0.1:2", "catalog:1", "orders:1"]);
+        assert!(
+            Directory::at(temporary.path().join("missing"))
+                .names()
+                .is_err()
+        );
     }
 
     #[test]

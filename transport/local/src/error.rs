@@ -68,9 +68,19 @@ pub enum ConnectError {
         /// Where.
         directory: PathBuf,
     },
+    /// There is no directory in which servers could be found.
+    #[error(
+        "there is no socket directory {directory}, so `{name}` can't be found on this host: if it runs here, give both ends one directory (in containers: a shared volume) and name it by RINGWAY_DIR"
+    )]
+    NoDirectory {
+        /// The name that was looked for.
+        name: String,
+        /// The directory that is not there.
+        directory: PathBuf,
+    },
     /// A socket is there, and nobody listens on it.
     #[error(
-        "nobody listens on {path} any more: the server `{name}` was killed, or runs on another host or with another RINGWAY_DIR"
+        "nobody listens on {path} any more: the server `{name}` was killed, or runs on another host or with another RINGWAY_DIR; start it anew here, or remove the file"
     )]
     Stale {
         /// The name that was looked for.
@@ -208,6 +218,16 @@ pub enum Lack {
     /// A block for a large message.
     #[error("no free block for a large message")]
     Memory,
+}
+
+impl ConnectError {
+    /// Whether no such server is on this host, as far as can be seen; nothing was refused.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Absent { .. } | Self::NoDirectory { .. } | Self::Stale { .. }
+        )
+    }
 }
 
 /// Why a frame was not sent.

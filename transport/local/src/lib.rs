@@ -38,7 +38,7 @@ pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{Connection, HandlerFuture, Inbound, Message, Request, Started};
-pub use directory::{Directory, OpenDirectory};
+pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
 pub use driver::Driver;
 pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};
 pub use inproc::connect as connect_inproc;

@@ -29,6 +29,8 @@ pub mod mock;
 mod peer_arena;
 mod poison;
 mod pool;
+#[cfg(not(loom))]
+mod probe;
 mod producer;
 mod record;
 #[cfg(not(loom))]
@@ -48,6 +50,8 @@ pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
 pub use layout::{RegionConfig, RegionLimits};
 pub use peer_arena::{Block, PeerArena, SegmentLimits};
 pub use pool::{BufferPool, PooledBuffer};
+#[cfg(not(loom))]
+pub use probe::{MemoryStep, probe_memory};
 pub use producer::{Batch, Position, Producer, Reservation, RoomPeek};
 pub use record::{BlockRef, Record, Records, SegmentId, records};
 #[cfg(not(loom))]

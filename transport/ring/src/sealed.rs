@@ -56,7 +56,7 @@ pub(crate) fn create(
 
 /// `NOEXEC_SEAL` came with Linux 6.3 (and is demanded by `vm.memfd_noexec=2`); older kernels answer
 /// EINVAL to a flag they do not know.
-fn create_memfd(name: &str) -> Result<OwnedFd, RegionError> {
+pub(crate) fn create_memfd(name: &str) -> Result<OwnedFd, RegionError> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create(name, flags),

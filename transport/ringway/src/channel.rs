@@ -14,7 +14,7 @@ use crate::context;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::instances::{Instance, Instances, Stay};
-use crate::locate::is_absent;
+use crate::locate::is_elsewhere;
 use crate::path::Path;
 use crate::retry::Retries;
 
@@ -56,6 +56,7 @@ pub(crate) struct Shared {
 pub(crate) struct Local {
     pub(crate) absent_until: Option<Instant>,
     pub(crate) warned: bool,
+    pub(crate) told: bool,
 }
 
 /// Where a call goes.
@@ -109,7 +110,7 @@ impl Channel {
             Ok(_) => Ok(()),
             Err(error) if shared.endpoint.forced.is_some() => Err(error),
             Err(error) => {
-                shared.warn_once(&error);
+                shared.say_once(&error);
                 Ok(())
             }
         }
@@ -211,7 +212,7 @@ impl Shared {
             None => match self.find_local().await {
                 Ok(stay) => Ok(Way::Local(stay)),
                 Err(error) => {
-                    self.warn_once(&error);
+                    self.say_once(&error);
                     self.net_for_now(wait_for_ready).await
                 }
             },
@@ -245,12 +246,15 @@ impl Shared {
             .is_some_and(|until| Instant::now() < until)
     }
 
-    /// An absent server is nothing to warn of: it may well be on another host.
-    fn warn_once(&self, error: &Error) {
-        if is_absent(error) {
-            return;
-        }
-        if !std::mem::replace(&mut self.local.lock().warned, true) {
+    /// Says once why calls go over the network. A server that is just not there is nothing to warn of:
+    /// it may well be on another host.
+    fn say_once(&self, error: &Error) {
+        let mut local = self.local.lock();
+        if is_elsewhere(error) {
+            if !std::mem::replace(&mut local.told, true) {
+                tracing::info!(server = %self.endpoint.name, reason = %error, "going over the network");
+            }
+        } else if !std::mem::replace(&mut local.warned, true) {
             tracing::warn!(server = %self.endpoint.name, %error, "no local path, going over the network");
         }
     }

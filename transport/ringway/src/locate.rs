@@ -175,12 +175,12 @@ async fn look_for_more(shared: Weak<Shared>) {
     }
 }
 
-/// An absent server is no fault: it may well be on another host.
-pub(crate) fn is_absent(error: &Error) -> bool {
+/// Whether nothing on this host says that the server should be here: it may well be on another.
+pub(crate) fn is_elsewhere(error: &Error) -> bool {
     matches!(error, Error::Local(ConnectError::Absent { .. }))
 }
 
 /// Absent, or killed so that its socket was left behind.
 fn has_gone(error: &Error) -> bool {
-    is_absent(error) || matches!(error, Error::Local(ConnectError::Stale { .. }))
+    matches!(error, Error::Local(error) if error.is_absence())
 }

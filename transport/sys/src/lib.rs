@@ -1,9 +1,11 @@
-//! Kernel calls behind safe interfaces: io_uring, descriptor passing, pipes, peer credentials, the comparison's bare mechanisms.
+//! Kernel calls behind safe interfaces: io_uring, descriptor passing, pipes, peer credentials, control
+//! groups, the comparison's bare mechanisms.
 //!
 //! Nothing here knows Ringway's protocol, and nothing here needs a runtime: each module wraps one
 //! facility of the kernel so that the crates above can stay free of `unsafe`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cgroup;
 pub mod credentials;
 pub mod descriptors;
 mod error;

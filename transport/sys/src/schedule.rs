@@ -1,13 +1,11 @@
 //! Facts about the machine for a waiting policy: how many cores, how many of them are ours, and how
 //! many threads want them right now. Facts only; what to make of them is decided elsewhere.
 
-mod quota;
-
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-pub use quota::cpu_quota;
+pub use crate::cgroup::cpu_quota;
 
 /// The CPUs that this thread may run on (its affinity mask), at least one.
 #[must_use]

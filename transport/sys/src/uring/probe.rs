@@ -68,6 +68,17 @@ impl fmt::Display for Support {
     }
 }
 
+impl Tier {
+    /// Carries bytes by this tier.
+    ///
+    /// # Errors
+    /// What refused it: EPERM by seccomp or `kernel.io_uring_disabled`, ENOSYS by a kernel without it,
+    /// EINVAL by one that is too old for the tier.
+    pub fn try_out(self) -> io::Result<()> {
+        try_tier(self)
+    }
+}
+
 /// Two messages there, so that a standing receive has to stand, and one back.
 pub(super) fn try_tier(tier: Tier) -> io::Result<()> {
     let mut uring = Uring::with_settings(tier, SMALL).map_err(io::Error::from)?;

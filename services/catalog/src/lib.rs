@@ -25,8 +25,11 @@ const PAGE_DEFAULT: usize = 50;
 #[command(about = "The shop's products: looked up in batches, listed and searched.")]
 pub struct Args {
     /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:50051")]
+    #[arg(long, env = "SHOP_LISTEN", default_value = "127.0.0.1:50051")]
     pub listen: Address,
+    /// By what else it is found.
+    #[command(flatten)]
+    pub names: shop_link::Names,
     /// How many products there are.
     #[arg(long, default_value_t = 1000)]
     pub products: u32,
@@ -38,7 +41,13 @@ pub struct Args {
 /// Those of [`shop_link::serve`].
 pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let catalog = Catalog::new(Products::generate(args.products));
-    shop_link::serve(&args.listen, CatalogServer::new(catalog), until).await
+    shop_link::serve(
+        &args.listen,
+        &args.names,
+        CatalogServer::new(catalog),
+        until,
+    )
+    .await
 }
 
 /// The handler.

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::Service;
+
 /// Which service to be, with its own arguments.
 #[derive(clap::Args, Debug)]
 pub struct Child {
@@ -12,16 +14,6 @@ pub struct Child {
     scratch: PathBuf,
     #[command(subcommand)]
     service: Service,
-}
-
-#[derive(clap::Subcommand, Debug)]
-enum Service {
-    Catalog(shop_catalog::Args),
-    Gateway(shop_gateway::Args),
-    Inventory(shop_inventory::Args),
-    Media(shop_media::Args),
-    Orders(shop_orders::Args),
-    Payments(shop_payments::Args),
 }
 
 /// Serves until the demo goes away or a signal says so.
@@ -38,7 +30,7 @@ pub async fn run(child: Child) -> ExitCode {
             () = shop_link::signalled() => {}
         }
     };
-    let code = serve(child.service, until).await;
+    let code = child.service.run(until).await;
     // A demo that was killed could not do it; one that was not finds nothing to do.
     let _ = std::fs::remove_dir_all(&child.scratch);
     code
@@ -49,15 +41,4 @@ pub async fn run(child: Child) -> ExitCode {
 fn wait_for_end_of_input() {
     let mut byte = [0];
     while let Ok(1..) = std::io::stdin().read(&mut byte) {}
-}
-
-async fn serve(service: Service, until: impl Future<Output = ()> + Send) -> ExitCode {
-    match service {
-        Service::Catalog(args) => shop_link::run(shop_catalog::serve(args, until)).await,
-        Service::Gateway(args) => shop_link::run(shop_gateway::serve(args, until)).await,
-        Service::Inventory(args) => shop_link::run(shop_inventory::serve(args, until)).await,
-        Service::Media(args) => shop_link::run(shop_media::serve(args, until)).await,
-        Service::Orders(args) => shop_link::run(shop_orders::serve(args, until)).await,
-        Service::Payments(args) => shop_link::run(shop_payments::serve(args, until)).await,
-    }
 }

@@ -39,6 +39,36 @@ pub enum Error {
         /// How long it was given.
         seconds: u64,
     },
+    /// Nobody takes connections there.
+    #[error("can't connect to {address}: {source}")]
+    Unreachable {
+        /// Where somebody should.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A service that is probed is not well.
+    #[error(transparent)]
+    Unhealthy(#[from] shop_link::Unhealthy),
+    /// A page that is probed does not answer as it should.
+    #[error("{page} answers with HTTP {status}")]
+    Page {
+        /// What was asked for.
+        page: http::Uri,
+        /// What came.
+        status: http::StatusCode,
+    },
+    /// A page that is probed does not answer.
+    #[error("{0} does not answer within {1} s")]
+    PageSilent(http::Uri, u64),
+    /// Orders that were placed at a steady rate and failed.
+    #[error("{failed} of {orders} orders failed")]
+    Failed {
+        /// How many.
+        failed: u64,
+        /// Of how many.
+        orders: u64,
+    },
     /// The connection to the gateway broke.
     #[error("the gateway's connection failed: {0}")]
     Http(#[from] hyper::Error),

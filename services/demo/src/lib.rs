@@ -2,6 +2,9 @@
 //!
 //! `fleet` holds the processes (`child` is one of them, seen from inside),
 //! `shopper` places an order, `load` many, `report` says what came of it.
+//!
+//! The same services make the program `shop`, which a container's image holds: `service` is any of
+//! them, `steady` orders at a steady rate, `probe` asks whether one is well.
 #![forbid(unsafe_code)]
 
 mod child;
@@ -10,8 +13,11 @@ mod error;
 mod fleet;
 mod load;
 mod paths;
+mod probe;
 mod report;
+mod service;
 mod shopper;
+mod steady;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,8 +29,11 @@ pub use error::Error;
 use fleet::Fleet;
 use load::Crowd;
 use paths::DemoPath;
+pub use probe::Probe;
 pub use report::Report;
 use report::Row;
+pub use service::Service;
+pub use steady::Steady;
 
 /// Orders before the clock starts, at most.
 const WARM_UP_MAX: u64 = 2000;

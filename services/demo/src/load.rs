@@ -28,7 +28,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             orders: 0,
             order_ns: histogram(),
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, order: Duration, hops: &[HopSeen]) {
+    pub(crate) fn add(&mut self, order: Duration, hops: &[HopSeen]) {
         self.orders += 1;
         let order_ns = u64::try_from(order.as_nanos()).unwrap_or(LONGEST_NS);
         self.order_ns.saturating_record(order_ns);
@@ -76,7 +76,7 @@ impl Crowd {
         match fleet.gateway {
             Some(gateway) => {
                 for _ in 0..in_flight {
-                    shoppers.push(Shopper::http(gateway).await?);
+                    shoppers.push(Shopper::http(&gateway.to_string()).await?);
                 }
             }
             None => {

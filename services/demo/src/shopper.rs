@@ -1,7 +1,5 @@
 //! Who orders: through the gateway as a browser does, or straight at `orders`.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, StatusCode};
@@ -44,12 +42,9 @@ pub(crate) enum Shopper {
 }
 
 impl Shopper {
-    pub(crate) async fn http(gateway: SocketAddr) -> Result<Self, Error> {
-        let connection = TcpStream::connect(gateway).await.map_err(Error::Prepare)?;
-        connection.set_nodelay(true).map_err(Error::Prepare)?;
-        let (sender, driver) = handshake(TokioIo::new(connection)).await?;
-        tokio::spawn(driver);
-        let host = HeaderValue::from_str(&gateway.to_string());
+    pub(crate) async fn http(gateway: &str) -> Result<Self, Error> {
+        let sender = connect(gateway).await?;
+        let host = HeaderValue::from_str(gateway);
         let host = host.unwrap_or(HeaderValue::from_static("localhost"));
         Ok(Self::Http {
             gateway: sender,
@@ -72,6 +67,19 @@ impl Shopper {
             Self::Direct { peer, orders } => over_path(peer, orders, n, hops).await,
         }
     }
+}
+
+/// A connection for one HTTP request after the other.
+pub(crate) async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>, Error> {
+    let unreachable = |source| Error::Unreachable {
+        address: address.to_owned(),
+        source,
+    };
+    let connection = TcpStream::connect(address).await.map_err(unreachable)?;
+    connection.set_nodelay(true).map_err(unreachable)?;
+    let (sender, driver) = handshake(TokioIo::new(connection)).await?;
+    tokio::spawn(driver);
+    Ok(sender)
 }
 
 /// Two different products, 1 to 3 of each.

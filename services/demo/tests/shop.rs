@@ -80,6 +80,7 @@ impl Shop {
         let listen = orders.clone();
         let args = shop_orders::Args {
             listen,
+            names: shop_link::Names::default(),
             catalog: catalog.clone(),
             inventory: inventory.clone(),
             media: media.clone(),

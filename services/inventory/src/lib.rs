@@ -38,8 +38,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 #[command(about = "The shop's stock: reserved, sold and given back, never oversold.")]
 pub struct Args {
     /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:50052")]
+    #[arg(long, env = "SHOP_LISTEN", default_value = "127.0.0.1:50052")]
     pub listen: Address,
+    /// By what else it is found.
+    #[command(flatten)]
+    pub names: shop_link::Names,
     /// How many products are stocked at first.
     #[arg(long, default_value_t = 1000)]
     pub products: u32,
@@ -72,7 +75,13 @@ pub enum Error {
 pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let inventory = Inventory::open(&args).await?;
     let sweeper = tokio::spawn(sweep(Arc::clone(&inventory.ledger)));
-    let served = shop_link::serve(&args.listen, InventoryServer::new(inventory), until).await;
+    let served = shop_link::serve(
+        &args.listen,
+        &args.names,
+        InventoryServer::new(inventory),
+        until,
+    )
+    .await;
     sweeper.abort();
     Ok(served?)
 }

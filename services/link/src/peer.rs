@@ -16,6 +16,10 @@ pub type Channel = ringway::Channel;
 /// No unary call inside the shop takes longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A peer that is stopped, or cut off, is given up after so long without a word, and as long again
+/// for its answer to a ping.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// A unary call's request: it ends after 10 s at the latest. A stream lives as long as somebody
 /// wants it and has no such end.
 pub fn unary<M>(message: M) -> Request<M> {
@@ -100,6 +104,8 @@ impl Peer {
         with: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Self, Error> {
         let channel = Endpoint::new(address.to_string())
+            .map(|endpoint| endpoint.http2_keep_alive_interval(SILENCE))
+            .map(|endpoint| endpoint.keep_alive_timeout(SILENCE))
             .and_then(|endpoint| with(endpoint).connect_lazy())
             .map_err(|source| Error::Connect {
                 service,

@@ -16,14 +16,28 @@ use crate::{Address, Error};
 /// How long calls in flight may take once a service was told to end.
 pub const DRAIN: Duration = Duration::from_secs(2);
 
-/// Serves `service` at `address` until `until` is ready, then lets the calls in
+/// By what a service is found, beside where it listens.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Names {
+    /// What clients on this host dial to reach it, if that is not where it listens: a container's
+    /// name, say.
+    #[arg(long = "name", value_name = "HOST:PORT")]
+    names: Vec<String>,
+}
+
+/// Serves `service` at `address`, under `names`, until `until` is ready, then lets the calls in
 /// flight end for up to [`DRAIN`]. Beside it stand `grpc.health.v1.Health` and server
 /// reflection (`v1` and `v1alpha`).
 ///
 /// # Errors
 /// [`Error::Listen`] if the address can't be taken, [`Error::Serve`] if the
 /// server fails later.
-pub async fn serve<S, F>(address: &Address, service: S, until: F) -> Result<(), Error>
+pub async fn serve<S, F>(
+    address: &Address,
+    names: &Names,
+    service: S,
+    until: F,
+) -> Result<(), Error>
 where
     S: LocalService
         + NamedService
@@ -43,7 +57,7 @@ where
     reporter
         .set_service_status(S::NAME, ServingStatus::Serving)
         .await;
-    let server = at(address).map_err(refused)?.add_service(service);
+    let server = at(address, names).map_err(refused)?.add_service(service);
     let server = described(server)?.add_tonic_service(health);
     let server = server.drain_timeout(DRAIN).bind().await.map_err(refused)?;
     let until = async {
@@ -75,16 +89,24 @@ fn described(server: ServerBuilder) -> Result<ServerBuilder, Error> {
         .add_tonic_service(contracts().build_v1alpha()?))
 }
 
-/// A server that can be reached at `address`, by the paths that it names.
-fn at(address: &Address) -> Result<ServerBuilder, ringway::Error> {
+/// A server that can be reached at `address`, by the paths that it names, and as `names`.
+fn at(address: &Address, names: &Names) -> Result<ServerBuilder, ringway::Error> {
     let mut server = Server::builder();
-    if let Some(name) = address.local_name() {
+    for name in local_names(address, names) {
         server = server.name(name);
     }
     if let Some(grpc) = address.grpc() {
         server = server.listen(&grpc)?;
     }
     Ok(server)
+}
+
+/// Nobody dials where a server listens if that has other names: it is `0.0.0.0`, as a rule.
+fn local_names<'a>(address: &'a Address, names: &'a Names) -> Vec<&'a str> {
+    match names.names.is_empty() {
+        true => address.local_name().into_iter().collect(),
+        false => names.names.iter().map(String::as_str).collect(),
+    }
 }
 
 /// Tells a server to take no new calls.
@@ -114,5 +136,21 @@ pub async fn bounded<T, S: Future<Output = T>>(
     tokio::select! {
         ended = server(Stop(stopped)) => Some(ended),
         () = overdue => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_in_for_the_address_that_is_listened_on() {
+        let address = "0.0.0.0:50051".parse().unwrap();
+        assert_eq!(local_names(&address, &Names::default()), ["0.0.0.0:50051"]);
+        let names = Names {
+            names: vec!["catalog:50051".to_owned()],
+        };
+        assert_eq!(local_names(&address, &names), ["catalog:50051"]);
     }
 }

@@ -34,8 +34,11 @@ const CONTENT_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image
 #[command(about = "The shop's product pictures: served whole, streamed, replaced.")]
 pub struct Args {
     /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:50053")]
+    #[arg(long, env = "SHOP_LISTEN", default_value = "127.0.0.1:50053")]
     pub listen: Address,
+    /// By what else it is found.
+    #[command(flatten)]
+    pub names: shop_link::Names,
     /// How many pictures there are.
     #[arg(long, default_value_t = 1000)]
     pub pictures: u32,
@@ -47,7 +50,7 @@ pub struct Args {
 /// Those of [`shop_link::serve`].
 pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let server = MediaServer::new(Media::new(args.pictures));
-    shop_link::serve(&args.listen, server, until).await
+    shop_link::serve(&args.listen, &args.names, server, until).await
 }
 
 /// The handler.

@@ -29,8 +29,11 @@ use services::Services;
 #[command(about = "The shop's orders: one call fans out over the other services.")]
 pub struct Args {
     /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:50054")]
+    #[arg(long, env = "SHOP_LISTEN", default_value = "127.0.0.1:50054")]
     pub listen: Address,
+    /// By what else it is found.
+    #[command(flatten)]
+    pub names: shop_link::Names,
     /// Where catalog is.
     #[arg(long, default_value = "127.0.0.1:50051")]
     pub catalog: Address,
@@ -51,7 +54,7 @@ pub struct Args {
 /// Those of [`shop_link::serve`].
 pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let orders = Orders::connect_lazy(&args)?;
-    shop_link::serve(&args.listen, OrdersServer::new(orders), until).await
+    shop_link::serve(&args.listen, &args.names, OrdersServer::new(orders), until).await
 }
 
 /// The handler.

@@ -24,8 +24,11 @@ pub const DECLINED_CARD: &str = "declined";
 #[command(about = "The shop's till: amounts held on a card, then taken.")]
 pub struct Args {
     /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:50055")]
+    #[arg(long, env = "SHOP_LISTEN", default_value = "127.0.0.1:50055")]
     pub listen: Address,
+    /// By what else it is found.
+    #[command(flatten)]
+    pub names: shop_link::Names,
 }
 
 /// Serves payments until `until` is ready.
@@ -33,7 +36,13 @@ pub struct Args {
 /// # Errors
 /// Those of [`shop_link::serve`].
 pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
-    shop_link::serve(&args.listen, PaymentsServer::new(Till::default()), until).await
+    shop_link::serve(
+        &args.listen,
+        &args.names,
+        PaymentsServer::new(Till::default()),
+        until,
+    )
+    .await
 }
 
 /// The handler.

@@ -12,6 +12,7 @@ mod cpu;
 mod error;
 mod fleet;
 mod load;
+mod page;
 mod paths;
 mod probe;
 mod report;
@@ -19,6 +20,7 @@ mod service;
 mod shopper;
 mod steady;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,23 @@ pub struct Options {
     /// Writes the figures to this file, too.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draws the figures as a page of its own, for any browser.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+impl Options {
+    /// Finds out before the measurement, not after it.
+    fn check_writable(&self) -> Result<(), Error> {
+        for path in self.json.iter().chain(&self.report) {
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(|source| Error::Report {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Runs the shop over each path in turn.
@@ -68,6 +87,7 @@ pub async fn measure(options: &Options) -> Result<Report, Error> {
     if options.orders == 0 || options.in_flight == 0 {
         return Err(Error::NothingToDo);
     }
+    options.check_writable()?;
     let mut rows = Vec::new();
     for &path in &options.paths {
         let mut fleet = Fleet::start(path, options.direct).await?;
@@ -77,7 +97,7 @@ pub async fn measure(options: &Options) -> Result<Report, Error> {
         fleet.end().await;
         rows.push(row?);
     }
-    Ok(Report::new(rows))
+    Ok(Report::new(rows, options))
 }
 
 impl Report {

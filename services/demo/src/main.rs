@@ -51,5 +51,15 @@ async fn demo(options: &Options) -> Result<(), Error> {
     if let Some(path) = &options.json {
         report.write(path)?;
     }
+    if let Some(path) = &options.report {
+        report.draw(path, command())?;
+    }
     report.check()
+}
+
+/// What a person typed, without the directory of the program.
+fn command() -> Vec<String> {
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    ["demo".to_owned()].into_iter().chain(words).collect()
 }

@@ -6,22 +6,29 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::Error;
+use crate::Options;
 use crate::load::Tally;
+use crate::page::page;
 use crate::paths::DemoPath;
 
 /// The whole report, as `--json` writes it.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    machine: Machine,
-    rows: Vec<Row>,
+    pub(crate) machine: Machine,
+    pub(crate) rows: Vec<Row>,
+    #[serde(skip)]
+    pub(crate) in_flight: usize,
+    #[serde(skip)]
+    pub(crate) direct: bool,
 }
 
 /// What the figures depend on.
 #[derive(Debug, Serialize)]
-struct Machine {
+pub(crate) struct Machine {
     cpus: usize,
     cpu: String,
     kernel: String,
@@ -30,16 +37,22 @@ struct Machine {
 /// One path's figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
-    path: String,
+    pub(crate) path: String,
     orders: u64,
-    orders_per_s: f64,
+    pub(crate) orders_per_s: f64,
     order_p50_ns: u64,
     order_p99_ns: u64,
     hop_p50_ns: u64,
     hop_p99_ns: u64,
-    cpu_ns_per_order: f64,
+    pub(crate) cpu_ns_per_order: f64,
     hops_per_order: f64,
     hops_by_path: BTreeMap<&'static str, u64>,
+    /// Latencies of orders, whole, for the page of `--report`.
+    #[serde(skip)]
+    pub(crate) order_ns: Histogram<u64>,
+    /// Those of the calls between services.
+    #[serde(skip)]
+    pub(crate) hop_ns: Histogram<u64>,
 }
 
 #[expect(
@@ -64,6 +77,8 @@ impl Row {
             cpu_ns_per_order: float(cpu_ns) / orders,
             hops_per_order: float(tally.hop_ns.len()) / orders,
             hops_by_path: tally.hops_by_path,
+            order_ns: tally.order_ns,
+            hop_ns: tally.hop_ns,
         }
     }
 
@@ -83,10 +98,12 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn new(rows: Vec<Row>) -> Self {
+    pub(crate) fn new(rows: Vec<Row>, options: &Options) -> Self {
         Self {
             machine: Machine::here(),
             rows,
+            in_flight: options.in_flight,
+            direct: options.direct,
         }
     }
 
@@ -136,6 +153,18 @@ impl Report {
         format!("{table}\n{cpus} CPUs ({cpu}), Linux {kernel}")
     }
 
+    /// Writes the report as a page for a browser, which says that `command` made it.
+    ///
+    /// # Errors
+    /// [`Error::Report`] if the file can't be written.
+    pub fn draw(&self, path: &Path, command: Vec<String>) -> Result<(), Error> {
+        let written = page(self, command).write(path);
+        written.map_err(|source| Error::Report {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
     /// Writes the report as JSON.
     ///
     /// # Errors
@@ -156,6 +185,25 @@ fn micros(ns: f64) -> String {
 }
 
 impl Machine {
+    /// Names and values.
+    pub(crate) fn facts(&self) -> Vec<(String, String)> {
+        let build = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        };
+        [
+            ("processors", format!("{} × {}", self.cpus, self.cpu)),
+            ("kernel", format!("Linux {}", self.kernel)),
+            (
+                "Ringway",
+                format!("{}, {build} build", env!("CARGO_PKG_VERSION")),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
     fn here() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
@@ -187,6 +235,8 @@ mod tests {
             cpu_ns_per_order: 5.0,
             hops_per_order: 7.0,
             hops_by_path,
+            order_ns: Histogram::new(3).unwrap_or_else(|error| unreachable!("{error}")),
+            hop_ns: Histogram::new(3).unwrap_or_else(|error| unreachable!("{error}")),
         }
     }
 
@@ -202,7 +252,12 @@ mod tests {
 
     #[test]
     fn the_json_has_the_agreed_keys() {
-        let report = Report::new(vec![row(BTreeMap::from([("grpc-tcp", 14)]))]);
+        let report = Report {
+            machine: Machine::here(),
+            rows: vec![row(BTreeMap::from([("grpc-tcp", 14)]))],
+            in_flight: 1,
+            direct: false,
+        };
         let json = serde_json::to_value(&report).unwrap_or_default();
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value

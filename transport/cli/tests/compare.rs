@@ -173,3 +173,46 @@ fn every_path_of_ringway_has_its_rows() {
     assert!(rows.iter().all(|row| row["calls"].as_u64().unwrap() > 0));
     assert!(is_empty(temp.path()), "sockets were left behind");
 }
+
+#[test]
+fn a_page_shows_every_path_and_floor_and_says_how_it_was_made() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("a page.html");
+    let output = compare(
+        temp.path(),
+        "--paths shm,grpc-unix --kinds unary --sizes 64 --in-flight 1,4 --seconds 0.1 --floors --report",
+    )
+    .arg(&file)
+    .output()
+    .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let page = std::fs::read_to_string(&file).unwrap();
+    for words in [
+        "<h1>",
+        "Shared memory",
+        "gRPC, Unix socket",
+        "unary, 64 B, 4 in flight",
+        "two processes look at one word",
+        "ringway compare --paths shm,grpc-unix --kinds unary",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    let curves = page.matches("<path d=").count();
+    assert_eq!(
+        curves, 4,
+        "a distribution for each path and number in flight"
+    );
+    assert!(!page.contains("Not timed in this run"));
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_refused_before_anything_starts() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = compare(temp.path(), "--report /nonexistent/page.html")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/page.html"));
+    assert!(is_empty(temp.path()));
+}

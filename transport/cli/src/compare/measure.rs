@@ -46,6 +46,11 @@ impl Latencies {
             .expect("a histogram that resizes takes any other");
     }
 
+    /// What was recorded, ns.
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
     fn quantile_ns(&self, quantile: f64) -> u64 {
         self.0.value_at_quantile(quantile)
     }
@@ -89,6 +94,7 @@ impl Tally {
             p999_ns: p(0.999),
             calls_per_s: ratio(to_f64(calls), self.elapsed.as_secs_f64()),
             cpu_ns_per_call: ratio(to_f64(self.cpu_ns), to_f64(calls)),
+            latencies: self.latencies,
         }
     }
 }
@@ -116,6 +122,9 @@ pub(crate) struct CallRow {
     pub(crate) p999_ns: u64,
     pub(crate) calls_per_s: f64,
     pub(crate) cpu_ns_per_call: f64,
+    /// Whole, for the page of `--report`.
+    #[serde(skip)]
+    pub(crate) latencies: Latencies,
 }
 
 /// Connections that do nothing.

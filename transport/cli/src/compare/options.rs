@@ -54,6 +54,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
+    /// Draw the result as a page of its own, for any browser: HTML without scripts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
     /// Time what each bare mechanism of the machine costs, too
     #[arg(long)]
     pub(crate) floors: bool,

@@ -160,7 +160,7 @@ async fn in_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 
 /// A row in words.
 fn describe(group: &Group, subject: Subject) -> String {
-    let size = super::report::size(group.size_bytes);
+    let size = ringway_report::words::size(group.size_bytes);
     format!(
         "{subject} {} {size}, {} in flight",
         group.kind, group.in_flight

@@ -4,8 +4,9 @@
 
 use std::fmt;
 
+use ringway_report::words::{size, three_digits};
+
 use super::Report;
-use super::words::{size, three_digits};
 use crate::compare::measure::{CallRow, IdleRow, Row, ratio, to_f64};
 use crate::compare::options::Kind;
 
@@ -242,7 +243,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::compare::machine::Machine;
-    use crate::compare::measure::RowLabel;
+    use crate::compare::measure::{Latencies, RowLabel};
     use crate::compare::options::Options;
     use crate::compare::report::Config;
 
@@ -275,6 +276,7 @@ pub(super) mod tests {
             p999_ns: p50_ns * 3,
             calls_per_s: 1e9 / to_f64(p50_ns),
             cpu_ns_per_call: to_f64(p50_ns),
+            latencies: Latencies::new(),
         })
     }
 

@@ -1,16 +1,14 @@
-//! What a comparison came to: as JSON, as a table, and against the bars.
+//! What a comparison came to: as JSON, as a table, as a page, and against the bars.
 
 mod bars;
+mod page;
 mod table;
-mod words;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path as FsPath;
 
 use serde::Serialize;
-
-pub(crate) use words::size;
 
 use super::error::Error;
 use super::machine::Machine;
@@ -62,8 +60,15 @@ impl Config {
 }
 
 impl Report {
-    /// Prints the tables, and writes the JSON where `options` want it.
+    /// Prints the tables, and writes the JSON and the page where `options` want them.
     pub(crate) fn publish(&self, options: &Options) -> Result<(), Error> {
+        if let Some(file) = &options.report {
+            let written = page::page(self, command()).write(file);
+            written.map_err(|source| Error::Write {
+                file: file.clone(),
+                source,
+            })?;
+        }
         let text = self.text();
         match options.json.as_deref() {
             None => print(&mut io::stdout(), "standard output", &text),
@@ -113,16 +118,23 @@ impl Report {
 
 /// Finds out before the measurement, not after it.
 pub(crate) fn check_writable(options: &Options) -> Result<(), Error> {
-    match options.json.as_deref() {
-        Some(file) if file != FsPath::new("-") => {
-            let opened = File::options().append(true).create(true).open(file);
-            opened.map(|_| ()).map_err(|source| Error::Write {
-                file: file.to_owned(),
-                source,
-            })
-        }
-        _ => Ok(()),
+    let json = options.json.as_ref();
+    let json = json.filter(|file| *file != FsPath::new("-"));
+    for file in json.into_iter().chain(&options.report) {
+        let opened = File::options().append(true).create(true).open(file);
+        opened.map_err(|source| Error::Write {
+            file: file.clone(),
+            source,
+        })?;
     }
+    Ok(())
+}
+
+/// What a person typed, without the directory of the program.
+fn command() -> Vec<String> {
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    ["ringway".to_owned()].into_iter().chain(words).collect()
 }
 
 fn print(to: &mut impl Write, name: &str, text: &str) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! Rows as tables for the terminal.
 
 use comfy_table::{CellAlignment, Table, presets};
+use ringway_report::words::{count, size, time};
 
-use super::words::{count, size, time};
 use crate::compare::measure::{CallRow, IdleRow, Row, to_f64};
 
 const FIRST_NUMBER: usize = 2;

@@ -1,7 +1,7 @@
 //! Figures as people read them.
 
 /// A size in bytes: `64 B`, `4 KiB`, `1 MiB`.
-pub(crate) fn size(size_bytes: usize) -> String {
+pub fn size(size_bytes: usize) -> String {
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
     match size_bytes {
@@ -12,7 +12,7 @@ pub(crate) fn size(size_bytes: usize) -> String {
 }
 
 /// A time: three digits and a unit.
-pub(crate) fn time(ns: f64) -> String {
+pub fn time(ns: f64) -> String {
     match ns {
         1e9.. => format!("{} s", three_digits(ns / 1e9)),
         1e6.. => format!("{} ms", three_digits(ns / 1e6)),
@@ -21,8 +21,26 @@ pub(crate) fn time(ns: f64) -> String {
     }
 }
 
+/// A time that is a round number of something, as an axis has it: `1 µs`, `50 ms`.
+pub(crate) fn round_time(ns: f64) -> String {
+    match ns {
+        1e9.. => format!("{} s", ns / 1e9),
+        1e6.. => format!("{} ms", ns / 1e6),
+        1e3.. => format!("{} µs", ns / 1e3),
+        _ => format!("{ns} ns"),
+    }
+}
+
+/// How often one is in the other, as people say it: `1.3`, `44`, `1,200`.
+pub(crate) fn times(ratio: f64) -> String {
+    match ratio {
+        9.95.. => count(ratio),
+        _ => format!("{ratio:.1}"),
+    }
+}
+
 /// A count, with separators: `1,234,567`.
-pub(crate) fn count(number: f64) -> String {
+pub fn count(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -34,8 +52,18 @@ pub(crate) fn count(number: f64) -> String {
     grouped
 }
 
+/// A word of a command, so that a shell takes it for one. The libraries for it quote commas too,
+/// of which these commands are full.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./,:=+@%".contains(letter);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// A ratio, or any other figure, to three digits.
-pub(crate) fn three_digits(number: f64) -> String {
+pub fn three_digits(number: f64) -> String {
     match number {
         100.0.. => format!("{number:.0}"),
         10.0.. => format!("{number:.1}"),
@@ -57,6 +85,12 @@ mod tests {
         assert_eq!(time(1020.0), "1.02 µs");
         assert_eq!(time(121_000.0), "121 µs");
         assert_eq!(time(12_340_000.0), "12.3 ms");
+        assert_eq!(round_time(50_000.0), "50 µs");
+        assert_eq!(quoted("--paths=shm,grpc-tcp"), "--paths=shm,grpc-tcp");
+        assert_eq!(quoted("my page's"), r"'my page'\''s'");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(times(1.26), "1.3");
+        assert_eq!(times(43.7), "44");
         assert_eq!(count(1_234_567.4), "1,234,567");
         assert_eq!(count(999.0), "999");
         assert_eq!(count(0.0), "0");

@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response};
 use ringway::{Channel, Endpoint};
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
+use ringway_proto::grpc_testing::test_service_server::TestServiceServer;
 use ringway_tests::raw::{framed, send, send_in_parts, to};
 use ringway_tests::{Running, Way, plain};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -26,10 +27,13 @@ const LIMIT: usize = 4 << 20;
 
 /// A server in which nothing is ours.
 async fn tonics_own() -> Channel {
+    let service = PlainServer::new(plain::Handler::default());
+    served_by_tonic(tonic::transport::Server::builder().add_service(service)).await
+}
+
+async fn served_by_tonic(server: tonic::transport::server::Router) -> Channel {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = PlainServer::new(plain::Handler::default());
-    let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let endpoint = Endpoint::new(format!("grpc://{address}")).unwrap();
     endpoint.connect().await.unwrap()
@@ -75,6 +79,26 @@ pub(crate) async fn malformed_messages(way: Way) {
         }
     }
     assert_fine(&ours).await;
+}
+
+/// Our bench has no strings; gRPC's tests have.
+pub(crate) async fn strings_that_are_no_utf8(way: Way) {
+    let running = Running::with(way, ringway_interop::add_to).await;
+    let service = TestServiceServer::new(ringway_interop::TestService::default());
+    let tonics = served_by_tonic(tonic::transport::Server::builder().add_service(service)).await;
+    let ours = running.channel().await;
+    // The text of the status to answer with.
+    let bad = framed(0, &[0x3a, 3, 0x12, 1, 0xff]);
+    for method in ["UnaryCall", "StreamingOutputCall", "FullDuplexCall"] {
+        let path = format!("/grpc.testing.TestService/{method}");
+        let expected = send(&tonics, to(&path), bad.clone()).await;
+        assert_eq!(expected.code(), Code::Internal, "tonic changed: {method}");
+        let answer = send(&ours, to(&path), bad.clone()).await;
+        assert_eq!(answer.code(), Code::Internal, "{method} {answer:?}");
+        let good = framed(0, &[0x3a, 3, 0x12, 1, b'!']);
+        let answer = send(&ours, to(&path), good).await;
+        assert_eq!(answer.code(), Code::Ok, "{method} {answer:?}");
+    }
 }
 
 async fn assert_fine(channel: &Channel) {
@@ -195,10 +219,10 @@ pub(crate) async fn too_much_of_anything(way: Way) {
     ] {
         let answer = send(&ours, request, framed(0, &[8, 7])).await;
         assert_ne!(answer.code(), Code::Ok, "{name}");
-        // Over the network it may have cost the connection.
+        // Over the network a long path may have cost the connection.
         client.unary(payload(1, 1)).await.unwrap();
     }
-    let fits = to(UNARY).header("x-echo", "x".repeat(12 * 1024));
+    let fits = to(UNARY).header("x-echo", "x".repeat(63 * 1024));
     let answer = send(&ours, fits, framed(0, &[8, 7])).await;
     assert_eq!(answer.code(), Code::Ok, "{answer:?}");
 }

@@ -110,7 +110,7 @@ pub(crate) async fn a_response_over_the_limit(way: Way) {
     client.unary(payload(1, 5_000)).await.unwrap();
 }
 
-fn assert_panicked(status: &Status) {
+pub(crate) fn assert_panicked(status: &Status) {
     assert_eq!(status.code(), Code::Internal, "{status:?}");
     assert!(!status.message().contains("asked to panic"), "{status:?}");
 }

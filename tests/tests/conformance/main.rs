@@ -13,11 +13,13 @@ mod drain;
 mod failures;
 mod handles;
 mod kinds;
+mod large_metadata;
 mod limits;
 mod load;
 mod metadata;
 mod middleware;
 mod other_makes;
+mod panics;
 mod promptly;
 mod retry;
 mod trailers;
@@ -48,12 +50,18 @@ macro_rules! suite {
                 metadata::repeated_keys_keep_their_order,
                 metadata::on_streams,
                 metadata::reserved_names_are_left_out_as_tonic_does,
+                large_metadata::comes_with_an_answer,
+                large_metadata::comes_with_a_stream_and_with_a_status,
+                large_metadata::too_much_ends_its_call_alone,
+                large_metadata::too_much_of_a_handler_is_a_status,
                 failures::a_status_comes_whole,
                 failures::a_status_ends_a_stream,
                 failures::unknown_methods_and_services,
                 failures::a_request_over_the_limit,
                 failures::a_response_over_the_limit,
                 failures::a_panic_fails_its_call_alone,
+                panics::an_upload_ends,
+                panics::an_exchange_ends,
                 cancellation::a_dropped_call_cancels_its_handler,
                 cancellation::a_dropped_stream_cancels_its_handler,
                 at_once::calls_dropped_at_once_leave_no_handler,
@@ -95,6 +103,7 @@ macro_rules! suite {
                 retry::the_server_says_when_to_come_back,
                 retry::failures_throttle_retries,
                 bad_input::malformed_messages,
+                bad_input::strings_that_are_no_utf8,
                 bad_input::malformed_bodies,
                 bad_input::odd_paths_and_headers,
                 bad_input::too_much_of_anything,

@@ -64,10 +64,18 @@ where
     let stream = client.server_stream(request).await.unwrap().into_inner();
     let sequences: Vec<u64> = stream.map(|item| item.unwrap().sequence).collect().await;
     assert!(sequences.into_iter().eq(0..1000));
-    let summary = client.client_stream(payloads(500, 100)).await.unwrap();
-    assert_eq!(summary.into_inner().bytes, 50_000);
-    let replies = client.bidi(payloads(500, 100)).await.unwrap().into_inner();
-    assert_eq!(replies.collect::<Vec<_>>().await.len(), 500);
+    // A single message may come together with the stream's end.
+    for count in [0, 1, 2, 500] {
+        let summary = client.client_stream(payloads(count, 100)).await.unwrap();
+        assert_eq!(summary.into_inner().bytes, 100 * count);
+        let replies = client
+            .bidi(payloads(count, 100))
+            .await
+            .unwrap()
+            .into_inner();
+        let replies: Vec<_> = replies.map(|reply| reply.unwrap().sequence).collect().await;
+        assert!(replies.into_iter().eq(0..count));
+    }
 
     let mut request = asking("fail", payload(1, 1));
     let status = client.unary(request).await.unwrap_err();

@@ -8,7 +8,7 @@ use ringway_wire::{CallId, Flags, code};
 
 use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_status};
 use crate::error::{Lack, SendError};
-use crate::link::shm::Blocks;
+use crate::link::shm::{Blocks, WithHead};
 use crate::link::{Payload, Place};
 use crate::waiting::{in_pass, is_blocked, look_until, note_behind_us};
 
@@ -100,7 +100,7 @@ impl Call {
     ) -> Poll<Result<Self, SendError>> {
         let len = message.as_ref().map_or(0, |(len, _)| *len);
         let mut message = message;
-        let opened = place(connection, &mut message).and_then(|place| {
+        let opened = place(connection, request.max_head_len(), &mut message).and_then(|place| {
             let payload = message.map(|(len, encode)| Payload { len, encode });
             let mut state = connection.lock();
             let waker = context.waker();
@@ -298,7 +298,7 @@ impl Call {
     ) -> Result<(), SendError> {
         let mut message = Some((len, encode));
         let sender = &self.sender;
-        let sent = place(&sender.connection, &mut message).and_then(|place| {
+        let sent = place(&sender.connection, head.len(), &mut message).and_then(|place| {
             let Some((len, encode)) = message else {
                 return Ok(());
             };
@@ -324,11 +324,14 @@ impl Call {
         head: &[u8],
     ) -> Poll<Result<(), SendError>> {
         let sender = &self.sender;
-        let mut state = sender.connection.lock();
-        let sent = state.send_trailers(sender.id, code, head);
-        let left_reading = state.take_left_reading();
-        drop(state);
-        left_reading.into_iter().for_each(Waker::wake);
+        let sent = place(&sender.connection, head.len(), &mut None).and_then(|place| {
+            let mut state = sender.connection.lock();
+            let sent = state.send_trailers(sender.id, code, head, place);
+            let left_reading = state.take_left_reading();
+            drop(state);
+            left_reading.into_iter().for_each(Waker::wake);
+            sent
+        });
         self.over |= sent.is_ok();
         self.sender.or_wait(context, head.len(), sent)
     }
@@ -351,7 +354,7 @@ impl Drop for Call {
             let (code, head) = abandoned_status();
             let id = self.sender.id;
             let mut state = self.connection().lock();
-            let sent = state.send_trailers(id, code, &head).is_ok();
+            let sent = state.send_trailers(id, code, &head, Place::Inline).is_ok();
             let left_reading = state.take_left_reading();
             drop(state);
             self.over = sent;
@@ -377,7 +380,7 @@ impl CallSender {
             .with(Flags::PACKED, form == Form::Packed)
             .with(Flags::COMPRESSED, form == Form::Compressed);
         let mut message = Some((len, encode));
-        let sent = place(&self.connection, &mut message).and_then(|place| {
+        let sent = place(&self.connection, 0, &mut message).and_then(|place| {
             let Some((len, encode)) = message else {
                 return Ok(());
             };
@@ -412,7 +415,10 @@ impl CallSender {
         context: &mut Context<'_>,
         metadata: &[u8],
     ) -> Poll<Result<(), SendError>> {
-        let sent = self.connection.lock().send_headers(self.id, metadata);
+        let sent = place(&self.connection, metadata.len(), &mut None).and_then(|place| {
+            let mut state = self.connection.lock();
+            state.send_headers(self.id, metadata, place)
+        });
         self.or_wait(context, metadata.len(), sent)
     }
 
@@ -449,23 +455,30 @@ fn wait(
     connection.rely_on_doorbell();
 }
 
-/// Chooses a payload's place, and writes a large one into it: outside of the connection's lock.
+/// Chooses the place of a payload and of a head of at most `head_len` bytes, and writes a large payload
+/// into it: outside of the connection's lock.
 fn place(
     connection: &Connection,
+    head_len: usize,
     message: &mut Option<(usize, Encode<'_>)>,
 ) -> Result<Place, SendError> {
-    let (Some(blocks), Some((len, encode))) = (connection.blocks(), message) else {
+    let Some(blocks) = connection.blocks() else {
         return Ok(Place::Inline);
     };
-    if blocks.takes(*len) {
+    let len = message.as_ref().map_or(0, |(len, _)| *len);
+    let Some(WithHead(with_head)) = blocks.takes(head_len, len) else {
+        return Ok(Place::Inline);
+    };
+    if message.is_some() {
         connection.lock().check_credit()?;
     }
-    match blocks.place(*len)? {
-        Some(mut block) => {
-            connection.note_large();
-            encode(block.as_mut_slice());
-            Ok(Place::Block(block))
-        }
-        None => Ok(Place::Inline),
+    let mut block = blocks.allocate(if with_head { len + head_len } else { len })?;
+    connection.note_large();
+    if let Some((len, encode)) = message {
+        encode(&mut block.as_mut_slice()[..*len]);
     }
+    Ok(match with_head {
+        true => Place::BlockWithHead(block),
+        false => Place::Block(block),
+    })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
 use crate::guard::CallExecutor;
+use crate::header_list::HTTP2_MAX_HEADER_LIST_BYTES;
 use crate::{
     BackoffOptions, CONNECTION_WINDOW_BYTES, Error, OutlierOptions, Pool, Resolve,
     STREAM_WINDOW_BYTES, Scheme, SystemResolver, Target,
@@ -141,6 +142,7 @@ fn tune(endpoint: Endpoint, options: &NetOptions) -> Endpoint {
         .initial_stream_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
         .max_frame_size(options.max_frame_bytes)
+        .http2_max_header_list_size(HTTP2_MAX_HEADER_LIST_BYTES)
         .keep_alive_timeout(options.keepalive_timeout)
         .keep_alive_while_idle(options.keepalive_while_idle);
     match options.keepalive_interval {

@@ -19,6 +19,7 @@ use tower::util::BoxCloneSyncService;
 use crate::{
     CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES,
     guard::Served,
+    header_list::HTTP2_MAX_HEADER_LIST_BYTES,
     held::{Hold, Register},
     listen::{Listener, tcp_connections, unix_connections},
 };
@@ -274,6 +275,7 @@ fn tuned_server(options: &ServerOptions) -> Server {
         .initial_stream_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
         .max_frame_size(options.max_frame_bytes)
+        .http2_max_header_list_size(HTTP2_MAX_HEADER_LIST_BYTES)
         .max_concurrent_streams(options.max_concurrent_streams)
         .http2_keepalive_interval(options.keepalive_interval)
         .http2_keepalive_timeout(Some(options.keepalive_timeout));

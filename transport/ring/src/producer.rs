@@ -340,6 +340,11 @@ impl Reservation<'_> {
             self.place.inline = self.place.inline.min(len);
         }
     }
+
+    /// The block beside the record, to be filled up or cut short before the record is committed.
+    pub fn block_mut(&mut self) -> Option<&mut BlockWriter> {
+        self.block.as_mut()
+    }
 }
 
 impl Deref for Reservation<'_> {

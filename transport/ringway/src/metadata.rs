@@ -24,6 +24,12 @@ const RESERVED: [&str; 6] = [
 /// Details of a status: where a status is told, only its own count.
 const DETAILS: &str = "grpc-status-details-bin";
 
+// What goes on one path goes on each.
+const _: () = assert!(ringway_net::MAX_METADATA_BYTES == ringway_wire::limits::MAX_METADATA_BYTES);
+const _: () = assert!(
+    ringway_net::MAX_METADATA_ENTRIES == ringway_wire::limits::MAX_METADATA_ENTRIES as usize
+);
+
 /// Values of a longer block are copied: one that a handler keeps must not keep all the others.
 const MAX_SHARED_BYTES: usize = 1024;
 

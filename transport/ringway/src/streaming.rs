@@ -164,6 +164,8 @@ struct Markers {
     requests: bool,
     queue: Queue,
     first: Option<ringway_local::Message>,
+    /// Nothing follows the first.
+    only_first: bool,
     over: bool,
 }
 
@@ -182,6 +184,9 @@ impl Markers {
         let waiting = self.queue.lock().waiting;
         if waiting > 0 {
             return Poll::Ready(Next::Messages(waiting.min(MAX_MARKERS)));
+        }
+        if self.only_first {
+            return Poll::Ready(Next::End(None));
         }
         let inbound = ready!(self.call.poll_inbound(context));
         Poll::Ready(match inbound {
@@ -283,7 +288,7 @@ fn queue(encoding: Option<Encoding>) -> Queue {
 pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
     call: Call,
     limits: MessageLimits,
-    (first, over): (Option<ringway_local::Message>, bool),
+    (first, only_first): (Option<ringway_local::Message>, bool),
     encoding: Option<Encoding>,
 ) -> Streaming<T> {
     let queue = queue(encoding);
@@ -291,8 +296,9 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
         call,
         requests: true,
         queue: Arc::clone(&queue),
-        over: over && first.is_none(),
         first,
+        only_first,
+        over: false,
     };
     // The limits are ours: a marker is always within tonic's.
     Streaming::new_request(Pop::new(queue, limits), body, None, None)
@@ -310,6 +316,7 @@ pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
         requests: false,
         queue: Arc::clone(&queue),
         first: None,
+        only_first: false,
         over: false,
     };
     Streaming::new_response(
@@ -447,8 +454,12 @@ impl<T> Batch<T> {
     }
 }
 
-/// Metadata of a status as trailers, for a stream that ended well.
+/// Metadata of a status as trailers, for a stream that ended well. Trailers that can't come are a
+/// failure.
 pub(crate) fn ok_trailers(metadata: MetadataMap) -> (u16, Vec<u8>) {
+    if let Err(refused) = crate::metadata::encode_trailing(&metadata) {
+        return status::encode(&refused);
+    }
     let mut status = Status::ok("");
     *status.metadata_mut() = metadata;
     status::encode(&status)

@@ -84,6 +84,13 @@ impl<'a> RequestHead<'a> {
         Ok(1 + method + timeout + self.metadata.as_bytes().len())
     }
 
+    /// The length of a head with this metadata, however it names the method: at most.
+    #[inline]
+    pub fn max_encoded_len(path: &str, metadata: Metadata<'_>) -> usize {
+        const VARINT: usize = 5;
+        1 + VARINT + 8 + VARINT + path.len() + metadata.as_bytes().len()
+    }
+
     /// Writes the head.
     ///
     /// # Panics

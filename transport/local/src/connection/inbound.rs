@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway_wire::{StatusHead, code};
+use ringway_wire::{RequestHead, StatusHead, code};
 
 use crate::call::Call;
 use crate::error::Closed;
@@ -109,6 +109,13 @@ pub struct Request<'a> {
     pub end: bool,
     /// That message is compressed, with the encoding that the metadata names.
     pub compressed: bool,
+}
+
+impl Request<'_> {
+    /// The length of its head, at most: how long it is depends on whether the peer knows the method.
+    pub(crate) fn max_head_len(&self) -> usize {
+        RequestHead::max_encoded_len(self.path, self.metadata)
+    }
 }
 
 /// The status of a call whose handler went without an answer.

@@ -106,6 +106,8 @@ pub(crate) enum Place {
     Inline,
     /// Already, in a block of the arena.
     Block(BlockWriter),
+    /// The same, with room for the head behind it.
+    BlockWithHead(BlockWriter),
 }
 
 /// Why a frame could not be handed to the link.

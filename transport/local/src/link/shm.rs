@@ -21,6 +21,11 @@ use crate::error::{Closed, Lack, SendError};
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
 /// a block's bookkeeping.
 const MAX_INLINE_BYTES: usize = 12 * 1024;
+/// Heads up to this length travel in the record, whatever goes with them.
+const MAX_SHORT_HEAD_BYTES: usize = 2 * 1024;
+/// Heads up to this length travel in the record if their payload leaves them the room: a record takes
+/// less than half of a ring.
+const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
 /// Payloads up to this length share one allocation with the count of their owners.
 const SMALL_BYTES: usize = 128;
 /// What is said over the rendezvous socket about a segment: its id and its length, with the segment.
@@ -47,9 +52,13 @@ impl Blocks {
         }
     }
 
-    /// Whether a payload of this length takes a block.
-    pub(crate) fn takes(&self, len_bytes: usize) -> bool {
-        len_bytes > MAX_INLINE_BYTES
+    /// Whether a payload of this length takes a block, and whether it takes a head of this length with
+    /// it.
+    pub(crate) fn takes(&self, head_len: usize, payload_len: usize) -> Option<WithHead> {
+        if head_len > MAX_SHORT_HEAD_BYTES && head_len + payload_len > MAX_RECORD_BYTES {
+            return Some(WithHead(true));
+        }
+        (payload_len > MAX_INLINE_BYTES).then_some(WithHead(false))
     }
 
     pub(crate) fn is_awaited(&self) -> bool {
@@ -73,11 +82,8 @@ impl Blocks {
             && self.awaited.swap(false, Ordering::SeqCst)
     }
 
-    /// Decides where a payload goes, and makes room for a large one. `None` if it is to be inline.
-    pub(crate) fn place(&self, len_bytes: usize) -> Result<Option<BlockWriter>, SendError> {
-        if !self.takes(len_bytes) {
-            return Ok(None);
-        }
+    /// Makes room for so much.
+    pub(crate) fn allocate(&self, len_bytes: usize) -> Result<BlockWriter, SendError> {
         let mut arena = self.arena.lock();
         if arena.has_releases() {
             arena.collect_releases().map_err(|corrupt| {
@@ -97,7 +103,7 @@ impl Blocks {
             }
         };
         self.hand_over_segments(&mut arena)?;
-        Ok(Some(block))
+        Ok(block)
     }
 
     /// Gives back segments of which nothing was in use for `idle`; true if none is left.
@@ -146,6 +152,10 @@ impl Blocks {
             .map(drop)
     }
 }
+
+/// Whether a block holds a frame's head behind its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WithHead(pub(crate) bool);
 
 /// The sending half.
 #[derive(Debug)]
@@ -203,6 +213,21 @@ impl Sender {
                     .map_err(|(error, _)| refused(error))?;
                 let header = finish(&mut record[FrameHeader::LEN..]).ok_or(LinkError::TakenBack)?;
                 record[..FrameHeader::LEN].copy_from_slice(&header.encode());
+                record.commit();
+            }
+            Place::BlockWithHead(block) => {
+                let payload_len = payload.as_ref().map_or(0, |payload| payload.len);
+                let mut record = self
+                    .producer
+                    .reserve_with_block(FrameHeader::LEN, block)
+                    .map_err(|(error, _)| refused(error))?;
+                let block = record.block_mut().ok_or(LinkError::TakenBack)?;
+                block.truncate(payload_len + head_len);
+                let head = block.as_mut_slice().get_mut(payload_len..);
+                let head = head.filter(|head| head.len() == head_len);
+                let header = finish(head.ok_or(LinkError::TooLarge)?);
+                let header = header.ok_or(LinkError::TakenBack)?;
+                record.copy_from_slice(&header.encode());
                 record.commit();
             }
             Place::Inline => {
@@ -297,6 +322,17 @@ impl Receiver {
         let payload_len = header.payload_len as usize;
         let payload = match (inline_len, record.block) {
             (Some(0), Some(block)) if beside_len == Some(payload_len) => self.fetch(block)?,
+            (None, Some(block))
+                if body.is_empty() && beside_len == Some(payload_len + head_len) =>
+            {
+                let mut payload = self.fetch(block)?;
+                let head = Head::Long(payload.split_off(payload_len));
+                return Ok(Frame {
+                    header,
+                    head,
+                    payload,
+                });
+            }
             (Some(len), None) if len == payload_len => inline_payload(&body[head_len..]),
             _ => {
                 return Err(Closed::PeerMisbehaved(

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use super::{
     upload::{Hold, Shared, Upload},
 };
 use crate::fate::mapped;
+use crate::header_list;
 use crate::timeout::{self, Deadline};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -71,10 +73,15 @@ where
             hold: Hold(shared),
             aside: self.aside.take(),
         };
-        // What is too late already is not sent.
-        let inner = (timeout != Some(std::time::Duration::ZERO)).then(|| self.inner.call(request));
+        // What is too late already is not sent, nor what would cost the connection.
+        let refused = match timeout {
+            Some(Duration::ZERO) => Some(timeout::exceeded()),
+            _ => header_list::check(request.headers()).err(),
+        };
+        let inner = refused.is_none().then(|| self.inner.call(request));
         CallFuture {
             inner,
+            refused,
             guard: Some(guard),
         }
     }
@@ -149,6 +156,7 @@ pin_project_lite::pin_project! {
     pub struct CallFuture<F> {
         #[pin]
         inner: Option<F>,
+        refused: Option<Status>,
         guard: Option<Guard>,
     }
 }
@@ -167,7 +175,10 @@ where
         };
         let polled = match this.inner.as_mut().as_pin_mut() {
             Some(inner) => inner.poll(cx),
-            None => return Poll::Ready(Err(timeout::exceeded())),
+            None => {
+                let refused = this.refused.take();
+                return Poll::Ready(Err(refused.unwrap_or_else(timeout::exceeded)));
+            }
         };
         match polled {
             Poll::Ready(Ok(mut response)) => {

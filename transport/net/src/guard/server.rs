@@ -15,7 +15,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 
-use super::{Trailers, trailers};
+use super::{Trailers, drop_bad_details, trailers};
+use crate::header_list;
 use crate::timeout::{self, Deadline};
 
 /// When a call has to be over, as an extension of its request.
@@ -144,6 +145,9 @@ where
 }
 
 fn answer(mut response: Response<Body>, guard: Option<Guard>) -> Response<Body> {
+    if let Err(status) = header_list::check(response.headers()) {
+        return in_place_of(response.headers_mut(), status).into_http();
+    }
     let trailing = response.extensions_mut().remove::<Trailers>();
     response.map(|inner| {
         Body::new(AnswerBody {
@@ -208,6 +212,7 @@ impl HttpBody for AnswerBody {
             Ok(Poll::Ready(Some(Ok(mut frame)))) => match frame.trailers_mut() {
                 Some(trailers) => {
                     self.add_trailing(trailers);
+                    keep_within_limits(trailers);
                     Some(Ok(frame))
                 }
                 None if self.is_too_late(cx, false) => Some(Ok(trailers(&timeout::exceeded()))),
@@ -228,6 +233,23 @@ impl HttpBody for AnswerBody {
         self.inner
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+/// A failure with more metadata than there may be keeps its status; an answer whose metadata can't come is
+/// `refused`.
+fn in_place_of(headers: &mut HeaderMap, refused: Status) -> Status {
+    drop_bad_details(headers);
+    let failed = Status::from_header_map(headers).filter(|said| said.code() != Code::Ok);
+    failed.map_or(refused, |said| Status::new(said.code(), said.message()))
+}
+
+fn keep_within_limits(trailers: &mut HeaderMap) {
+    if let Err(refused) = header_list::check(trailers) {
+        let status = in_place_of(trailers, refused);
+        *trailers = HeaderMap::new();
+        // It has no metadata, and a text that was a header before.
+        let _ = status.add_header(trailers);
     }
 }
 

@@ -112,11 +112,14 @@ impl State {
     }
 
     /// Server: sends initial metadata.
-    pub(crate) fn send_headers(&mut self, id: CallId, metadata: &[u8]) -> Result<(), SendError> {
+    pub(crate) fn send_headers(
+        &mut self,
+        id: CallId,
+        metadata: &[u8],
+        place: Place,
+    ) -> Result<(), SendError> {
         let len = metadata.len();
-        self.send(metadata, None, Place::Inline, |core| {
-            core.send_headers(id, len)
-        })
+        self.send(metadata, None, place, |core| core.send_headers(id, len))
     }
 
     /// Server: sends the whole answer of a unary call. The call is over.
@@ -142,11 +145,10 @@ impl State {
         id: CallId,
         code: u16,
         head: &[u8],
+        place: Place,
     ) -> Result<(), SendError> {
         let len = head.len();
-        self.send(head, None, Place::Inline, |core| {
-            core.send_trailers(id, code, len)
-        })?;
+        self.send(head, None, place, |core| core.send_trailers(id, code, len))?;
         self.release(id);
         Ok(())
     }

@@ -20,8 +20,8 @@ pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
 pub enum Form {
     /// One message.
     Plain,
-    /// Several, each behind its length (u32, little-endian).
-    Packed,
+    /// So many, each behind its length (u32, little-endian).
+    Packed(u32),
     /// One message, compressed with the encoding that the call's metadata names.
     Compressed,
 }
@@ -268,6 +268,7 @@ impl Call {
             }
         };
         connection.patience().learn(found.is_some());
+        connection.tallies().note_look(found.is_some());
         found
     }
 
@@ -377,16 +378,23 @@ impl CallSender {
         encode: Encode<'_>,
     ) -> Poll<Result<(), SendError>> {
         let flags = Flags::NONE
-            .with(Flags::PACKED, form == Form::Packed)
+            .with(Flags::PACKED, matches!(form, Form::Packed(_)))
             .with(Flags::COMPRESSED, form == Form::Compressed);
+        let messages = match form {
+            Form::Packed(messages) => messages,
+            Form::Plain | Form::Compressed => 1,
+        };
         let mut message = Some((len, encode));
         let sent = place(&self.connection, 0, &mut message).and_then(|place| {
             let Some((len, encode)) = message else {
                 return Ok(());
             };
-            self.connection
-                .lock()
-                .send_message(self.id, flags, Payload { len, encode }, place)
+            self.connection.lock().send_message(
+                self.id,
+                (flags, messages),
+                Payload { len, encode },
+                place,
+            )
         });
         self.or_wait(context, len, sent)
     }

@@ -94,7 +94,10 @@ async fn meet(
         peer,
     };
     match timeout(config.handshake_timeout, rendezvous.call()).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => {
+            connection.set_name(name);
+            Ok(connection)
+        }
         Ok(Err(reason)) => Err(ConnectError::Handshake {
             name: name.to_owned(),
             reason,

@@ -135,8 +135,12 @@ impl Driver {
         let _pass = Pass::enter();
         let mut total = Progress::Idle;
         for connection in turn.busy.iter().filter(|busy| busy.has_work()) {
+            if turn.looked {
+                connection.tallies().note_look(true);
+            }
             total = total.max(connection.drive());
         }
+        turn.looked = false;
         // What an ended one still holds would keep the driver awake for ever.
         turn.busy.retain(|busy| busy.is_open());
         for connection in turn.ready.drain(..) {
@@ -174,6 +178,12 @@ impl Driver {
         };
         let found = look_until(now, budget, || self.anything(turn));
         turn.patience.learn(found);
+        turn.looked = found;
+        if !found {
+            turn.busy
+                .iter()
+                .for_each(|busy| busy.tallies().note_look(false));
+        }
         found
     }
 
@@ -189,6 +199,8 @@ struct Turn {
     ready: Vec<Arc<Connection>>,
     busy: Vec<Arc<Connection>>,
     patience: Patience,
+    /// A look has just found something.
+    looked: bool,
 }
 
 impl Turn {
@@ -198,6 +210,7 @@ impl Turn {
             ready: Vec::new(),
             busy: Vec::new(),
             patience: Patience::default(),
+            looked: false,
         }
     }
 

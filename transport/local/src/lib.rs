@@ -37,7 +37,10 @@ pub use call::{Call, CallSender, Encode, Form};
 pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
-pub use connection::{Connection, HandlerFuture, Inbound, Message, Request, Started};
+pub use connection::{
+    Connection, ConnectionRole, ConnectionStats, Fill, HandlerFuture, Inbound, Message, Request,
+    Started, connections,
+};
 pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
 pub use driver::Driver;
 pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};

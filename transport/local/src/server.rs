@@ -171,7 +171,10 @@ impl Client {
     /// Serves a client until it goes, or until the server drains.
     async fn serve(self, stream: UnixStream, mut stopping: watch::Receiver<bool>) {
         let connection = match self.greet(stream).await {
-            Ok(connection) => ClosedOnDrop::new(connection),
+            Ok(connection) => {
+                connection.set_name(&self.name);
+                ClosedOnDrop::new(connection)
+            }
             Err(reason) => {
                 tracing::warn!(name = %self.name, %reason, "a local client was turned away");
                 return;

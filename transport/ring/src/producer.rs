@@ -170,6 +170,16 @@ impl Producer {
         Ok(Position(self.peer_cursor))
     }
 
+    /// The bytes of records that the peer has not taken yet, and the ring's.
+    ///
+    /// # Errors
+    /// If the peer's cursor is impossible.
+    pub fn fill(&mut self) -> Result<(usize, usize), Corrupt> {
+        let Position(cursor) = self.peer_cursor()?;
+        let used = usize::try_from(self.tail.wrapping_sub(cursor)).unwrap_or(usize::MAX);
+        Ok((used, self.ring_bytes()))
+    }
+
     /// A word by which this side says that it sleeps until the peer consumes or releases something;
     /// the peer's [`Consumer::peer_waits_for_room`](crate::Consumer::peer_waits_for_room) answers it.
     pub fn room_word(&self) -> SleepWord {

@@ -17,6 +17,7 @@ use crate::instances::{Instance, Instances, Stay};
 use crate::locate::is_elsewhere;
 use crate::path::Path;
 use crate::retry::Retries;
+use crate::stats::{self, Course};
 
 /// How long a local server that was not there is not looked for again.
 pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) local: Mutex<Local>,
     /// One task connects, the others wait for what it finds.
     pub(crate) connecting: tokio::sync::Mutex<()>,
+    pub(crate) course: Course,
 }
 
 #[derive(Debug, Default)]
@@ -73,18 +75,18 @@ impl Channel {
             _ => None,
         };
         let retries = Retries::new(endpoint.retry.clone());
-        Ok(Self {
-            shared: Arc::new(Shared {
-                endpoint,
-                retries,
-                net,
-                instances: Instances::default(),
-                looking: AtomicBool::new(false),
-                local: Mutex::default(),
-                connecting: tokio::sync::Mutex::default(),
-            }),
-            stay: None,
-        })
+        let shared = Arc::new(Shared {
+            endpoint,
+            retries,
+            net,
+            instances: Instances::default(),
+            looking: AtomicBool::new(false),
+            local: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            course: Course::default(),
+        });
+        stats::add(&shared);
+        Ok(Self { shared, stay: None })
     }
 
     /// Whether a call with these extensions waits while no server can be reached.
@@ -135,8 +137,15 @@ impl Channel {
     async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
         self.stay = None;
         Ok(match self.shared.route(wait_for_ready).await? {
-            Way::Local(stay) => Route::Local(self.stay.insert(stay).instance()),
-            Way::Net(picked) => Route::Net(picked),
+            Way::Local(stay) => {
+                let instance = self.stay.insert(stay).instance();
+                self.shared.course.takes(Path::over(&instance.connection));
+                Route::Local(instance)
+            }
+            Way::Net(picked) => {
+                self.shared.course.takes(Path::Grpc);
+                Route::Net(picked)
+            }
         })
     }
 

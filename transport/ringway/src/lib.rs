@@ -18,6 +18,7 @@
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
 //! | `compression` | messages that come compressed, and compression chosen message by message |
 //! | `context`, `in_context` | what a handler passes on to the calls that it makes |
+//! | [`stats`] | what connections and channels have done so far |
 //! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
@@ -50,6 +51,7 @@ mod resend;
 mod retry;
 mod server;
 mod services;
+pub mod stats;
 mod status;
 mod streaming;
 mod terminated;

@@ -40,12 +40,7 @@ impl Path {
 
     /// The path that a local connection is.
     pub(crate) fn over(connection: &ringway_local::Connection) -> Self {
-        match connection.kind() {
-            LinkKind::Shm => Self::Shm,
-            LinkKind::Socket => Self::Socket,
-            LinkKind::Pipe => Self::Pipe,
-            LinkKind::Inproc => Self::Inproc,
-        }
+        connection.kind().into()
     }
 
     /// The name used in addresses, environment variables, tables and spans.
@@ -62,6 +57,17 @@ impl Path {
     /// Whether calls on this path stay on the host.
     pub const fn is_local(self) -> bool {
         !matches!(self, Self::Grpc)
+    }
+}
+
+impl From<LinkKind> for Path {
+    fn from(kind: LinkKind) -> Self {
+        match kind {
+            LinkKind::Shm => Self::Shm,
+            LinkKind::Socket => Self::Socket,
+            LinkKind::Pipe => Self::Pipe,
+            LinkKind::Inproc => Self::Inproc,
+        }
     }
 }
 

@@ -362,7 +362,7 @@ where
 async fn send<T: Outgoing>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
     let form = match batch.messages.len() {
         0 | 1 => Form::Plain,
-        _ => Form::Packed,
+        several => Form::Packed(u32::try_from(several).unwrap_or(u32::MAX)),
     };
     let len = batch.len_bytes;
     let sent = poll_fn(|context| call.poll_send(context, form, len, &mut |out| batch.write(out)));

@@ -6,29 +6,34 @@
 //! - `state`: the protocol core, the sending half and the calls.
 //! - `woken`: handlers that want to be polled.
 
+mod counters;
 mod handlers;
 mod inbound;
 mod large;
 mod pass;
+mod registry;
 mod slots;
 mod state;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use ringway_sys::PeerCredentials;
 use tokio::sync::Notify;
 
+pub(crate) use self::counters::Tallies;
+pub use self::counters::{ConnectionRole, ConnectionStats, Fill};
 pub use self::handlers::HandlerFuture;
 use self::handlers::Handlers;
 pub(crate) use self::inbound::abandoned_status;
 pub use self::inbound::{Inbound, Message, Request, Started};
 pub(crate) use self::large::Large;
 use self::pass::Pass;
+pub use self::registry::connections;
 use self::state::State;
 use crate::driver::Driver;
 use crate::error::Closed;
@@ -107,6 +112,10 @@ pub struct Connection {
     peer: Option<PeerCredentials>,
     socket_peer: Option<Arc<SocketPeer>>,
     ended: Notify,
+    id: u64,
+    since: Instant,
+    name: OnceLock<Box<str>>,
+    tallies: Tallies,
 }
 
 impl fmt::Debug for Connection {
@@ -188,7 +197,12 @@ impl Connection {
             peer: parts.peer,
             socket_peer: parts.socket_peer,
             ended: Notify::new(),
+            id: registry::next_id(),
+            since: Instant::now(),
+            name: OnceLock::new(),
+            tallies: Tallies::default(),
         });
+        registry::add(&connection);
         connection.rely_on_doorbell();
         connection.mark_ready();
         connection
@@ -232,6 +246,50 @@ impl Connection {
     /// Calls that are not over yet.
     pub fn calls_in_flight(&self) -> usize {
         self.lock().in_flight()
+    }
+
+    /// Says which server it leads to, where the caller of [`Self::start`] knows. Once.
+    pub(crate) fn set_name(&self, name: &str) {
+        // A second name would be the same.
+        let _ = self.name.set(name.into());
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> ConnectionStats {
+        let mut stats = ConnectionStats {
+            id: self.id,
+            kind: self.kind,
+            engine: self.engine(),
+            role: match self.is_client() {
+                true => ConnectionRole::Client,
+                false => ConnectionRole::Server,
+            },
+            name: self.name.get().map(ToString::to_string).unwrap_or_default(),
+            peer: self.peer,
+            since: self.since,
+            calls: 0,
+            calls_in_flight: 0,
+            messages_sent: 0,
+            bytes_sent: 0,
+            messages_received: 0,
+            bytes_received: 0,
+            doorbells: 0,
+            sleeps: 0,
+            looks_paid: 0,
+            looks_unpaid: 0,
+            waits_for_room: 0,
+            waits_for_credit: 0,
+            waits_for_memory: 0,
+            ring: Fill::default(),
+            arena: self.blocks().map(Blocks::fill).unwrap_or_default(),
+        };
+        self.tallies.fill_in(&mut stats);
+        self.state.lock().fill_in(&mut stats);
+        stats
+    }
+
+    pub(crate) fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Ends the connection. Calls in flight end `UNAVAILABLE`.
@@ -378,7 +436,10 @@ impl Connection {
         self.watch.arm();
         let memory_awaited = self.blocks().is_some_and(Blocks::is_awaited);
         self.watch.arm_for_room(memory_awaited);
-        self.watch.ring_before_sleep();
+        if self.watch.ring_before_sleep() {
+            self.tallies.rings.add_one();
+        }
+        self.tallies.sleeps.add_one();
         if self.has_work() || (memory_awaited && self.blocks().is_some_and(Blocks::may_have_room)) {
             self.mark_ready();
         }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use ringway_ring::BlockWriter;
 use ringway_wire::FrameHeader;
 
+use crate::connection::Fill;
 use crate::error::Closed;
 
 /// Which link a connection runs over.
@@ -207,6 +208,15 @@ impl Sender {
         }
     }
 
+    /// How full the link is; empty where it has no bounds of its own.
+    pub(crate) fn fill(&mut self) -> Fill {
+        let Self::Shm(sender) = self else {
+            return Fill::default();
+        };
+        let fill = sender.producer.fill();
+        fill.map_or(Fill::default(), |(used, capacity)| Fill::of(used, capacity))
+    }
+
     /// Whether the peer can have everything, if it reads on.
     pub(crate) fn is_drained(&self) -> bool {
         match self {
@@ -312,12 +322,16 @@ impl Watch {
     }
 
     /// Before sleep: rings for a peer that was to look by itself, and has not yet.
-    pub(crate) fn ring_before_sleep(&self) {
-        if let Self::Shm { peer, .. } = self
-            && peer.must_be_rung_before_sleep()
-        {
+    /// True if it was rung.
+    pub(crate) fn ring_before_sleep(&self) -> bool {
+        let due = match self {
+            Self::Shm { peer, .. } => peer.must_be_rung_before_sleep(),
+            Self::Stream(_) | Self::Queue(_) => false,
+        };
+        if due {
             self.ring();
         }
+        due
     }
 
     /// Rings the peer's doorbell: a system call, after which the kernel may well run the peer in

@@ -16,6 +16,7 @@ use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descrip
 use ringway_wire::FrameHeader;
 
 use super::{Frame, Head, LinkError, Outgoing, Place};
+use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
 
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
@@ -112,6 +113,15 @@ impl Blocks {
         let retired = arena.trim(now, idle).map_err(misbehaved)?;
         self.announce_retired(retired)?;
         Ok(arena.total_bytes() == 0)
+    }
+
+    /// What of all segments is in use. A block that the peer gave back counts until the next one is
+    /// asked for, unless that is taken note of here.
+    pub(crate) fn fill(&self) -> Fill {
+        let mut arena = self.arena.lock();
+        // What is wrong with them is found where it matters.
+        let _ = arena.collect_releases();
+        Fill::of(arena.used_bytes(), arena.total_bytes())
     }
 
     /// Tells the peer at once that nothing follows, whoever still holds the descriptor.

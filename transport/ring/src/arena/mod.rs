@@ -210,6 +210,11 @@ impl Arena {
         self.total_bytes
     }
 
+    /// Bytes of the blocks that are being written or lent to the peer, in whole granules.
+    pub fn used_bytes(&self) -> usize {
+        self.space.used_bytes()
+    }
+
     /// Blocks being written or lent to the peer.
     pub fn blocks_in_use(&self) -> usize {
         self.blocks.len() - self.free_slots.len()

@@ -89,6 +89,14 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// Bytes given out and not freed.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.segments
+            .iter()
+            .map(|segment| segment.used as usize)
+            .sum()
+    }
+
     /// A range of at least `len` bytes, or `None` if no segment has one.
     pub(super) fn allocate(&mut self, len: usize) -> Option<Extent> {
         let len = u32::try_from(granules(len)).ok()?;

@@ -16,6 +16,7 @@ use ringway_wire::{CallId, ControlFrame, code};
 pub(crate) use self::receive::Deliveries;
 use self::receive::Route;
 use self::send::Waiting;
+use super::counters::{ConnectionStats, Counts};
 use super::handlers::HandlerFuture;
 use super::inbound::Inbound;
 use super::slots::Slot;
@@ -55,6 +56,7 @@ pub(crate) struct State {
     timer_at: Option<Instant>,
     /// A handler's leftover task that reads requests of a call that was just answered.
     left_reading: Option<Waker>,
+    pub(super) counts: Counts,
 }
 
 impl State {
@@ -63,6 +65,7 @@ impl State {
             now: super::Connection::now(),
             timer_at: None,
             left_reading: None,
+            counts: Counts::default(),
             core,
             sender,
             slots: Vec::new(),
@@ -100,7 +103,25 @@ impl State {
 
     /// Whether the peer's doorbell is to be rung now.
     pub(crate) fn take_ring(&mut self) -> bool {
-        std::mem::take(&mut self.ring_due)
+        let due = std::mem::take(&mut self.ring_due);
+        self.counts.doorbells += u64::from(due);
+        due
+    }
+
+    /// Fills in what is counted here.
+    pub(super) fn fill_in(&mut self, stats: &mut ConnectionStats) {
+        let counts = self.counts;
+        stats.calls = counts.calls;
+        stats.calls_in_flight = self.in_flight();
+        stats.messages_sent = counts.messages_sent;
+        stats.bytes_sent = counts.bytes_sent;
+        stats.messages_received = counts.messages_received;
+        stats.bytes_received = counts.bytes_received;
+        stats.doorbells += counts.doorbells;
+        stats.waits_for_room = counts.waits_for_room;
+        stats.waits_for_credit = counts.waits_for_credit;
+        stats.waits_for_memory = counts.waits_for_memory;
+        stats.ring = self.sender.fill();
     }
 
     /// Whether something is due before the driver's timer fires: then it has to be set anew.

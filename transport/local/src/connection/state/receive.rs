@@ -9,6 +9,7 @@ use ringway_wire::{CallId, Event, Flags, Method};
 use super::State;
 use crate::call::Call;
 use crate::connection::Connection;
+use crate::connection::counters::packed_messages;
 use crate::connection::handlers::HandlerFuture;
 use crate::connection::inbound::{Inbound, Message, Started};
 use crate::error::Closed;
@@ -73,6 +74,7 @@ impl State {
             head,
             payload,
         } = frame;
+        self.counts.bytes_received += payload.len() as u64;
         let event = self
             .core
             .handle_frame(self.now, &header, &head)
@@ -84,6 +86,8 @@ impl State {
                     packed: false,
                     compressed: request.compressed,
                 });
+                self.counts.calls += 1;
+                self.counts.note_received(u32::from(message.is_some()));
                 let metadata = head.keep(request.metadata.as_bytes());
                 let Some(connection) = deliveries.connection.clone() else {
                     return Ok(());
@@ -111,6 +115,7 @@ impl State {
                 self.deliver(call, Inbound::Headers(metadata), deliveries);
             }
             Event::Response(response) => {
+                self.counts.note_received(1);
                 let message = Message {
                     bytes: payload,
                     packed: false,
@@ -207,7 +212,11 @@ impl State {
         deliveries: &mut Deliveries,
     ) {
         let id = message.call;
-        let Some(slot) = self.slot(id) else { return };
+        let slots = &mut self.slots;
+        let slot = slots.get_mut(id.slot() as usize);
+        let Some(slot) = slot.filter(|slot| slot.id == Some(id)) else {
+            return;
+        };
         let bytes = if message.first && !message.more {
             payload
         } else {
@@ -216,6 +225,10 @@ impl State {
                 return;
             }
             std::mem::take(&mut slot.pieces).freeze()
+        };
+        self.counts.messages_received += match flags.has(Flags::PACKED) {
+            true => u64::from(packed_messages(&bytes)),
+            false => 1,
         };
         let inbound = Inbound::Message(Message {
             bytes,

@@ -59,6 +59,10 @@ impl State {
         });
         settle(sent, opened.as_ref().err())?;
         let id = opened?;
+        self.counts.calls += 1;
+        if let Some(len) = message_len {
+            self.counts.note_sent(1, len);
+        }
         let sent = self.sender.position();
         self.occupy(id).sent = sent;
         self.ring();
@@ -69,7 +73,7 @@ impl State {
     pub(crate) fn send_message(
         &mut self,
         id: CallId,
-        flags: Flags,
+        (flags, messages): (Flags, u32),
         payload: Payload<'_>,
         place: Place,
     ) -> Result<(), SendError> {
@@ -78,7 +82,9 @@ impl State {
         let len = payload.len;
         self.send(&[], Some(payload), place, |core| {
             core.send_message(id, len, flags)
-        })
+        })?;
+        self.counts.note_sent(messages, len);
+        Ok(())
     }
 
     /// Sends a frame once there is room for it; only then does `make` change the core.
@@ -135,6 +141,7 @@ impl State {
         self.send(head, Some(payload), place, |core| {
             core.send_response(id, head_len, len, Flags::NONE)
         })?;
+        self.counts.note_sent(1, len);
         self.release(id);
         Ok(())
     }
@@ -232,6 +239,11 @@ impl State {
         len: usize,
         waker: &Waker,
     ) -> bool {
+        match lack {
+            Lack::Room => self.counts.waits_for_room += 1,
+            Lack::Credit | Lack::CallCredit => self.counts.waits_for_credit += 1,
+            Lack::Memory => self.counts.waits_for_memory += 1,
+        }
         // Told as well when its call ends.
         if let Some(slot) = id.and_then(|id| self.slot(id)) {
             slot.writer = Some(waker.clone());

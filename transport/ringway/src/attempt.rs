@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use prost::Message;
 use ringway_local::Connection;
-use ringway_net::{CallSettings, Fate, Kept, Picked};
+use ringway_net::{CallSettings, Fate, Kept};
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -15,6 +15,8 @@ use crate::client::{self, Failure, Head};
 use crate::method::{CallOptions, Method};
 use crate::path::Path;
 use crate::resend::Requests;
+use crate::trace::Step;
+use crate::traced::Traced;
 
 /// What stays the same from one attempt to the next.
 #[derive(Clone, Copy)]
@@ -55,7 +57,7 @@ pub(crate) trait Attempt: Send {
     fn over_network(
         &mut self,
         plan: Plan<'_>,
-        instance: Picked,
+        instance: Traced,
         metadata: MetadataMap,
         extensions: Extensions,
     ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
@@ -106,12 +108,15 @@ where
     async fn over_network(
         &mut self,
         plan: Plan<'_>,
-        instance: Picked,
+        instance: Traced,
         metadata: MetadataMap,
         extensions: Extensions,
     ) -> Result<Response<R>, Status> {
         let request = self.request(metadata, extensions);
-        ringway_net::unary(instance, plan.path(), &plan.settings(), request).await
+        let trace = instance.trace().clone();
+        let answer = ringway_net::unary(instance, plan.path(), &plan.settings(), request).await;
+        trace.step(Step::Decoded);
+        answer
     }
 
     fn may_be_sent_again(&self) -> bool {
@@ -142,12 +147,18 @@ where
     async fn over_network(
         &mut self,
         plan: Plan<'_>,
-        instance: Picked,
+        instance: Traced,
         metadata: MetadataMap,
         extensions: Extensions,
     ) -> Result<Response<Streaming<R>>, Status> {
         let request = self.0.request(metadata, extensions);
-        ringway_net::server_streaming(instance, plan.path(), &plan.settings(), request).await
+        ringway_net::server_streaming(
+            instance.until_its_end(),
+            plan.path(),
+            &plan.settings(),
+            request,
+        )
+        .await
     }
 
     fn may_be_sent_again(&self) -> bool {
@@ -192,12 +203,15 @@ where
     async fn over_network(
         &mut self,
         plan: Plan<'_>,
-        instance: Picked,
+        instance: Traced,
         metadata: MetadataMap,
         extensions: Extensions,
     ) -> Result<Response<R>, Status> {
         let request = Request::from_parts(metadata, extensions, self.0.reader());
-        ringway_net::client_streaming(instance, plan.path(), &plan.settings(), request).await
+        let (trace, settings) = (instance.trace().clone(), plan.settings());
+        let answer = ringway_net::client_streaming(instance, plan.path(), &settings, request).await;
+        trace.step(Step::Decoded);
+        answer
     }
 
     fn may_be_sent_again(&self) -> bool {
@@ -232,14 +246,16 @@ where
     async fn over_network(
         &mut self,
         plan: Plan<'_>,
-        instance: Picked,
+        instance: Traced,
         metadata: MetadataMap,
         extensions: Extensions,
     ) -> Result<Response<Streaming<R>>, Status> {
         let requests = &self.0.0;
         let request = Request::from_parts(metadata, extensions, requests.reader());
         let settings = plan.settings();
-        let answer = ringway_net::streaming(instance, plan.path(), &settings, request).await?;
+        let answer =
+            ringway_net::streaming(instance.until_its_end(), plan.path(), &settings, request)
+                .await?;
         requests.commit();
         Ok(answer)
     }

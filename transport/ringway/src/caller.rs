@@ -15,6 +15,8 @@ use crate::instances::Instance;
 use crate::method::{CallOptions, Method};
 use crate::path::Path;
 use crate::retry::Attempts;
+use crate::trace::{Calling, Trace};
+use crate::traced::Traced;
 
 impl Caller for Channel {
     async fn unary<M, R>(
@@ -27,12 +29,142 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
+        let calling = Calling::begin(method.path());
+        let answered = self.one(method, options, request, calling.trace()).await;
+        calling.end(&answered);
+        answered
+    }
+
+    async fn server_streaming<M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<M>,
+    ) -> Result<Response<Streaming<R>>, Status>
+    where
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let (mut metadata, extensions, message) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
+        let calling = Calling::begin(method.path());
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            timeout,
+            extensions,
+            trace: calling.trace(),
+        };
+        let answered = self.make(call, OneToMany(One::new(message)), None).await;
+        calling.end_unless_ok(&answered);
+        answered
+    }
+
+    async fn client_streaming<S, M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<S>,
+    ) -> Result<Response<R>, Status>
+    where
+        S: Stream<Item = M> + Send + 'static,
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let plan = Plan { method, options };
+        if can_be_cancelled(request.extensions()) {
+            return ringway_net::client_streaming(
+                self.clone(),
+                plan.path(),
+                &plan.settings(),
+                request,
+            )
+            .await;
+        }
+        let (mut metadata, extensions, requests) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
+        let calling = Calling::begin(method.path());
+        let call = Call {
+            plan,
+            metadata,
+            timeout,
+            extensions,
+            trace: calling.trace(),
+        };
+        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
+        let answered = self.make(call, attempt, None).await;
+        calling.end(&answered);
+        answered
+    }
+
+    async fn streaming<S, M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<S>,
+    ) -> Result<Response<Streaming<R>>, Status>
+    where
+        S: Stream<Item = M> + Send + 'static,
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
+        let plan = Plan { method, options };
+        if can_be_cancelled(request.extensions()) {
+            return ringway_net::streaming(self.clone(), plan.path(), &plan.settings(), request)
+                .await;
+        }
+        let (mut metadata, extensions, requests) = request.into_parts();
+        let timeout = self.complete(&mut metadata);
+        let calling = Calling::begin(method.path());
+        let call = Call {
+            plan,
+            metadata,
+            timeout,
+            extensions,
+            trace: calling.trace(),
+        };
+        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
+        let answered = self.make(call, ManyToMany(attempt), None).await;
+        calling.end_unless_ok(&answered);
+        answered
+    }
+}
+
+/// A call, but for its requests.
+struct Call<'a> {
+    plan: Plan<'a>,
+    metadata: MetadataMap,
+    timeout: Option<Duration>,
+    extensions: Extensions,
+    trace: &'a Trace,
+}
+
+/// What became of the first attempt, made before anything was kept for a second one.
+struct First {
+    instance: Arc<Instance>,
+    began: Option<Instant>,
+    failure: Failure,
+}
+
+impl Channel {
+    /// One request, one response: at once over the connection at hand, if there is one.
+    async fn one<M, R>(
+        &mut self,
+        method: &'static Method,
+        options: &CallOptions,
+        request: Request<M>,
+        trace: &Trace,
+    ) -> Result<Response<R>, Status>
+    where
+        M: Message + 'static,
+        R: Message + Default + Unpin + 'static,
+    {
         let mut request = request;
         let timeout = self.complete(request.metadata_mut());
         let mut first = None;
         if let Some(instance) = self.hot() {
             let connection = &instance.connection;
-            let head = Head::new(request.metadata(), timeout)?;
+            let head = Head::new(request.metadata(), timeout, trace)?;
             // Asked for only where a further attempt has to know.
             let began = timeout.map(|_| Instant::now());
             let path = Path::over(connection);
@@ -62,109 +194,11 @@ impl Caller for Channel {
             metadata,
             timeout,
             extensions,
+            trace,
         };
         Box::pin(self.make(call, One::new(message), first)).await
     }
 
-    async fn server_streaming<M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<M>,
-    ) -> Result<Response<Streaming<R>>, Status>
-    where
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let (mut metadata, extensions, message) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-        };
-        self.make(call, OneToMany(One::new(message)), None).await
-    }
-
-    async fn client_streaming<S, M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<S>,
-    ) -> Result<Response<R>, Status>
-    where
-        S: Stream<Item = M> + Send + 'static,
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let plan = Plan { method, options };
-        if can_be_cancelled(request.extensions()) {
-            return ringway_net::client_streaming(
-                self.clone(),
-                plan.path(),
-                &plan.settings(),
-                request,
-            )
-            .await;
-        }
-        let (mut metadata, extensions, requests) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
-        let call = Call {
-            plan,
-            metadata,
-            timeout,
-            extensions,
-        };
-        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
-        self.make(call, attempt, None).await
-    }
-
-    async fn streaming<S, M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<S>,
-    ) -> Result<Response<Streaming<R>>, Status>
-    where
-        S: Stream<Item = M> + Send + 'static,
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let plan = Plan { method, options };
-        if can_be_cancelled(request.extensions()) {
-            return ringway_net::streaming(self.clone(), plan.path(), &plan.settings(), request)
-                .await;
-        }
-        let (mut metadata, extensions, requests) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
-        let call = Call {
-            plan,
-            metadata,
-            timeout,
-            extensions,
-        };
-        let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
-        self.make(call, ManyToMany(attempt), None).await
-    }
-}
-
-/// A call, but for its requests.
-struct Call<'a> {
-    plan: Plan<'a>,
-    metadata: MetadataMap,
-    timeout: Option<Duration>,
-    extensions: Extensions,
-}
-
-/// What became of the first attempt, made before anything was kept for a second one.
-struct First {
-    instance: Arc<Instance>,
-    began: Option<Instant>,
-    failure: Failure,
-}
-
-impl Channel {
     /// Makes a call, with as many attempts as it takes and may have.
     async fn make<A: Attempt>(
         &mut self,
@@ -215,7 +249,7 @@ impl Channel {
         let time_left = attempts.time_left();
         match route {
             Route::Local(instance) => {
-                let head = Head::new(&metadata, time_left)?;
+                let head = Head::new(&metadata, time_left, call.trace)?;
                 let made = attempt
                     .over_local(call.plan, &instance.connection, &head)
                     .await;
@@ -232,8 +266,9 @@ impl Channel {
                     request.set_timeout(time_left);
                 }
                 let (metadata, extensions, ()) = request.into_parts();
+                let traced = Traced::new(instance.clone(), call.trace);
                 let made = attempt
-                    .over_network(call.plan, instance.clone(), metadata, extensions)
+                    .over_network(call.plan, traced, metadata, extensions)
                     .await;
                 instance.note(&made);
                 Ok(made.map(over_the_network).map_err(attempt::failure))

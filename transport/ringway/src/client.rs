@@ -21,6 +21,7 @@ use crate::method::{CallOptions, MessageLimits, Method};
 use crate::path::Path;
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
+use crate::trace::{Span, Stamps, Step, Trace};
 
 /// Makes calls for a generated client.
 pub trait Caller: Clone + Send {
@@ -100,15 +101,25 @@ impl From<Status> for Failure {
 pub(crate) struct Head {
     block: MetadataBuf,
     timeout: Option<Duration>,
+    trace: Trace,
 }
 
 impl Head {
     /// Of a call that may take `timeout` from now.
-    pub(crate) fn new(metadata: &MetadataMap, timeout: Option<Duration>) -> Result<Self, Status> {
+    pub(crate) fn new(
+        metadata: &MetadataMap,
+        timeout: Option<Duration>,
+        trace: &Trace,
+    ) -> Result<Self, Status> {
         Ok(Self {
             block: metadata::encode(metadata)?,
             timeout,
+            trace: trace.clone(),
         })
+    }
+
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
@@ -127,6 +138,8 @@ impl Head {
             path,
             metadata: self.block.as_metadata(),
             timeout: self.timeout,
+            trace: self.trace.context(),
+            published: None,
             end,
             compressed: false,
         }
@@ -148,14 +161,17 @@ where
 {
     let mut call = open(connection, method, options, head, message).await?;
     match poll_fn(|context| call.poll_inbound(context)).await {
-        Some(Inbound::Response { head, message }) if head.is_empty() => {
+        Some(Inbound::Response {
+            head: answer,
+            message,
+        }) if answer.is_empty() && head.trace.span().is_none() => {
             let message = decode_whole(&options.limits, message.bytes)?;
             let mut response = Response::new(message);
             response.extensions_mut().insert(path);
             Ok(response)
         }
         // Boxed, because what is kept across this would be moved with every call.
-        inbound => Box::pin(answer(inbound, &mut call, path, options)).await,
+        inbound => Box::pin(answer(inbound, &mut call, path, options, &head.trace)).await,
     }
 }
 
@@ -168,6 +184,9 @@ async fn open<M: Message>(
 ) -> Result<Call, Failure> {
     let len = message.encoded_len();
     options.limits.check_encoding(len)?;
+    if let Some(span) = head.trace.span() {
+        return Box::pin(open_recorded(connection, method, head, message, &**span)).await;
+    }
     let request = head.request(method, true);
     poll_fn(|context| {
         let encode = &mut |mut out: &mut [u8]| message.encode_raw(&mut out);
@@ -175,6 +194,43 @@ async fn open<M: Message>(
     })
     .await
     .map_err(unsent)
+}
+
+/// The same, noting the time of each step.
+async fn open_recorded<M: Message>(
+    connection: &Arc<Connection>,
+    method: &'static Method,
+    head: &Head,
+    message: &M,
+    span: &dyn Span,
+) -> Result<Call, Failure> {
+    goes_over(connection, span);
+    let stamps = Stamps::default();
+    let request = ringway_local::Request {
+        published: Some(&stamps.published),
+        ..head.request(method, true)
+    };
+    let opened = poll_fn(|context| {
+        let encode = &mut |mut out: &mut [u8]| {
+            message.encode_raw(&mut out);
+            stamps.encoded.set();
+        };
+        Call::poll_open(
+            connection,
+            context,
+            &request,
+            Some((message.encoded_len(), encode)),
+        )
+    });
+    let opened = opened.await.map_err(unsent)?;
+    stamps.note(span);
+    Ok(opened)
+}
+
+/// Says by which path a call goes.
+pub(crate) fn goes_over(connection: &Connection, span: &dyn Span) {
+    let path = Path::over(connection);
+    span.goes_by(path, path.transport().unwrap_or_default());
 }
 
 fn unsent(error: SendError) -> Failure {
@@ -191,7 +247,9 @@ async fn answer<R: Message + Default>(
     call: &mut Call,
     path: Path,
     options: &CallOptions,
+    trace: &Trace,
 ) -> Result<Response<R>, Failure> {
+    trace.step(Step::AnswerSeen);
     match inbound {
         Some(Inbound::Response { head, message }) => {
             let message = plain(message, &options.limits, || {
@@ -200,9 +258,14 @@ async fn answer<R: Message + Default>(
                 metadata::decode(head.initial)
             })?;
             let message = decode_whole(&options.limits, message)?;
+            trace.step(Step::Decoded);
             Ok(response(&head, message, path)?)
         }
-        Some(Inbound::Headers(block)) => in_pieces(call, &block, path, options).await,
+        Some(Inbound::Headers(block)) => {
+            let answered = in_pieces(call, &block, path, options).await;
+            trace.step(Step::Decoded);
+            answered
+        }
         other => Err(failure(other)),
     }
 }
@@ -313,19 +376,22 @@ where
     R: Message + Default + Unpin + 'static,
 {
     let call = open(connection, method, options, head, message).await?;
-    response_stream(call, path, options).await
+    response_stream(call, path, options, &head.trace).await
 }
 
 async fn response_stream<R: Message + Default + Unpin + 'static>(
     mut call: Call,
     path: Path,
     options: &CallOptions,
+    trace: &Trace,
 ) -> Result<Response<Streaming<R>>, Failure> {
     let metadata = match poll_fn(|context| call.poll_inbound(context)).await {
         Some(Inbound::Headers(block)) => metadata::decode_bytes(&block)?,
         other => return Err(failure(other)),
     };
-    let stream = streaming::responses(call, options.limits, Encoding::named(&metadata)?);
+    trace.step(Step::AnswerSeen);
+    let encoding = Encoding::named(&metadata)?;
+    let stream = streaming::responses(call, options.limits, encoding, trace);
     Ok(with_path(metadata, stream, MetadataMap::new(), path))
 }
 
@@ -344,7 +410,7 @@ where
 {
     let mut call = open_stream(connection, method, options, head, requests).await?;
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
-    answer(inbound, &mut call, path, options).await
+    answer(inbound, &mut call, path, options, &head.trace).await
 }
 
 /// A stream of requests, a stream of responses, over `connection`.
@@ -361,7 +427,7 @@ where
     R: Message + Default + Unpin + 'static,
 {
     let call = open_stream(connection, method, options, head, requests).await?;
-    response_stream(call, path, options).await
+    response_stream(call, path, options, &head.trace).await
 }
 
 async fn open_stream<S>(
@@ -374,12 +440,20 @@ async fn open_stream<S>(
 where
     S: Stream<Item: Outgoing> + Send + 'static,
 {
-    let request = head.request(method, false);
+    let stamps = head.trace.span().map(|_| Stamps::default());
+    let request = ringway_local::Request {
+        published: stamps.as_ref().map(|stamps| &stamps.published),
+        ..head.request(method, false)
+    };
     let call = poll_fn(|context| -> Poll<Result<Call, SendError>> {
         Call::poll_open(connection, context, &request, None)
     })
     .await
     .map_err(unsent)?;
+    if let (Some(span), Some(stamps)) = (head.trace.span(), &stamps) {
+        goes_over(connection, &**span);
+        stamps.note(&**span);
+    }
     let (sender, limits) = (call.sender().clone(), options.limits);
     // Whoever runs a pass polls it: perhaps the handler of another call.
     let context = Context::inherited();

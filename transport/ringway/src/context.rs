@@ -4,6 +4,7 @@
 //! It is set around each poll of a handler and of its response stream: a swap of a few words in
 //! thread-local storage. The token that tells of the call's end is made when somebody first asks.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -15,7 +16,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
+use tonic::Code;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+
+use crate::trace::{TRACESTATE, Trace, TraceContext};
 
 /// What handling a call means for the calls that it makes.
 ///
@@ -37,6 +41,7 @@ pub struct Context {
     caller: Caller,
     deadline: Option<Instant>,
     shared: Option<Arc<Shared>>,
+    trace: Trace,
 }
 
 /// Whether a call is being handled, and whose; small, since each handler's future has one.
@@ -82,7 +87,12 @@ pub enum Peer {
 
 thread_local! {
     static CURRENT: RefCell<Context> = const {
-        RefCell::new(Context { caller: Caller::None, deadline: None, shared: None })
+        RefCell::new(Context {
+            caller: Caller::None,
+            deadline: None,
+            shared: None,
+            trace: Trace::None,
+        })
     };
 }
 
@@ -98,7 +108,7 @@ impl Context {
         })
     }
 
-    pub(crate) fn of_call(deadline: Option<Instant>, peer: Option<Peer>) -> Self {
+    pub(crate) fn of_call(deadline: Option<Instant>, peer: Option<Peer>, trace: Trace) -> Self {
         let caller = match peer {
             None => Caller::Unknown,
             Some(Peer::Process { uid, gid, pid }) => Caller::Process {
@@ -112,6 +122,7 @@ impl Context {
             caller,
             deadline,
             shared: None,
+            trace,
         }
     }
 
@@ -147,6 +158,31 @@ impl Context {
             }),
             Caller::Network(address) => Some(Peer::Network(**address)),
         }
+    }
+
+    /// The trace that the call belongs to, and that those belong to which its handler makes.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace.context()
+    }
+
+    /// The same with another trace, for programs that make their spans by themselves.
+    #[must_use]
+    pub fn with_trace(mut self, trace: TraceContext) -> Self {
+        self.trace = Trace::Passing(trace);
+        self
+    }
+
+    /// The same with a `tracestate`, which goes where the trace goes.
+    pub(crate) fn with_trace_state(self, state: Option<AsciiMetadataValue>) -> Self {
+        let Some(state) = state else { return self };
+        let mut outgoing = MetadataMap::new();
+        outgoing.insert(TRACESTATE, state);
+        self.with_metadata(outgoing)
+    }
+
+    /// What is recorded of the call.
+    pub(crate) fn recorded(&self) -> &Trace {
+        &self.trace
     }
 
     /// The same with a deadline `timeout` from now, unless the call's own is earlier.
@@ -206,8 +242,15 @@ impl fmt::Debug for Context {
             .field("deadline", &self.deadline)
             .field("peer", &self.peer())
             .field("over", &self.is_over())
+            .field("trace", &self.trace)
             .finish_non_exhaustive()
     }
+}
+
+/// Has `look` look at the trace of the call that is being handled here.
+#[inline]
+pub(crate) fn with_trace<T>(look: impl FnOnce(&Trace) -> T) -> T {
+    CURRENT.with_borrow(|current| look(&current.trace))
 }
 
 /// What the call that is being handled here means for one that it makes: adds to `metadata`, and
@@ -254,17 +297,32 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<F::Output> {
         let this = self.project();
-        let _entered = Entered::new(this.context);
+        let _entered = Entered::joining(this.context);
         this.inner.poll(context)
     }
 }
 
 /// A context that is current until this is dropped, also by a panic.
-pub(crate) struct Entered<'a>(&'a mut Context);
+pub(crate) struct Entered<'a> {
+    context: &'a mut Context,
+    /// Keeps the call's span the current one.
+    _span: Option<Box<dyn Any>>,
+}
 
 impl<'a> Entered<'a> {
     pub(crate) fn new(context: &'a mut Context) -> Self {
-        let entered = Self(context);
+        let span = context.trace.span().map(|span| span.enter());
+        Self::with(context, span)
+    }
+
+    /// For work on behalf of a call, beside its handler.
+    fn joining(context: &'a mut Context) -> Self {
+        let span = context.trace.span().and_then(|span| span.join());
+        Self::with(context, span)
+    }
+
+    fn with(context: &'a mut Context, _span: Option<Box<dyn Any>>) -> Self {
+        let entered = Self { context, _span };
         entered.swap_contexts()
     }
 
@@ -274,13 +332,18 @@ impl<'a> Entered<'a> {
     }
 
     fn swap(&mut self) {
-        CURRENT.with_borrow_mut(|current| std::mem::swap(current, self.0));
+        CURRENT.with_borrow_mut(|current| std::mem::swap(current, self.context));
     }
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.swap();
+        if let Trace::Recorded(span) = &self.context.trace
+            && std::thread::panicking()
+        {
+            span.end(Code::Internal, "the handler panicked");
+        }
     }
 }
 
@@ -292,6 +355,13 @@ impl Drop for Handling {
     fn drop(&mut self) {
         if let Some(shared) = &self.0.shared {
             shared.over.cancel();
+        }
+        if let Trace::Recorded(span) = &self.0.trace {
+            // Only if nothing else has ended it.
+            match self.0.time_left() {
+                Some(Duration::ZERO) => span.end(Code::DeadlineExceeded, "Timeout expired"),
+                _ => span.end(Code::Cancelled, "the call was given up"),
+            }
         }
     }
 }
@@ -333,7 +403,7 @@ mod tests {
     }
 
     fn call_within(timeout: Duration) -> Context {
-        Context::of_call(Instant::now().checked_add(timeout), None)
+        Context::of_call(Instant::now().checked_add(timeout), None, Trace::None)
     }
 
     #[tokio::test]

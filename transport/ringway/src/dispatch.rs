@@ -11,14 +11,16 @@ use ringway_net::Trailers;
 use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
 use tonic::transport::server::UdsConnectInfo;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
+use crate::client::goes_over;
 use crate::compression::{self, Encoding};
 use crate::context::{Context, Handled, Peer};
-use crate::metadata;
+use crate::metadata::{self, TraceHeaders};
 use crate::method::{MessageLimits, Method};
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
+use crate::trace::{self, Step};
 
 /// A generated service that can answer calls which are no HTTP requests.
 pub trait LocalService: Send + Sync + 'static {
@@ -102,9 +104,10 @@ impl ServerCall {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
             };
+            trace::step_here(Step::HandlerStarted);
             match handler(request).await {
                 Ok(response) => stream(call, response, limits).await,
-                Err(status) => finish(&mut call, &status).await,
+                Err(status) => failed(&mut call, &status).await,
             }
         }))
     }
@@ -122,9 +125,13 @@ impl ServerCall {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
             };
+            trace::step_here(Step::HandlerStarted);
             match handler(request).await {
-                Ok(response) => respond(call, response, limits).await,
-                Err(status) => finish(&mut call, &status).await,
+                Ok(response) => {
+                    trace::step_here(Step::HandlerEnded);
+                    respond(call, response, limits).await;
+                }
+                Err(status) => failed(&mut call, &status).await,
             }
         }))
     }
@@ -143,9 +150,10 @@ impl ServerCall {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
             };
+            trace::step_here(Step::HandlerStarted);
             match handler(request).await {
                 Ok(response) => stream(call, response, limits).await,
-                Err(status) => finish(&mut call, &status).await,
+                Err(status) => failed(&mut call, &status).await,
             }
         }))
     }
@@ -163,10 +171,10 @@ impl ServerCall {
 
     /// The answer where there is no such method.
     pub fn unimplemented(self) -> HandlerFuture {
-        Box::pin(async move {
+        Box::pin(Handled::new(self.context(), async move {
             let mut call = self.started.call;
             finish(&mut call, &Status::unimplemented("")).await;
-        })
+        }))
     }
 
     fn context(&self) -> Context {
@@ -249,10 +257,11 @@ where
 {
     match decoded(head, message, limits) {
         Ok(request) => {
+            context.recorded().step(Step::HandlerStarted);
             let answer = answer_with(call, handler(request), limits);
             Box::pin(Handled::new(context, answer))
         }
-        Err(status) => Box::pin(Refused { call, status }.answer()),
+        Err(status) => Box::pin(Handled::new(context, Refused { call, status }.answer())),
     }
 }
 
@@ -261,7 +270,9 @@ async fn answer_with<R: Message>(
     handling: impl Future<Output = Result<Response<R>, Status>>,
     limits: MessageLimits,
 ) {
-    match handling.await {
+    let answered = handling.await;
+    trace::step_here(Step::HandlerEnded);
+    match answered {
         Ok(response) if is_bare(&response) => {
             if let Err(error) = respond_at_once(&mut call, response.get_ref(), limits) {
                 Box::pin(respond_later(call, response, limits, error)).await;
@@ -285,8 +296,14 @@ fn respond_at_once<R: Message>(
 ) -> Result<(), AtOnce> {
     let len_bytes = message.encoded_len();
     limits.check_encoding(len_bytes).map_err(AtOnce::Refused)?;
-    let encode = &mut |mut out: &mut [u8]| message.encode_raw(&mut out);
-    call.respond(&[], len_bytes, encode).map_err(AtOnce::Unsent)
+    let encode = &mut |mut out: &mut [u8]| {
+        message.encode_raw(&mut out);
+        trace::step_here(Step::Published);
+    };
+    call.respond(&[], len_bytes, encode)
+        .map_err(AtOnce::Unsent)?;
+    trace::end_here(Code::Ok, "");
+    Ok(())
 }
 
 /// Why an answer was not written at once.
@@ -317,7 +334,13 @@ pub(crate) fn context_of(started: &Started) -> Context {
         .and_then(|timeout| Instant::now().checked_add(timeout));
     let peer = started.call.connection().peer();
     let peer = peer.map(|PeerCredentials { pid, uid, gid }| Peer::Process { uid, gid, pid });
-    Context::of_call(deadline, peer)
+    // Of whoever knows of traces only by name, their headers come as metadata.
+    let said = TraceHeaders::of(&started.metadata);
+    let trace = trace::of_server(&started.path, started.trace.or(said.parent), started.seen);
+    if let Some(span) = trace.span() {
+        goes_over(started.call.connection(), &**span);
+    }
+    Context::of_call(deadline, peer, trace).with_trace_state(said.state)
 }
 
 /// Says who calls as tonic says it of a Unix socket, where a socket brought the caller here.
@@ -375,8 +398,9 @@ async fn respond<R: Message>(mut call: Call, response: Response<R>, limits: Mess
         Err(status) => return finish(&mut call, &status).await,
     };
     let sent = poll_fn(|context| answer.poll_send(context, &mut call)).await;
-    if let Err(error) = sent {
-        finish(&mut call, &status::unsent(&error)).await;
+    match sent {
+        Ok(()) => trace::end_here(Code::Ok, ""),
+        Err(error) => finish(&mut call, &status::unsent(&error)).await,
     }
 }
 
@@ -395,6 +419,7 @@ impl<R: Message> Answer<R> {
     ) -> std::task::Poll<Result<(), ringway_local::SendError>> {
         call.poll_respond(context, &self.head, self.len_bytes, &mut |mut out| {
             self.message.encode_raw(&mut out);
+            trace::step_here(Step::Published);
         })
     }
 }
@@ -438,20 +463,35 @@ where
     if sent.await.is_err() {
         return;
     }
-    let (code, head) = match streaming::pump(&sender, stream, limits).await {
+    match streaming::pump(&sender, stream, limits).await {
         Pumped::All => {
+            trace::step_here(Step::HandlerEnded);
             let trailing = extensions.remove::<Trailers>().unwrap_or_default();
-            streaming::ok_trailers(trailing.0)
+            send_trailers(&mut call, streaming::ok_trailers(trailing.0)).await;
+            trace::end_here(Code::Ok, "");
         }
-        Pumped::Failed(status) => status::encode(&status),
-        Pumped::CallOver => return,
-    };
-    // An error means that the call is over, and nobody is left to be told.
-    let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+        Pumped::Failed(status) => failed(&mut call, &status).await,
+        Pumped::CallOver => {}
+    }
 }
 
-async fn finish(call: &mut Call, status: &Status) {
-    let (code, head) = status::encode(status);
+/// The handler has ended with a status.
+async fn failed(call: &mut Call, status: &Status) {
+    trace::step_here(Step::HandlerEnded);
+    finish(call, status).await;
+}
+
+/// Ends the call that is being handled with a status.
+pub(crate) async fn finish(call: &mut Call, status: &Status) {
+    send_trailers(call, status::encode(status)).await;
+    trace::end_here(status.code(), status.message());
+}
+
+pub(crate) async fn send_trailers(call: &mut Call, (code, head): (u16, Vec<u8>)) {
+    let sent = poll_fn(|context| {
+        trace::step_here(Step::Published);
+        call.poll_finish(context, code, &head)
+    });
     // An error means that the call is over, and nobody is left to be told.
-    let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+    let _ = sent.await;
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use ringway_net::guard::CallDeadline;
 use tonic::Status;
@@ -17,6 +17,10 @@ use tonic::server::NamedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 
 use crate::context::{Context, Entered, Handling, Peer};
+use crate::metadata::TraceHeaders;
+use crate::path::Path;
+use crate::trace::{self, Step, Trace};
+use crate::traced::end_with;
 
 /// A service whose handlers have a context.
 #[derive(Debug, Clone)]
@@ -42,7 +46,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // On a local path whoever brought the call here has said all that there is to say.
-        let mut handling = (!Context::is_set()).then(|| Handling(context_of(request.extensions())));
+        let mut handling = (!Context::is_set()).then(|| Handling(context_of(&request)));
+        if let Some(handling) = &handling {
+            handling.0.recorded().step(Step::HandlerStarted);
+        }
         let entered = enter(&mut handling);
         let inner = self.0.call(request);
         drop(entered);
@@ -56,12 +63,17 @@ fn enter(handling: &mut Option<Handling>) -> Option<Entered<'_>> {
         .map(|handling| Entered::new(&mut handling.0))
 }
 
-fn context_of(extensions: &Extensions) -> Context {
+fn context_of(request: &Request<Body>) -> Context {
+    let extensions = request.extensions();
     let deadline = extensions.get().map(|CallDeadline(at)| *at);
-    Context::of_call(
-        deadline,
-        process(extensions).or_else(|| network(extensions)),
-    )
+    let said = TraceHeaders::of_http(request.headers());
+    let trace = trace::of_server(request.uri().path(), said.parent, None);
+    if let Some(span) = trace.span() {
+        let unix = extensions.get::<UdsConnectInfo>().is_some();
+        span.goes_by(Path::Grpc, if unix { "unix" } else { "tcp" });
+    }
+    let peer = process(extensions).or_else(|| network(extensions));
+    Context::of_call(deadline, peer, trace).with_trace_state(said.state)
 }
 
 fn process(extensions: &Extensions) -> Option<Peer> {
@@ -106,9 +118,16 @@ where
         drop(entered);
         let Ok(response) = ready!(polled);
         let handling = this.handling.take();
+        if let Some(handling) = &handling {
+            note_head(handling.0.recorded(), response.headers());
+        }
         Poll::Ready(Ok(response.map(|inner| {
             let inner = Body::new(inner);
-            Body::new(InContextBody { handling, inner })
+            Body::new(InContextBody {
+                handling,
+                inner,
+                frames: 0,
+            })
         })))
     }
 }
@@ -117,6 +136,50 @@ where
 struct InContextBody {
     handling: Option<Handling>,
     inner: Body,
+    /// Frames of messages, as far as it matters.
+    frames: u8,
+}
+
+/// The handler has answered: with its message or stream, or with a status alone.
+fn note_head(trace: &Trace, headers: &HeaderMap) {
+    if trace.span().is_none() {
+        return;
+    }
+    trace.step(Step::HandlerEnded);
+    if let Some(status) = Status::from_header_map(headers) {
+        trace.step(Step::Published);
+        trace.end(status.code(), status.message());
+    }
+}
+
+impl InContextBody {
+    /// What a frame tells of the call's steps.
+    fn note(&mut self, frame: Option<&Result<Frame<Bytes>, Status>>) {
+        let Some(trace) = self.handling.as_ref().map(|handling| handling.0.recorded()) else {
+            return;
+        };
+        if trace.span().is_none() {
+            return;
+        }
+        match frame {
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                Some(trailers) => {
+                    // The handler of a stream has ended only now.
+                    if self.frames != 1 {
+                        trace.step(Step::HandlerEnded);
+                        trace.step(Step::Published);
+                    }
+                    end_with(trace, trailers);
+                }
+                None => {
+                    self.frames = self.frames.saturating_add(1);
+                    trace.step(Step::Published);
+                }
+            },
+            Some(Err(status)) => trace.end(status.code(), status.message()),
+            None => {}
+        }
+    }
 }
 
 impl HttpBody for InContextBody {
@@ -128,8 +191,13 @@ impl HttpBody for InContextBody {
         context: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let _entered = enter(&mut this.handling);
-        Pin::new(&mut this.inner).poll_frame(context)
+        let entered = enter(&mut this.handling);
+        let polled = Pin::new(&mut this.inner).poll_frame(context);
+        drop(entered);
+        if let Poll::Ready(frame) = &polled {
+            this.note(frame.as_ref());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -19,6 +19,7 @@
 //! | `compression` | messages that come compressed, and compression chosen message by message |
 //! | `context`, `in_context` | what a handler passes on to the calls that it makes |
 //! | [`stats`] | what connections and channels have done so far |
+//! | [`trace`] | which trace a call belongs to, and the hook for its spans |
 //! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
@@ -55,6 +56,8 @@ pub mod stats;
 mod status;
 mod streaming;
 mod terminated;
+pub mod trace;
+mod traced;
 
 pub use channel::Channel;
 pub use child::Child;

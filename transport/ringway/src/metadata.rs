@@ -6,10 +6,13 @@
 mod names;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{HeaderValue, InvalidHeaderValue};
-use ringway_wire::{Metadata, MetadataBuf};
+use ringway_wire::{Metadata, MetadataBuf, TraceContext};
 use tonic::Status;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+
+use crate::trace::{TRACEPARENT, TRACESTATE};
 
 /// Names that belong to the transport: those that tonic leaves out (its `GRPC_RESERVED_HEADERS`), and
 /// the deadline, which travels in a call's head.
@@ -62,6 +65,47 @@ fn encode_but(
             .map_err(|error| Status::resource_exhausted(format!("metadata: {error}")))?;
     }
     Ok(block)
+}
+
+/// What a block says of the trace that its call belongs to.
+#[derive(Debug, Default)]
+pub(crate) struct TraceHeaders {
+    /// A malformed one is none.
+    pub(crate) parent: Option<TraceContext>,
+    /// What systems of several makes say of the trace to each other, unread.
+    pub(crate) state: Option<AsciiMetadataValue>,
+}
+
+impl TraceHeaders {
+    pub(crate) fn of(block: &[u8]) -> Self {
+        let mut found = Self::default();
+        if block.is_empty() {
+            return found;
+        }
+        for (name, value) in Metadata::decode(block).into_iter().flatten() {
+            match name {
+                b"traceparent" => {
+                    let text = std::str::from_utf8(value).ok();
+                    found.parent = text.and_then(TraceContext::from_traceparent);
+                }
+                b"tracestate" => found.state = AsciiMetadataValue::try_from(value).ok(),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The same of an HTTP request.
+    pub(crate) fn of_http(headers: &HeaderMap) -> Self {
+        let parent = headers
+            .get(TRACEPARENT)
+            .and_then(|value| value.to_str().ok());
+        let state = headers.get(TRACESTATE);
+        Self {
+            parent: parent.and_then(TraceContext::from_traceparent),
+            state: state.and_then(|value| AsciiMetadataValue::try_from(value.as_bytes()).ok()),
+        }
+    }
 }
 
 /// Reads a block that a peer sent.

@@ -54,6 +54,17 @@ impl Path {
         }
     }
 
+    /// OpenTelemetry's `network.transport`; `None` for gRPC, which has more than one.
+    pub(crate) const fn transport(self) -> Option<&'static str> {
+        match self {
+            Self::Shm => Some("shm"),
+            Self::Socket => Some("unix"),
+            Self::Pipe => Some("pipe"),
+            Self::Inproc => Some("inproc"),
+            Self::Grpc => None,
+        }
+    }
+
     /// Whether calls on this path stay on the host.
     pub const fn is_local(self) -> bool {
         !matches!(self, Self::Grpc)

@@ -21,11 +21,12 @@ use ringway_net::Outgoing;
 use tokio_stream::Stream;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::compression::{self, Encoding};
 use crate::method::MessageLimits;
 use crate::status;
+use crate::trace::{Step, Trace};
 
 /// Bytes of an empty message in gRPC's framing: a flag and a length.
 const MARKER_BYTES: usize = 5;
@@ -51,6 +52,8 @@ struct Arrived {
     waiting: usize,
     /// How those that are compressed were.
     encoding: Option<Encoding>,
+    /// Whose first message is yet to be decoded.
+    undecoded: Trace,
 }
 
 #[derive(Debug)]
@@ -153,7 +156,12 @@ impl<T: Message + Default> Decoder for Pop<T> {
     type Error = Status;
 
     fn decode(&mut self, _marker: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
-        self.queue.lock().next(&self.limits).transpose()
+        let mut queue = self.queue.lock();
+        let next = queue.next(&self.limits).transpose();
+        if queue.undecoded.span().is_some() {
+            std::mem::take(&mut queue.undecoded).step(Step::Decoded);
+        }
+        next
     }
 }
 
@@ -167,6 +175,16 @@ struct Markers {
     /// Nothing follows the first.
     only_first: bool,
     over: bool,
+    /// Of a response: ends with it.
+    trace: Trace,
+}
+
+impl Drop for Markers {
+    fn drop(&mut self) {
+        // Only if nothing else has ended it.
+        self.trace
+            .end(Code::Cancelled, "the caller gave the call up");
+    }
 }
 
 impl Markers {
@@ -228,10 +246,12 @@ impl Body for Markers {
                 }
                 Next::End(None) => {
                     self.over = true;
+                    self.trace.end(Code::Ok, "");
                     return Poll::Ready(None);
                 }
                 Next::End(Some(status)) => {
                     self.over = true;
+                    self.trace.end(status.code(), status.message());
                     return Poll::Ready(Some(match self.requests {
                         true => Err(broken_off(&status)),
                         false => trailers(status),
@@ -277,9 +297,10 @@ fn decode<T: Message + Default>(
     T::decode(bytes).map_err(status::undecodable)
 }
 
-fn queue(encoding: Option<Encoding>) -> Queue {
+fn queue(encoding: Option<Encoding>, undecoded: Trace) -> Queue {
     Arc::new(Mutex::new(Arrived {
         encoding,
+        undecoded,
         ..Arrived::default()
     }))
 }
@@ -291,9 +312,10 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
     (first, only_first): (Option<ringway_local::Message>, bool),
     encoding: Option<Encoding>,
 ) -> Streaming<T> {
-    let queue = queue(encoding);
+    let queue = queue(encoding, Trace::None);
     let body = Markers {
         call,
+        trace: Trace::None,
         requests: true,
         queue: Arc::clone(&queue),
         first,
@@ -309,10 +331,12 @@ pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
     call: Call,
     limits: MessageLimits,
     encoding: Option<Encoding>,
+    trace: &Trace,
 ) -> Streaming<T> {
-    let queue = queue(encoding);
+    let queue = queue(encoding, trace.clone());
     let body = Markers {
         call,
+        trace: trace.clone(),
         requests: false,
         queue: Arc::clone(&queue),
         first: None,

@@ -19,6 +19,9 @@ pub enum Error {
         "a tracing subscriber is installed already: call ringway_telemetry first, or Builder::without_logs"
     )]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
+    /// Calls are traced by somebody else.
+    #[error(transparent)]
+    Tracer(#[from] ringway::trace::TracerInstalled),
     /// No thread can be started for the export.
     #[error("no thread for the export of telemetry")]
     Thread(#[source] std::io::Error),

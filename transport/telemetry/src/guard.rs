@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::export::{self, Gate};
 use crate::settings::Settings;
+use crate::spans::{CallTracer, SCOPE};
 use crate::{Error, logs};
 
 /// How long the end of a process waits for its last spans to be sent.
@@ -37,7 +38,10 @@ pub(crate) fn start(settings: &Settings) -> Result<Telemetry, Error> {
     };
     if let Some(endpoint) = &settings.traces {
         let runtime = export::runtime()?;
-        telemetry.traces = Some(Traces::start(endpoint, settings, &runtime)?);
+        let traces = Traces::start(endpoint, settings, &runtime)?;
+        let tracer = CallTracer::new(settings.sampler, traces.gate.clone());
+        ringway::trace::install(Box::new(tracer))?;
+        telemetry.traces = Some(traces);
         telemetry.runtime = Some(runtime);
     }
     if settings.logs {
@@ -58,7 +62,7 @@ impl Traces {
     }
 
     fn tracer(&self) -> SdkTracer {
-        self.provider.tracer("ringway")
+        self.provider.tracer(SCOPE)
     }
 }
 
@@ -84,6 +88,7 @@ impl Telemetry {
         let lost = self.lost_spans();
         let mut sent = true;
         if let Some(traces) = self.traces.take() {
+            ringway::trace::set_active(false);
             sent = traces.provider.shutdown_with_timeout(FLUSH_TIMEOUT).is_ok();
             sent &= traces.gate.loss().spans() == lost;
         }

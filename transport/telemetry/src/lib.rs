@@ -24,8 +24,10 @@
 //! | --- | --- |
 //! | `settings` | what the environment and the program ask for |
 //! | `sampling` | which traces are recorded |
+//! | `unsampled` | what happens on behalf of calls that are not recorded |
 //! | `export` | the way to the collector, and the count of what was lost on it |
 //! | `logs` | lines with the trace's id |
+//! | `spans` | a call, its steps and its place in a trace |
 //! | `guard` | what a program holds while it runs |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -36,6 +38,8 @@ mod guard;
 mod logs;
 mod sampling;
 mod settings;
+mod spans;
+mod unsampled;
 
 pub use error::Error;
 pub use guard::Telemetry;

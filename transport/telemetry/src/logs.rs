@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use opentelemetry::trace::TraceContextExt;
 use opentelemetry_sdk::trace::SdkTracer;
+use ringway::trace;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, dynamic_filter_fn, filter_fn};
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -13,7 +13,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::Error;
+use crate::spans::of_otel;
+use crate::{Error, unsampled};
 
 /// What the export itself runs through: spans of it would be exported in turn, without end.
 const OF_THE_EXPORT: [&str; 6] = [
@@ -35,10 +36,15 @@ pub(crate) fn install(tracer: Option<SdkTracer>) -> Result<(), Error> {
     let spans = tracer.map(|tracer| {
         tracing_opentelemetry::layer()
             .with_tracer(tracer)
-            .with_filter(filter_fn(is_of_the_program))
-            .with_filter(LevelFilter::INFO)
+            .with_filter(
+                filter_fn(is_of_the_program)
+                    .and(LevelFilter::INFO)
+                    .and(dynamic_filter_fn(unsampled::may_record)),
+            )
     });
+    let mark = spans.is_some().then_some(unsampled::Mark);
     tracing_subscriber::registry()
+        .with(mark)
         .with(spans)
         .with(lines)
         .try_init()?;
@@ -64,11 +70,10 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let current = opentelemetry::Context::current();
-        let span = current.span();
-        let trace = span.span_context();
-        if trace.is_valid() {
-            write!(writer, "trace_id={} ", trace.trace_id())?;
+        let otel = || opentelemetry::Context::map_current(of_otel);
+        if let Some(trace) = trace::here().or_else(otel) {
+            let trace_id = u128::from_be_bytes(trace.trace_id());
+            write!(writer, "trace_id={trace_id:032x} ")?;
         }
         self.0.format_event(context, writer, event)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::metadata::Metadata;
-use crate::{CallId, FrameHeader, Method, StatusHead};
+use crate::{CallId, FrameHeader, Method, StatusHead, TraceContext};
 
 /// Something happened.
 ///
@@ -104,6 +104,8 @@ pub struct Request<'h> {
     pub method: Method<'h>,
     /// What the client allows for the call.
     pub timeout: Option<Duration>,
+    /// The trace that the call belongs to.
+    pub trace: Option<TraceContext>,
     /// The client's metadata.
     pub metadata: Metadata<'h>,
     /// Length of the message in the payload, if there is one.

@@ -33,12 +33,18 @@ pub enum Role {
     Server,
 }
 
-/// What a side can do beyond the base protocol: a set of bits whose meaning belongs to the link.
-/// Both sides use what both have.
+/// What a side can do beyond the base protocol. Both sides use what both have. The meaning of the
+/// lower 32 bits belongs to the link, that of the upper ones to this crate, which sets them itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    /// Takes a [`TraceContext`](crate::TraceContext) in a request's head.
+    pub const TRACES: Capabilities = Capabilities(1 << 32);
+
+    /// What this crate can do by itself.
+    const OF_CORE: Capabilities = Self::TRACES;
+
     /// Whether all bits of `other` are there.
     pub const fn has(self, other: Capabilities) -> bool {
         self.0 & other.0 == other.0
@@ -55,7 +61,8 @@ impl Capabilities {
 /// let server = Hello::new(Role::Server, &config, 2, "catalog:50051", Capabilities(0b01));
 /// let heard = Hello::decode(&server.encode()?)?;
 /// let agreed = client.negotiate(&heard)?;
-/// assert_eq!(agreed.capabilities, Capabilities(0b01));
+/// assert!(agreed.capabilities.has(Capabilities(0b01)));
+/// assert!(!agreed.capabilities.has(Capabilities(0b10)));
 /// # Ok::<(), ringway_wire::HandshakeError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +103,7 @@ impl Hello {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             role,
-            capabilities,
+            capabilities: Capabilities(capabilities.0 | Capabilities::OF_CORE.0),
             instance,
             call_slots: config.call_slots.clamp(1, MAX_CALL_SLOTS),
             stream_window_bytes: clamp_window(config.stream_window_bytes),
@@ -276,7 +283,7 @@ impl Negotiated {
         };
         Negotiated {
             version: VERSION_MAX,
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities::OF_CORE,
             peer_instance: 0,
             call_slots: slots.clamp(1, MAX_CALL_SLOTS),
             recv_stream_window_bytes: clamp_window(ours.stream_window_bytes),

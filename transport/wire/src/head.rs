@@ -2,7 +2,8 @@
 //! a caller reserves first and encodes straight into the reservation; decoding borrows.
 //!
 //! ```text
-//! REQUEST   flags u8 | [number varint] | [timeout u64 ns] | [path_len varint | path] | metadata
+//! REQUEST   flags u8 | [number varint] | [timeout u64 ns] | [trace 25 bytes] | [path_len varint | path]
+//!           | metadata
 //! RESPONSE  nothing, or: initial_len u32 | initial metadata | trailing metadata
 //! TRAILERS  nothing, or: text_len u32 | text | details_len u32 | details | metadata
 //! HEADERS   metadata
@@ -14,6 +15,7 @@ use crate::HeadError;
 use crate::cursor::{Reader, Writer, utf8, varint_len};
 use crate::limits::{MAX_PATH_BYTES, MAX_STATUS_DETAILS_BYTES, MAX_STATUS_TEXT_BYTES};
 use crate::metadata::Metadata;
+use crate::trace::TraceContext;
 
 /// How a request names its method. [`crate::Connection::method`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,9 @@ pub struct RequestHead<'a> {
     pub method: Method<'a>,
     /// Time left for the call, from the moment it was sent.
     pub timeout: Option<Duration>,
+    /// The trace that the call belongs to. Only for peers that know of it:
+    /// [`crate::Connection::carries_traces`].
+    pub trace: Option<TraceContext>,
     /// The caller's metadata.
     pub metadata: Metadata<'a>,
 }
@@ -52,6 +57,7 @@ impl<'a> RequestHead<'a> {
     const NUMBER: u8 = 1;
     const PATH: u8 = 2;
     const TIMEOUT: u8 = 4;
+    const TRACE: u8 = 8;
 
     /// A head with nothing but a method.
     #[inline]
@@ -59,6 +65,7 @@ impl<'a> RequestHead<'a> {
         RequestHead {
             method,
             timeout: None,
+            trace: None,
             metadata: Metadata::EMPTY,
         }
     }
@@ -81,14 +88,18 @@ impl<'a> RequestHead<'a> {
             Method::Inline(path) => path_len(path)?,
         };
         let timeout = if self.timeout.is_some() { 8 } else { 0 };
-        Ok(1 + method + timeout + self.metadata.as_bytes().len())
+        let trace = match self.trace {
+            Some(_) => TraceContext::LEN,
+            None => 0,
+        };
+        Ok(1 + method + timeout + trace + self.metadata.as_bytes().len())
     }
 
     /// The length of a head with this metadata, however it names the method: at most.
     #[inline]
     pub fn max_encoded_len(path: &str, metadata: Metadata<'_>) -> usize {
         const VARINT: usize = 5;
-        1 + VARINT + 8 + VARINT + path.len() + metadata.as_bytes().len()
+        1 + VARINT + 8 + TraceContext::LEN + VARINT + path.len() + metadata.as_bytes().len()
     }
 
     /// Writes the head.
@@ -102,13 +113,11 @@ impl<'a> RequestHead<'a> {
             Method::Define(number, path) => (Self::NUMBER | Self::PATH, Some(number), Some(path)),
             Method::Inline(path) => (Self::PATH, None, Some(path)),
         };
+        let when = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
+        let timeout = when(self.timeout.is_some(), Self::TIMEOUT);
+        let trace = when(self.trace.is_some(), Self::TRACE);
         let mut writer = Writer::new(out);
-        writer.put(&[flags
-            | if self.timeout.is_some() {
-                Self::TIMEOUT
-            } else {
-                0
-            }]);
+        writer.put(&[flags | timeout | trace]);
         if let Some(number) = number {
             writer.varint(number);
         }
@@ -116,6 +125,9 @@ impl<'a> RequestHead<'a> {
             // 584 years and more mean the same as no end.
             let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
             writer.put(&nanos.to_le_bytes());
+        }
+        if let Some(trace) = self.trace {
+            writer.put(&trace.to_bytes());
         }
         if let Some(path) = path {
             writer.varint(u32::try_from(path.len()).unwrap_or(u32::MAX));
@@ -141,18 +153,24 @@ impl<'a> RequestHead<'a> {
             0 => None,
             _ => Some(Duration::from_nanos(reader.u64()?)),
         };
+        let trace = match flags & Self::TRACE {
+            0 => None,
+            // One without ids begins anew.
+            _ => TraceContext::from_bytes(reader.array()?),
+        };
         let method = match (number, flags & Self::PATH != 0) {
             (Some(number), false) => Method::Known(number),
             (Some(number), true) => Method::Define(number, read_path(&mut reader)?),
             (None, true) => Method::Inline(read_path(&mut reader)?),
             (None, false) => return Err(HeadError::BadFlags(flags)),
         };
-        if flags & !(Self::NUMBER | Self::PATH | Self::TIMEOUT) != 0 {
+        if flags & !(Self::NUMBER | Self::PATH | Self::TIMEOUT | Self::TRACE) != 0 {
             return Err(HeadError::BadFlags(flags));
         }
         Ok(RequestHead {
             method,
             timeout,
+            trace,
             metadata: Metadata::decode(reader.rest())?,
         })
     }

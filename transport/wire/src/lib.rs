@@ -11,6 +11,7 @@
 //! | [`handshake`] | versions, capabilities and windows, exchanged once |
 //! | [`connection`] | the state machine, and [`Event`], what it tells its caller |
 //! | [`limits`] | every bound, each with its reason |
+//! | [`TraceContext`] | which trace a call belongs to |
 //! | [`code`] | the status codes of gRPC |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
@@ -34,6 +35,7 @@ mod keepalive;
 mod method;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use call::CallId;
 pub use config::{Config, KeepAlive};
@@ -44,3 +46,4 @@ pub use frame::{Flags, FrameHeader, Kind};
 pub use handshake::{Capabilities, Hello, Negotiated, Role};
 pub use head::{Method, RequestHead, ResponseHead, StatusHead};
 pub use metadata::{Metadata, MetadataBuf};
+pub use trace::TraceContext;

@@ -1,10 +1,11 @@
 //! What a connection hands to its users, and what they hand to it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use ringway_wire::{RequestHead, StatusHead, code};
+use ringway_wire::{RequestHead, StatusHead, TraceContext, code};
 
 use crate::call::Call;
 use crate::error::Closed;
@@ -86,6 +87,10 @@ pub struct Started {
     pub path: Arc<str>,
     /// The time that the client allows.
     pub timeout: Option<Duration>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
+    /// When it was taken from the link, if its trace is recorded.
+    pub seen: Option<SystemTime>,
     /// The client's metadata, as a metadata block.
     pub metadata: Bytes,
     /// The message that came with the request.
@@ -105,6 +110,10 @@ pub struct Request<'a> {
     pub metadata: ringway_wire::Metadata<'a>,
     /// The time allowed for the call.
     pub timeout: Option<Duration>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
+    /// Is set when the request goes out, where that is of interest.
+    pub published: Option<&'a Stamp>,
     /// No message follows the one given with the request.
     pub end: bool,
     /// That message is compressed, with the encoding that the metadata names.
@@ -115,6 +124,29 @@ impl Request<'_> {
     /// The length of its head, at most: how long it is depends on whether the peer knows the method.
     pub(crate) fn max_head_len(&self) -> usize {
         RequestHead::max_encoded_len(self.path, self.metadata)
+    }
+}
+
+/// A time that is noted where nobody waits for it.
+#[derive(Debug, Default)]
+pub struct Stamp(AtomicU64);
+
+impl Stamp {
+    /// Notes the time.
+    pub fn set(&self) {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+
+    /// The time that was noted last.
+    pub fn get(&self) -> Option<SystemTime> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(UNIX_EPOCH + Duration::from_nanos(nanos)),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub use self::counters::{ConnectionRole, ConnectionStats, Fill};
 pub use self::handlers::HandlerFuture;
 use self::handlers::Handlers;
 pub(crate) use self::inbound::abandoned_status;
-pub use self::inbound::{Inbound, Message, Request, Started};
+pub use self::inbound::{Inbound, Message, Request, Stamp, Started};
 pub(crate) use self::large::Large;
 use self::pass::Pass;
 pub use self::registry::connections;

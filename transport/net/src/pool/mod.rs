@@ -80,6 +80,14 @@ impl Picked {
         self.channel.clone()
     }
 
+    /// What carries it, as OpenTelemetry names it: `tcp` or `unix`.
+    pub fn transport(&self) -> &'static str {
+        match self.subchannel.address {
+            Address::Tcp(_) => "tcp",
+            Address::Unix(_) => "unix",
+        }
+    }
+
     /// Takes note of a call's end: an instance that fails again and again is put aside.
     pub fn note<T>(&self, ended: &Result<T, Status>) {
         if let Some(outliers) = &self.outliers {

@@ -20,10 +20,12 @@ use tonic::metadata::MetadataMap;
 use super::messages::{Framed, Messages, Step, framed_all};
 use super::{Inbox, ending_status, send_all};
 use crate::channel::{Channel, Route};
-use crate::client::Head;
+use crate::client::{Head, goes_over};
 use crate::metadata;
 use crate::path::Path;
 use crate::status;
+use crate::trace::{self, Calling, Stamps, Trace};
+use crate::traced::{Ending, Traced};
 
 /// The number that stands for no method: the path travels with each call.
 const NO_NUMBER: u32 = u32::MAX;
@@ -41,33 +43,55 @@ impl Service<Request<Body>> for Channel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut channel = self.clone();
+        let calling = Calling::begin(request.uri().path());
         Box::pin(async move {
-            let wait_for_ready = channel.waits_for_ready(request.extensions());
-            let (mut parts, body) = request.into_parts();
-            let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
-            let timeout = channel.complete(&mut metadata);
-            match channel.route(wait_for_ready).await? {
-                Route::Local(instance) => {
-                    let head = Head::new(&metadata, timeout)?;
-                    let connection = Arc::clone(&instance.connection);
-                    let request = (head, parts.uri.path(), body);
-                    call(channel, connection, wait_for_ready, request).await
-                }
-                Route::Net(net) => {
-                    parts.headers = metadata.into_headers();
-                    if let Some(timeout) = timeout {
-                        let value = timeout::encode(timeout);
-                        parts.headers.insert(timeout::TIMEOUT_HEADER, value);
-                    }
-                    over_the_network(net, Request::from_parts(parts, body)).await
-                }
-            }
+            let answered = channel.carry(request, calling.trace()).await;
+            calling.end_unless_ok(&answered);
+            answered
         })
     }
 }
 
-async fn over_the_network(net: Picked, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let mut guarded = Guarded::new(net.clone());
+impl Channel {
+    /// Makes the call of an HTTP request.
+    async fn carry(
+        &mut self,
+        request: Request<Body>,
+        trace: &Trace,
+    ) -> Result<Response<Body>, Status> {
+        let wait_for_ready = self.waits_for_ready(request.extensions());
+        let (mut parts, body) = request.into_parts();
+        let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
+        let timeout = self.complete(&mut metadata);
+        let response = match self.route(wait_for_ready).await? {
+            Route::Local(instance) => {
+                let head = Head::new(&metadata, timeout, trace)?;
+                let connection = Arc::clone(&instance.connection);
+                let request = (head, parts.uri.path(), body);
+                call(self, connection, wait_for_ready, request).await?
+            }
+            Route::Net(net) => {
+                parts.headers = metadata.into_headers();
+                if let Some(timeout) = timeout {
+                    let value = timeout::encode(timeout);
+                    parts.headers.insert(timeout::TIMEOUT_HEADER, value);
+                }
+                over_the_network(net, trace, Request::from_parts(parts, body)).await?
+            }
+        };
+        Ok(match trace.span() {
+            Some(_) => Ending::within(trace, timeout).with(response),
+            None => response,
+        })
+    }
+}
+
+async fn over_the_network(
+    net: Picked,
+    trace: &Trace,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let mut guarded = Guarded::new(Traced::new(net.clone(), trace));
     poll_fn(|context| guarded.poll_ready(context)).await?;
     let answered = guarded.call(request).await;
     net.note(&answered);
@@ -77,13 +101,15 @@ async fn over_the_network(net: Picked, request: Request<Body>) -> Result<Respons
 }
 
 async fn call(
-    mut channel: Channel,
+    channel: &mut Channel,
     connection: Arc<Connection>,
     wait_for_ready: bool,
     (head, method, body): (Head, &str, Body),
 ) -> Result<Response<Body>, Status> {
     let mut messages = Messages::new(body);
     let first = FirstMessage::of(&mut messages).await?;
+    head.trace().step(trace::Step::Encoded);
+    let stamps = head.trace().span().map(|_| Stamps::default());
     let (mut connection, mut calls) = (connection, 0);
     let mut call = loop {
         let request = ringway_local::Request {
@@ -91,6 +117,7 @@ async fn call(
                 .message
                 .as_ref()
                 .is_some_and(|message| message.compressed),
+            published: stamps.as_ref().map(|stamps| &stamps.published),
             ..head.named(NO_NUMBER, method, first.end)
         };
         match open(&connection, &request, &first).await {
@@ -106,6 +133,10 @@ async fn call(
             Err(error) => return Err(status::unsent(&error)),
         }
     };
+    if let (Some(span), Some(stamps)) = (head.trace().span(), &stamps) {
+        goes_over(&connection, &**span);
+        stamps.note(&**span);
+    }
     if !first.end {
         let sender = call.sender().clone();
         // Whoever runs a pass polls it: perhaps the handler of another call.
@@ -119,6 +150,7 @@ async fn call(
         })));
     }
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
+    head.trace().step(trace::Step::AnswerSeen);
     answer(call, inbound, Path::over(&connection))
 }
 

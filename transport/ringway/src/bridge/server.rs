@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,10 +20,11 @@ use tonic::{Code, Status};
 use super::messages::{Messages, framed_all};
 use super::{Inbox, send_all};
 use crate::context::Handled;
-use crate::dispatch::{add_connect_info, context_of};
+use crate::dispatch::{add_connect_info, context_of, finish, send_trailers};
 use crate::metadata;
 use crate::status;
 use crate::streaming;
+use crate::trace::{self, Step};
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
@@ -64,10 +65,12 @@ impl HttpService {
         let (mut call, request) = match to_http(started) {
             Ok(parts) => parts,
             Err((mut call, refusal)) => {
-                return Box::pin(async move { finish(&mut call, &refusal).await });
+                let refused = async move { finish(&mut call, &refusal).await };
+                return Box::pin(Handled::new(context, refused));
             }
         };
         let response = (self.0)(request);
+        context.recorded().step(Step::HandlerStarted);
         Box::pin(Handled::new(context, async move {
             let (mut parts, body) = response.await.into_parts();
             let trailing = parts.extensions.remove::<Trailers>();
@@ -129,6 +132,7 @@ async fn relay(
     drop_bad_details(&mut headers);
     // A response of trailers alone carries its status in the headers.
     if let Some(status) = Status::from_header_map(&headers) {
+        trace::step_here(Step::HandlerEnded);
         finish(call, &status).await;
         return Ok(());
     }
@@ -139,6 +143,7 @@ async fn relay(
         .map_err(|error| status::unsent(&error))?;
     let mut messages = Messages::new(body);
     send_all(&sender, &mut messages).await?;
+    trace::step_here(Step::HandlerEnded);
     let mut trailers = messages.trailers.unwrap_or_default();
     drop_bad_details(&mut trailers);
     let status = Status::from_header_map(&trailers)
@@ -148,18 +153,10 @@ async fn relay(
     {
         let mut all = status.metadata().clone().into_headers();
         all.extend(trailing.into_headers());
-        let (code, head) = streaming::ok_trailers(MetadataMap::from_headers(all));
-        // An error means that the call is over, and nobody is left to be told.
-        let _ = poll_fn(|context| call.poll_finish(context, code, &head)).await;
+        send_trailers(call, streaming::ok_trailers(MetadataMap::from_headers(all))).await;
+        trace::end_here(Code::Ok, "");
         return Ok(());
     }
     finish(call, &status).await;
     Ok(())
-}
-
-async fn finish(call: &mut Call, status: &Status) {
-    let (code, head) = status::encode(status);
-    let mut finishing = pin!(poll_fn(|context| call.poll_finish(context, code, &head)));
-    // An error means that the call is over, and nobody is left to be told.
-    let _ = finishing.as_mut().await;
 }

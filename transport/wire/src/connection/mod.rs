@@ -25,7 +25,7 @@ use crate::flow::{RecvWindow, SendWindow, charge};
 use crate::keepalive::{Pings, Watch};
 use crate::limits::MAX_PINGS_OUTSTANDING;
 use crate::method::{DefinedMethods, MethodTable};
-use crate::{Event, FrameHeader, Kind, Negotiated, ProtocolError, RequestHead, Role};
+use crate::{Capabilities, Event, FrameHeader, Kind, Negotiated, ProtocolError, RequestHead, Role};
 
 pub use transmit::ControlFrame;
 
@@ -103,6 +103,7 @@ pub struct Connection {
     calls_in_flight: u32,
     max_concurrent_calls: u32,
     call_timeout: Option<Duration>,
+    carries_traces: bool,
     send: SendWindow,
     recv: RecvWindow,
     /// Slots with something to send: a control frame, or credit.
@@ -154,6 +155,7 @@ impl Connection {
             calls_in_flight: 0,
             max_concurrent_calls: config.max_concurrent_calls,
             call_timeout: config.call_timeout,
+            carries_traces: agreed.capabilities.has(Capabilities::TRACES),
             send: SendWindow::new(agreed.send_connection_window_bytes),
             recv: RecvWindow::new(agreed.recv_connection_window_bytes, GRANT_PARTS),
             due: VecDeque::new(),
@@ -177,6 +179,12 @@ impl Connection {
     /// Which end this is.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Whether the peer takes a [`TraceContext`](crate::TraceContext) in a request's head.
+    #[inline]
+    pub fn carries_traces(&self) -> bool {
+        self.carries_traces
     }
 
     /// Calls that are not over.

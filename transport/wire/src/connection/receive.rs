@@ -119,6 +119,7 @@ impl Connection {
             call: id,
             method: head.method,
             timeout,
+            trace: head.trace,
             metadata: head.metadata,
             message_len,
             compressed: header.flags.has(Flags::COMPRESSED),

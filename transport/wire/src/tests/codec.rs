@@ -94,6 +94,7 @@ proptest! {
         number in option::of(any::<u32>()),
         path in option::of("[a-zA-Z./ä]{0,100}"),
         nanos in option::of(any::<u64>()),
+        trace in option::of(any::<([u8; 16], [u8; 8], u8)>()),
         entries in entries(),
     ) {
         let method = match (number, path.as_deref()) {
@@ -103,7 +104,8 @@ proptest! {
         };
         let block = block(&entries);
         let timeout = nanos.map(Duration::from_nanos);
-        let head = RequestHead { method, timeout, metadata: block.as_metadata() };
+        let trace = trace.and_then(|(trace_id, span_id, flags)| TraceContext::new(trace_id, span_id, flags));
+        let head = RequestHead { method, timeout, trace, metadata: block.as_metadata() };
         let mut bytes = vec![0xaa; head.encoded_len().unwrap()];
         head.encode(&mut bytes);
         let decoded = RequestHead::decode(&bytes).unwrap();
@@ -166,6 +168,36 @@ fn metadata_is_bounded() {
     assert_eq!(large.push(b"", b""), Err(HeadError::MetadataTooLarge));
     large.clear();
     assert!(large.push(b"n", b"v").is_ok());
+}
+
+#[test]
+fn a_request_without_ids_in_its_trace_belongs_to_none() {
+    let trace = TraceContext::new([1; 16], [2; 8], 1);
+    let head = RequestHead {
+        trace,
+        timeout: Some(Duration::MAX),
+        ..RequestHead::new(Method::Known(3))
+    };
+    let mut bytes = vec![0; head.encoded_len().unwrap()];
+    head.encode(&mut bytes);
+    let at = bytes.len() - TraceContext::LEN;
+    for zeroed in [at..at + 16, at + 16..at + 24] {
+        let mut bytes = bytes.clone();
+        bytes[zeroed].fill(0);
+        let decoded = RequestHead::decode(&bytes).unwrap();
+        assert_eq!(
+            decoded,
+            RequestHead {
+                trace: None,
+                timeout: decoded.timeout,
+                ..head
+            }
+        );
+    }
+    assert_eq!(
+        RequestHead::decode(&bytes[..bytes.len() - 1]),
+        Err(HeadError::Truncated)
+    );
 }
 
 /// The largest heads of each kind stay below the limit that a frame has.

@@ -26,10 +26,8 @@ fn both_sides_agree() {
     let ours = client.negotiate(&server).unwrap();
     let theirs = server.negotiate(&client).unwrap();
     assert_eq!((ours.version, theirs.version), (1, 1));
-    assert_eq!(
-        (ours.capabilities, theirs.capabilities),
-        (Capabilities(2), Capabilities(2))
-    );
+    let both = Capabilities(2 | Capabilities::TRACES.0);
+    assert_eq!((ours.capabilities, theirs.capabilities), (both, both));
     assert_eq!((ours.call_slots, theirs.call_slots), (7, 7));
     assert_eq!((ours.peer_instance, theirs.peer_instance), (9, 42));
     assert_eq!(ours.send_stream_window_bytes, 5000);
@@ -43,6 +41,19 @@ fn both_sides_agree() {
         client.negotiate(&hello(Role::Client)),
         Err(HandshakeError::SameRole)
     );
+}
+
+/// A peer of before takes the bit of a trace for a broken head.
+#[test]
+fn a_peer_that_knows_of_no_traces_is_sent_none() {
+    let mut older = hello(Role::Server);
+    older.capabilities = Capabilities(0b110);
+    for (server, carries) in [(older, false), (hello(Role::Server), true)] {
+        let agreed = hello(Role::Client).negotiate(&server).unwrap();
+        let now = std::time::Instant::now();
+        let client = Connection::new(Role::Client, &agreed, &Config::default(), now);
+        assert_eq!(client.carries_traces(), carries);
+    }
 }
 
 #[test]

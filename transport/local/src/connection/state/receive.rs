@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use ringway_wire::{CallId, Event, Flags, Method};
@@ -93,7 +94,9 @@ impl State {
                     return Ok(());
                 };
                 let id = request.call;
-                let (timeout, end) = (request.timeout, request.end);
+                let (timeout, end, trace) = (request.timeout, request.end, request.trace);
+                let recorded = trace.is_some_and(|trace| trace.is_sampled());
+                let seen = recorded.then(SystemTime::now);
                 let route = self.route(request.method, deliveries);
                 self.occupy(id);
                 deliveries.started.push(Started {
@@ -101,6 +104,8 @@ impl State {
                     route: route.number,
                     path: route.path,
                     timeout,
+                    trace,
+                    seen,
                     metadata,
                     message,
                     end,

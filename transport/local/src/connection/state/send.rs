@@ -27,6 +27,7 @@ impl State {
         let head = RequestHead {
             method: self.core.method(request.method_number, request.path),
             timeout: request.timeout,
+            trace: request.trace.filter(|_| self.core.carries_traces()),
             metadata: request.metadata,
         };
         let head_len = head
@@ -54,6 +55,10 @@ impl State {
                     .ok()?;
                 core.method_sent(head.method);
                 opened = Ok(id);
+                // The peer may see it as soon as it is there, so this comes before.
+                if let Some(stamp) = request.published {
+                    stamp.set();
+                }
                 Some(header)
             },
         });

@@ -1,0 +1,321 @@
+//! A call, its steps and its place in a trace, as a span of OpenTelemetry.
+//!
+//! A span is put together when its call is over, out of a few words that were noted meanwhile. It
+//! does not go through OpenTelemetry's tracer, which would sample it once more, and take the time by
+//! itself.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use opentelemetry::trace::{
+    Event, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks, SpanProcessor};
+use ringway::Path;
+use ringway::trace::{Span, Step, Trace, TraceContext, Tracer};
+use tonic::Code;
+
+use crate::Sampler;
+use crate::export::Gate;
+use crate::unsampled;
+
+/// What OpenTelemetry calls the instrumentation scope of these spans.
+pub(crate) const SCOPE: &str = "ringway";
+
+/// Steps of a client's span, in order.
+const OF_CLIENT: [Step; 4] = [
+    Step::Encoded,
+    Step::Published,
+    Step::AnswerSeen,
+    Step::Decoded,
+];
+/// The same of a server's.
+const OF_SERVER: [Step; 4] = [
+    Step::Seen,
+    Step::HandlerStarted,
+    Step::HandlerEnded,
+    Step::Published,
+];
+
+thread_local! {
+    /// Seeded by what the kernel gave this process: two of them must not come to the same ids.
+    static RANDOM: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(
+        RandomState::new().hash_one(std::thread::current().id()),
+    ));
+}
+
+/// Decides for each call of a process whether it is recorded.
+#[derive(Debug)]
+pub(crate) struct CallTracer {
+    sampler: Sampler,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    gate: Gate,
+    scope: InstrumentationScope,
+}
+
+impl CallTracer {
+    pub(crate) fn new(sampler: Sampler, gate: Gate) -> Self {
+        let scope = InstrumentationScope::builder(SCOPE)
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        Self {
+            sampler,
+            shared: Arc::new(Shared { gate, scope }),
+        }
+    }
+
+    fn begin(
+        &self,
+        side: &'static Side,
+        path: &str,
+        parent: Option<TraceContext>,
+        seen: Option<SystemTime>,
+    ) -> Trace {
+        let (trace_id, span_id) = RANDOM.with_borrow_mut(|random| {
+            let trace_id = match &parent {
+                Some(parent) => parent.trace_id(),
+                None => random.u128(1..).to_be_bytes(),
+            };
+            (trace_id, random.u64(1..).to_be_bytes())
+        });
+        let sampled = parent.map(|parent| parent.is_sampled());
+        let recorded = self.sampler.records(u128::from_be_bytes(trace_id), sampled);
+        let flags = parent.map_or(0, |parent| parent.flags()) & !TraceContext::SAMPLED;
+        if !recorded {
+            let span_id = parent.map_or(span_id, |parent| parent.span_id());
+            let context = TraceContext::new(trace_id, span_id, flags);
+            return context.map_or(Trace::None, Trace::Passing);
+        }
+        let Some(context) = TraceContext::new(trace_id, span_id, flags | TraceContext::SAMPLED)
+        else {
+            return Trace::None;
+        };
+        let started = seen.unwrap_or_else(SystemTime::now);
+        Trace::Recorded(Arc::new(CallSpan {
+            shared: Arc::clone(&self.shared),
+            side,
+            name: path.strip_prefix('/').unwrap_or(path).into(),
+            context,
+            parent: parent.map(|parent| parent.span_id()),
+            started,
+            entered: OnceLock::new(),
+            noted: Mutex::default(),
+        }))
+    }
+}
+
+impl Tracer for CallTracer {
+    fn client(&self, path: &str, handled: &Trace) -> Trace {
+        self.begin(&CLIENT, path, parent(handled), None)
+    }
+
+    fn server(&self, path: &str, parent: Option<TraceContext>, seen: Option<SystemTime>) -> Trace {
+        let trace = self.begin(&SERVER, path, parent, seen);
+        if let Trace::Recorded(span) = &trace {
+            span.step(Step::Seen, seen.unwrap_or_else(SystemTime::now));
+        }
+        trace
+    }
+}
+
+/// What a call that is made here is a child of: the program's own span, if it is one of the trace
+/// that is handled here, or else the call that is.
+fn parent(handled: &Trace) -> Option<TraceContext> {
+    let current = || Context::map_current(of_otel);
+    match handled.context() {
+        None => current().or_else(unsampled::here),
+        Some(handled) if !handled.is_sampled() => Some(handled),
+        Some(handled) => {
+            let own = current().filter(|own| own.trace_id() == handled.trace_id());
+            own.or(Some(handled))
+        }
+    }
+}
+
+/// The span that OpenTelemetry takes for the current one.
+pub(crate) fn of_otel(current: &Context) -> Option<TraceContext> {
+    if !current.has_active_span() {
+        return None;
+    }
+    let span = current.span();
+    let context = span.span_context();
+    TraceContext::new(
+        context.trace_id().to_bytes(),
+        context.span_id().to_bytes(),
+        context.trace_flags().to_u8(),
+    )
+}
+
+/// What differs between the two ends of a call.
+#[derive(Debug)]
+struct Side {
+    kind: SpanKind,
+    steps: [Step; 4],
+    /// Its caller is another process, or may be.
+    parent_is_remote: bool,
+}
+
+static CLIENT: Side = Side {
+    kind: SpanKind::Client,
+    steps: OF_CLIENT,
+    parent_is_remote: false,
+};
+
+static SERVER: Side = Side {
+    kind: SpanKind::Server,
+    steps: OF_SERVER,
+    parent_is_remote: true,
+};
+
+impl Side {
+    /// Whether a status is an error of this end: what a client asked wrongly is none of the server's
+    /// (OpenTelemetry, "Semantic conventions for gRPC").
+    fn blames(&self, code: Code) -> bool {
+        match self.kind {
+            SpanKind::Server => matches!(
+                code,
+                Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::Unimplemented
+                    | Code::Internal
+                    | Code::Unavailable
+                    | Code::DataLoss
+            ),
+            _ => code != Code::Ok,
+        }
+    }
+}
+
+/// One end's part in a call.
+struct CallSpan {
+    shared: Arc<Shared>,
+    side: &'static Side,
+    /// `package.Service/Method`.
+    name: Box<str>,
+    context: TraceContext,
+    parent: Option<[u8; 8]>,
+    started: SystemTime,
+    /// As OpenTelemetry has it, for what happens on its behalf.
+    entered: OnceLock<Context>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    over: bool,
+    steps: [Option<SystemTime>; 4],
+    path: Option<(Path, &'static str)>,
+}
+
+impl CallSpan {
+    fn span_context(&self) -> SpanContext {
+        SpanContext::new(
+            TraceId::from_bytes(self.context.trace_id()),
+            SpanId::from_bytes(self.context.span_id()),
+            TraceFlags::new(self.context.flags()),
+            false,
+            TraceState::NONE,
+        )
+    }
+
+    fn entered(&self) -> &Context {
+        self.entered
+            .get_or_init(|| Context::new().with_remote_span_context(self.span_context()))
+    }
+
+    fn data(&self, noted: &Noted, code: Code, message: &str) -> SpanData {
+        // A server's part ends when its answer is out: what the client does with it is seen later.
+        let published = noted.steps[3].filter(|_| self.side.kind == SpanKind::Server);
+        let mut events = SpanEvents::default();
+        let steps = self.side.steps.iter().zip(noted.steps);
+        events.events = steps
+            .filter_map(|(step, at)| Some(Event::new(step.name(), at?, Vec::new(), 0)))
+            .collect();
+        SpanData {
+            span_context: self.span_context(),
+            parent_span_id: self.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
+            parent_span_is_remote: self.parent.is_some() && self.side.parent_is_remote,
+            span_kind: self.side.kind.clone(),
+            name: self.name.to_string().into(),
+            start_time: self.started,
+            end_time: published.unwrap_or_else(SystemTime::now),
+            attributes: self.attributes(noted.path, code),
+            dropped_attributes_count: 0,
+            events,
+            links: SpanLinks::default(),
+            status: match self.side.blames(code) {
+                true => Status::error(message.to_owned()),
+                false => Status::Unset,
+            },
+            instrumentation_scope: self.shared.scope.clone(),
+        }
+    }
+
+    /// As OpenTelemetry's "Semantic conventions for gRPC" name them, and the path.
+    fn attributes(&self, path: Option<(Path, &'static str)>, code: Code) -> Vec<KeyValue> {
+        let (service, method) = self.name.rsplit_once('/').unwrap_or((&self.name, ""));
+        let mut attributes = Vec::with_capacity(6);
+        attributes.extend([
+            KeyValue::new("rpc.system", "grpc"),
+            KeyValue::new("rpc.service", service.to_owned()),
+            KeyValue::new("rpc.method", method.to_owned()),
+            KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))),
+        ]);
+        if let Some((path, transport)) = path {
+            attributes.extend([
+                KeyValue::new("network.transport", transport),
+                KeyValue::new("ringway.path", path.name()),
+            ]);
+        }
+        attributes
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Span for CallSpan {
+    fn context(&self) -> TraceContext {
+        self.context
+    }
+
+    fn step(&self, step: Step, at: SystemTime) {
+        let place = self.side.steps.iter().position(|known| *known == step);
+        if let Some(place) = place {
+            self.noted().steps[place] = Some(at);
+        }
+    }
+
+    fn goes_by(&self, path: Path, transport: &'static str) {
+        self.noted().path = Some((path, transport));
+    }
+
+    fn end(&self, code: Code, message: &str) {
+        let mut noted = self.noted();
+        if std::mem::replace(&mut noted.over, true) {
+            return;
+        }
+        let data = self.data(&noted, code, message);
+        drop(noted);
+        self.shared.gate.on_end(data);
+    }
+
+    fn enter(&self) -> Box<dyn Any> {
+        Box::new(self.entered().clone().attach())
+    }
+
+    fn join(&self) -> Option<Box<dyn Any>> {
+        let current = Context::map_current(of_otel);
+        let own = current.is_some_and(|it| it.trace_id() == self.context.trace_id());
+        (!own).then(|| self.enter())
+    }
+}

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod authority;
+mod collector;
 mod filtered;
 mod http2;
 mod log;
@@ -16,6 +17,7 @@ mod seen;
 
 pub use addresses::{Addresses, free_address};
 pub use authority::Authority;
+pub use collector::{Collector, CollectorManner, Span};
 pub use filtered::{Refused, become_filtered, filtered};
 pub use http2::{Http2Server, Script};
 pub use log::Log;

@@ -8,5 +8,5 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = shop_catalog::Args::parse();
-    shop_link::run(shop_catalog::serve(args, shop_link::signalled())).await
+    shop_link::run("catalog", shop_catalog::serve(args, shop_link::signalled())).await
 }

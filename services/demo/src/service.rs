@@ -22,12 +22,12 @@ impl Service {
     pub async fn run(self, until: impl Future<Output = ()> + Send) -> ExitCode {
         use shop_link::run;
         match self {
-            Self::Catalog(args) => run(shop_catalog::serve(args, until)).await,
-            Self::Gateway(args) => run(shop_gateway::serve(args, until)).await,
-            Self::Inventory(args) => run(shop_inventory::serve(args, until)).await,
-            Self::Media(args) => run(shop_media::serve(args, until)).await,
-            Self::Orders(args) => run(shop_orders::serve(args, until)).await,
-            Self::Payments(args) => run(shop_payments::serve(args, until)).await,
+            Self::Catalog(args) => run("catalog", shop_catalog::serve(args, until)).await,
+            Self::Gateway(args) => run("gateway", shop_gateway::serve(args, until)).await,
+            Self::Inventory(args) => run("inventory", shop_inventory::serve(args, until)).await,
+            Self::Media(args) => run("media", shop_media::serve(args, until)).await,
+            Self::Orders(args) => run("orders", shop_orders::serve(args, until)).await,
+            Self::Payments(args) => run("payments", shop_payments::serve(args, until)).await,
         }
     }
 }

@@ -8,5 +8,5 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = shop_gateway::Args::parse();
-    shop_link::run(shop_gateway::serve(args, shop_link::signalled())).await
+    shop_link::run("gateway", shop_gateway::serve(args, shop_link::signalled())).await
 }

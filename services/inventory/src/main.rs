@@ -8,5 +8,9 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = shop_inventory::Args::parse();
-    shop_link::run(shop_inventory::serve(args, shop_link::signalled())).await
+    shop_link::run(
+        "inventory",
+        shop_inventory::serve(args, shop_link::signalled()),
+    )
+    .await
 }

@@ -1,25 +1,30 @@
-//! A service as a process: its log, its end.
+//! A service as a process: its log, its traces, its end.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
-
-/// Runs a service as the whole process: log to stderr as `RUST_LOG` says, exit
+/// Runs a service as the whole process: log to stderr as `RUST_LOG` says, traces as
+/// OpenTelemetry's variables say, under `name` unless they say otherwise; exit
 /// code 1 with the reason if it failed.
-pub async fn run<E: Display>(service: impl Future<Output = Result<(), E>>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    match service.await {
+pub async fn run<E: Display>(name: &str, service: impl Future<Output = Result<(), E>>) -> ExitCode {
+    let telemetry = ringway_telemetry::Builder::new().service_name(name).init();
+    let telemetry = match telemetry {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match service.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    // It blocks until the collector has the last spans.
+    tokio::task::block_in_place(|| drop(telemetry));
+    code
 }
 
 /// Ready once the process is asked to end, by SIGTERM or ctrl-c.

@@ -8,5 +8,5 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = shop_media::Args::parse();
-    shop_link::run(shop_media::serve(args, shop_link::signalled())).await
+    shop_link::run("media", shop_media::serve(args, shop_link::signalled())).await
 }

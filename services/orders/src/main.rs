@@ -8,5 +8,5 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = shop_orders::Args::parse();
-    shop_link::run(shop_orders::serve(args, shop_link::signalled())).await
+    shop_link::run("orders", shop_orders::serve(args, shop_link::signalled())).await
 }

@@ -8,5 +8,9 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = shop_payments::Args::parse();
-    shop_link::run(shop_payments::serve(args, shop_link::signalled())).await
+    shop_link::run(
+        "payments",
+        shop_payments::serve(args, shop_link::signalled()),
+    )
+    .await
 }

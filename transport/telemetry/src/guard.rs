@@ -78,6 +78,12 @@ impl Telemetry {
         traces.map_or(0, |traces| traces.gate.loss().spans())
     }
 
+    /// Sends what waits; true if it was sent. Blocks this thread, for five seconds at most.
+    pub fn flush(&self) -> bool {
+        let flushed = |traces: &Traces| traces.provider.force_flush().is_ok();
+        self.traces.as_ref().is_none_or(flushed)
+    }
+
     /// Sends what is left; true if the collector has it all. Blocks this thread, for two seconds at
     /// most. Dropping it does the same.
     pub fn shutdown(mut self) -> bool {

@@ -102,6 +102,14 @@ pub enum Error {
     /// The transport can't be set up.
     #[error(transparent)]
     Link(#[from] shop_link::Error),
+    /// Nobody takes the spans that `--otlp` is to send.
+    #[error("no OTLP collector answers at {url}: start one, or leave --otlp out; {why}")]
+    NoCollector {
+        /// Where it should.
+        url: String,
+        /// Why not.
+        why: String,
+    },
     /// The report can't be written.
     #[error("can't write {path}: {source}")]
     Report {

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 
 use crate::Error;
 use crate::paths::{DemoPath, free_port};
+use crate::traced::Tracing;
 
 /// How long a service may take to come up, seconds.
 const START_S: u64 = 20;
@@ -24,6 +25,7 @@ pub(crate) struct Fleet {
     members: Vec<Member>,
     pub(crate) gateway: Option<SocketAddr>,
     orders: Address,
+    tracing: Option<Tracing>,
     // Declared last: removed when the services are gone.
     scratch: TempDir,
 }
@@ -38,12 +40,18 @@ struct Member {
 struct Launch<'a> {
     path: DemoPath,
     scratch: &'a TempDir,
+    tracing: Option<&'a Tracing>,
     members: Vec<Member>,
 }
 
 impl Fleet {
-    /// Starts the shop on `path`; without the gateway if `direct`.
-    pub(crate) async fn start(path: DemoPath, direct: bool) -> Result<Self, Error> {
+    /// Starts the shop on `path`; without the gateway if `direct`; its calls are recorded where
+    /// `tracing` says how.
+    pub(crate) async fn start(
+        path: DemoPath,
+        direct: bool,
+        tracing: Option<Tracing>,
+    ) -> Result<Self, Error> {
         let scratch = tempfile::Builder::new()
             .prefix("shop-demo-")
             .tempdir()
@@ -51,6 +59,7 @@ impl Fleet {
         let mut launch = Launch {
             path,
             scratch: &scratch,
+            tracing: tracing.as_ref(),
             members: Vec::new(),
         };
         let catalog = launch.service("catalog", &[]).await?;
@@ -74,6 +83,7 @@ impl Fleet {
             members,
             gateway,
             orders: orders.parse()?,
+            tracing,
             scratch,
         })
     }
@@ -82,6 +92,27 @@ impl Fleet {
     pub(crate) fn orders(&self) -> Result<Peer, Error> {
         let directory = self.scratch.path();
         Ok(Peer::connect_lazy_in(directory, "orders", &self.orders)?)
+    }
+
+    /// Has a customer, who is a process too, place `orders`.
+    pub(crate) async fn customer(&self, orders: u64) -> Result<(), Error> {
+        let service = "customer";
+        let start = |source| Error::Start { service, source };
+        let mut command = Command::new(std::env::current_exe().map_err(start)?);
+        command.args([service, "--orders", &orders.to_string()]);
+        match self.gateway {
+            Some(gateway) => command.args(["--gateway", &gateway.to_string()]),
+            None => command
+                .args(["--address", &self.orders.to_string(), "--directory"])
+                .arg(self.scratch.path()),
+        };
+        record(&mut command, "shopper", self.tracing.as_ref());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let status = command.status().await.map_err(start)?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Error::Ended { service, status }),
+        }
     }
 
     /// The services' process ids.
@@ -112,6 +143,15 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Whether the calls of a process are recorded, whatever the demo's own environment says: what is
+/// timed must not be.
+fn record(command: &mut Command, service: &str, tracing: Option<&Tracing>) {
+    match tracing {
+        Some(tracing) => command.envs(tracing.environment(service)),
+        None => command.env("OTEL_SDK_DISABLED", "true"),
+    };
 }
 
 impl Member {
@@ -167,6 +207,7 @@ impl Launch<'_> {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .kill_on_drop(true);
+        record(&mut command, service, self.tracing);
         let child = command.spawn().map_err(start)?;
         self.members.push(Member { service, child });
         Ok(())

@@ -1,7 +1,8 @@
 //! The main job: the shop as processes, its orders timed over each path.
 //!
 //! `fleet` holds the processes (`child` is one of them, seen from inside),
-//! `shopper` places an order, `load` many, `report` says what came of it.
+//! `shopper` places an order, `load` many, `report` says what came of it and `page` draws it;
+//! `traced` follows some orders step by step, which a `customer` places.
 //!
 //! The same services make the program `shop`, which a container's image holds: `service` is any of
 //! them, `steady` orders at a steady rate, `probe` asks whether one is well.
@@ -9,6 +10,7 @@
 
 mod child;
 mod cpu;
+mod customer;
 mod error;
 mod fleet;
 mod load;
@@ -19,6 +21,7 @@ mod report;
 mod service;
 mod shopper;
 mod steady;
+mod traced;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -27,6 +30,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub use child::{Child, run as run_child};
+pub use customer::Customer;
 pub use error::Error;
 use fleet::Fleet;
 use load::Crowd;
@@ -36,6 +40,7 @@ pub use report::Report;
 use report::Row;
 pub use service::Service;
 pub use steady::Steady;
+use traced::Traced;
 
 /// Orders before the clock starts, at most.
 const WARM_UP_MAX: u64 = 2000;
@@ -60,9 +65,18 @@ pub struct Options {
     /// Writes the figures to this file, too.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Draws the figures as a page of its own, for any browser.
+    /// Draws the figures as a page of its own, for any browser: HTML without scripts. With a
+    /// waterfall of one typical traced order on each path.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Sends traces of some orders on each path to this collector, by OTLP over gRPC: Jaeger, say.
+    /// Services are told apart by their paths: `orders (shm)`, `orders (grpc-tcp)`.
+    #[arg(long, value_name = "http://HOST:4317")]
+    otlp: Option<String>,
+    /// Orders to trace on each path, for --otlp and --report: on services of their own, beside
+    /// those that are timed.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    traces: u64,
 }
 
 impl Options {
@@ -88,16 +102,20 @@ pub async fn measure(options: &Options) -> Result<Report, Error> {
         return Err(Error::NothingToDo);
     }
     options.check_writable()?;
+    Traced::check(options).await?;
+    let mut traced = Traced::default();
     let mut rows = Vec::new();
     for &path in &options.paths {
-        let mut fleet = Fleet::start(path, options.direct).await?;
+        let mut fleet = Fleet::start(path, options.direct, None).await?;
         let row = run(path, options, &fleet)
             .await
             .map_err(|error| fleet.culprit(error));
         fleet.end().await;
         rows.push(row?);
+        traced.add(path, options).await?;
     }
-    Ok(Report::new(rows, options))
+    let sent = traced.send(options).await;
+    Ok(Report::new(rows, traced.typical, sent, options))
 }
 
 impl Report {

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use shop_demo::{Child, Error, Options};
+use shop_demo::{Child, Customer, Error, Options};
 
 /// Starts the shop's services as processes, places orders over each path in turn and
 /// prints what they took.
@@ -22,13 +22,18 @@ enum Command {
     /// Is one of the services.
     #[command(hide = true)]
     Service(Child),
+    /// Places orders.
+    #[command(hide = true)]
+    Customer(Customer),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Command::Service(child)) = cli.command {
-        return shop_demo::run_child(child).await;
+    match cli.command {
+        Some(Command::Service(child)) => return shop_demo::run_child(child).await,
+        Some(Command::Customer(customer)) => return customer.run().await,
+        None => {}
     }
     match demo(&cli.options).await {
         Ok(()) => ExitCode::SUCCESS,

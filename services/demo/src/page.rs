@@ -31,6 +31,7 @@ pub(crate) fn page(report: &Report, command: Vec<String>) -> Page {
             group(Unit::Order, &format!("orders {edge}"), rows(orders)),
             group(Unit::Hop, "calls between services", rows(hops)),
         ],
+        traces: report.traces.clone(),
         ..Page::default()
     }
 }

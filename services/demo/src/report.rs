@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use hdrhistogram::Histogram;
+use ringway_report::Trace;
 use serde::Serialize;
 
 use crate::Error;
@@ -24,6 +25,12 @@ pub struct Report {
     pub(crate) in_flight: usize,
     #[serde(skip)]
     pub(crate) direct: bool,
+    /// A typical order on each path.
+    #[serde(skip)]
+    pub(crate) traces: Vec<Trace>,
+    /// What became of the spans that `--otlp` sent.
+    #[serde(skip)]
+    sent: Option<String>,
 }
 
 /// What the figures depend on.
@@ -98,12 +105,19 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn new(rows: Vec<Row>, options: &Options) -> Self {
+    pub(crate) fn new(
+        rows: Vec<Row>,
+        traces: Vec<Trace>,
+        sent: Option<String>,
+        options: &Options,
+    ) -> Self {
         Self {
             machine: Machine::here(),
             rows,
             in_flight: options.in_flight,
             direct: options.direct,
+            traces,
+            sent,
         }
     }
 
@@ -150,7 +164,9 @@ impl Report {
             }
         }
         let Machine { cpus, cpu, kernel } = &self.machine;
-        format!("{table}\n{cpus} CPUs ({cpu}), Linux {kernel}")
+        let mut text = format!("{table}\n{cpus} CPUs ({cpu}), Linux {kernel}");
+        text.extend(self.sent.iter().map(|sent| format!("\n{sent}")));
+        text
     }
 
     /// Writes the report as a page for a browser, which says that `command` made it.
@@ -257,6 +273,8 @@ mod tests {
             rows: vec![row(BTreeMap::from([("grpc-tcp", 14)]))],
             in_flight: 1,
             direct: false,
+            traces: Vec::new(),
+            sent: None,
         };
         let json = serde_json::to_value(&report).unwrap_or_default();
         let keys = |value: &serde_json::Value| -> Vec<String> {

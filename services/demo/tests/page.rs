@@ -24,12 +24,12 @@ fn page_of(args: &str) -> String {
 
 #[test]
 fn every_path_has_its_orders_and_hops_on_the_page() {
-    let page = page_of("--orders 40 --in-flight 4 --paths shm,grpc-unix");
+    let page = page_of("--orders 40 --in-flight 4 --paths shm,grpc-unix --traces 0");
     for words in [
         "orders through HTTP, 4 in flight",
         "Shared memory",
         "gRPC, Unix socket",
-        "demo --orders 40 --in-flight 4 --paths shm,grpc-unix --report",
+        "demo --orders 40 --in-flight 4 --paths shm,grpc-unix --traces 0 --report",
     ] {
         assert!(page.contains(words), "{words}");
     }
@@ -39,7 +39,7 @@ fn every_path_has_its_orders_and_hops_on_the_page() {
 
 #[test]
 fn one_path_without_the_edge_is_a_page_too() {
-    let page = page_of("--orders 10 --in-flight 1 --paths shm --direct");
+    let page = page_of("--orders 10 --in-flight 1 --paths shm --direct --traces 0");
     assert!(page.contains("orders direct, 1 in flight"));
     assert!(page.contains("No other path was timed beside it"));
     assert_eq!(page.matches("<path d=").count(), 2);

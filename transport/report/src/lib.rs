@@ -6,6 +6,7 @@
 //! verdict                  what the figures come to, in a sentence
 //! density, scale           latencies as a curve over a logarithmic axis
 //! waterfall                a trace as rows of steps, in the order of the clock
+//! collector, otlp          where traces come from: the services send them here
 //! html                     all of it drawn
 //! ```
 //!
@@ -38,8 +39,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod collector;
 mod density;
 mod html;
+mod otlp;
 mod page;
 mod paths;
 mod scale;
@@ -48,5 +51,6 @@ mod verdict;
 mod waterfall;
 pub mod words;
 
+pub use collector::{Collected, Collector, Sent, answers};
 pub use page::{Group, Idle, Page, Row, Unit};
 pub use trace::{Event, Span, SpanKind, Trace};

@@ -196,3 +196,123 @@ fn capital(words: &str) -> String {
     let first = letters.next().map(|first| first.to_uppercase());
     first.into_iter().flatten().chain(letters).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::Histogram;
+
+    use super::*;
+
+    fn row(path: &str, p50_ns: u64, per_s: f64, cpu_ns: f64) -> Row {
+        let mut latency_ns = Histogram::new(3).unwrap();
+        latency_ns.record(p50_ns).unwrap();
+        Row {
+            path: path.to_owned(),
+            latency_ns,
+            per_s: Some(per_s),
+            cpu_ns: Some(cpu_ns),
+        }
+    }
+
+    fn group(unit: Unit, in_flight: usize, rows: Vec<Row>) -> Group {
+        Group {
+            unit,
+            kind: "unary".to_owned(),
+            size_bytes: None,
+            in_flight,
+            rate: None,
+            rows,
+        }
+    }
+
+    fn headline(groups: Vec<Group>) -> String {
+        let page = Page {
+            groups,
+            ..Page::default()
+        };
+        page.verdict().headline
+    }
+
+    fn of_calls(rows: Vec<Row>) -> String {
+        headline(vec![group(Unit::Call, 1, rows)])
+    }
+
+    #[test]
+    fn one_call_at_a_time_is_judged_by_latency_against_the_fastest_grpc() {
+        let rows = vec![
+            row("grpc-tcp", 99_000, 1.0, 9_000.0),
+            row("shm", 2_000, 1.0, 4_000.0),
+            row("grpc-unix", 80_000, 1.0, 12_000.0),
+            row("inproc", 500, 1.0, 1.0),
+            row("shm+metadata", 1_000, 1.0, 1.0),
+        ];
+        assert_eq!(
+            of_calls(rows),
+            "Shared memory: 40× faster than gRPC, 3.0× less CPU"
+        );
+    }
+
+    #[test]
+    fn many_orders_are_judged_by_how_many_get_through() {
+        let rows = vec![
+            row("shm", 1_000_000, 14_000.0, 100_000.0),
+            row("grpc-tcp", 900_000, 2_000.0, 700_000.0),
+        ];
+        let orders = group(Unit::Order, 16, rows);
+        assert_eq!(
+            headline(vec![orders]),
+            "Shared memory: 7.0× the orders of gRPC, 7.0× less CPU"
+        );
+    }
+
+    #[test]
+    fn paced_calls_are_judged_by_latency_however_many_are_in_flight() {
+        let rows = vec![
+            row("shm", 20_000, 1_000.0, 40.0),
+            row("grpc-tcp", 130_000, 1_000.0, 140.0),
+        ];
+        let paced = Group {
+            rate: Some(1000.0),
+            ..group(Unit::Call, 8, rows)
+        };
+        assert!(headline(vec![paced]).starts_with("Shared memory: 6.5× faster than gRPC"));
+    }
+
+    #[test]
+    fn figures_that_speak_for_grpc_or_for_nobody_are_said_as_they_are() {
+        let grpc = vec![
+            row("shm", 9_000, 1.0, 5.0),
+            row("grpc-tcp", 3_000, 1.0, 10.0),
+        ];
+        assert_eq!(
+            of_calls(grpc),
+            "gRPC, TCP: 3.0× faster than shared memory, but 2.0× the CPU"
+        );
+        let even = vec![
+            row("shm", 1_000, 1.0, 5.0),
+            row("grpc-tcp", 1_050, 1.0, 5.0),
+        ];
+        assert_eq!(
+            of_calls(even),
+            "Shared memory: about as fast as gRPC, for as much CPU"
+        );
+        let local = vec![row("shm", 1_000, 1.0, 0.0), row("socket", 5_000, 1.0, 5.0)];
+        assert_eq!(
+            of_calls(local),
+            "Shared memory: 5.0× faster than a Unix socket by io_uring"
+        );
+    }
+
+    #[test]
+    fn small_single_calls_come_before_all_else() {
+        let small = group(Unit::Call, 1, vec![row("shm", 1_750, 1.0, 1.0)]);
+        let many = group(Unit::Call, 64, vec![row("shm", 9, 1.0, 1.0)]);
+        let stream = group(Unit::Message, 1, vec![row("shm", 8, 1.0, 1.0)]);
+        let large = Group {
+            size_bytes: Some(1 << 20),
+            ..group(Unit::Call, 1, vec![row("shm", 7, 1.0, 1.0)])
+        };
+        let headline = headline(vec![stream, many, large, small]);
+        assert_eq!(headline, "Shared memory: 1.75 µs a call");
+    }
+}

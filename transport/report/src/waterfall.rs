@@ -245,3 +245,168 @@ fn in_order(spans: &[Span]) -> Vec<&Span> {
     spans.sort_by_key(|span| (span.start_ns, span.span_id));
     spans
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Event;
+
+    const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+    fn span(id: u8, parent: Option<u8>, kind: SpanKind, times_us: [u64; 2]) -> Span {
+        let at = |us| EPOCH_NS + us * 1000;
+        Span {
+            trace_id: [1; 16],
+            span_id: [id; 8],
+            parent: parent.map(|parent| [parent; 8]),
+            service: format!("service{id}"),
+            name: format!("pkg.Service/Method{id}"),
+            kind,
+            start_ns: at(times_us[0]),
+            end_ns: at(times_us[1]),
+            events: Vec::new(),
+            attributes: Vec::new(),
+        }
+    }
+
+    fn with(mut span: Span, events: &[(&str, u64)]) -> Span {
+        let events = events.iter().map(|(name, us)| Event {
+            name: (*name).to_owned(),
+            at_ns: EPOCH_NS + us * 1000,
+        });
+        span.events = events.collect();
+        span
+    }
+
+    fn fall(spans: Vec<Span>) -> Waterfall {
+        let path = "shm".to_owned();
+        Waterfall::of(&Trace { path, spans }).unwrap()
+    }
+
+    fn steps(hop: &Hop) -> Vec<(&'static str, Phase, f64)> {
+        let steps = hop.steps.iter();
+        let steps = steps.map(|it| (it.mark.step(), it.phase, (it.to_ns - it.from_ns) / 1e3));
+        steps.collect()
+    }
+
+    fn call() -> Vec<Span> {
+        vec![
+            with(
+                span(2, Some(1), SpanKind::Server, [14, 80]),
+                &[
+                    ("handler ended", 70),
+                    ("published", 80),
+                    ("seen", 14),
+                    ("handler started", 19),
+                ],
+            ),
+            with(
+                span(1, None, SpanKind::Client, [0, 100]),
+                &[
+                    ("encoded", 1),
+                    ("published", 4),
+                    ("answer seen", 92),
+                    ("decoded", 95),
+                ],
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_call_is_cut_where_either_end_says_that_something_was_done() {
+        let fall = fall(call());
+        assert!((fall.took_ns - 100_000.0).abs() < 1.0);
+        let [hop] = &fall.hops[..] else {
+            panic!("one row for both ends: {:?}", fall.hops)
+        };
+        assert_eq!(
+            (&hop.service[..], &hop.name[..]),
+            ("service2", "pkg.Service/Method1")
+        );
+        assert_eq!(
+            steps(hop),
+            [
+                ("encode", Phase::Coding, 1.0),
+                ("publish", Phase::Coding, 3.0),
+                ("on the way", Phase::Way, 10.0),
+                ("to its handler", Phase::Waiting, 5.0),
+                ("handler", Phase::Handler, 51.0),
+                ("publish answer", Phase::Coding, 10.0),
+                ("on the way back", Phase::Way, 12.0),
+                ("decode", Phase::Coding, 3.0),
+                ("return", Phase::Coding, 5.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn calls_of_a_handler_stand_below_it_in_the_order_of_the_clock() {
+        let mut spans = call();
+        spans.push(span(5, Some(2), SpanKind::Client, [40, 60]));
+        spans.push(span(3, Some(2), SpanKind::Client, [20, 35]));
+        spans.push(span(4, Some(3), SpanKind::Internal, [22, 30]));
+        let fall = fall(spans);
+        let rows: Vec<_> = fall
+            .hops
+            .iter()
+            .map(|hop| (hop.depth, &hop.service[..]))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (0, "service2"),
+                (1, "service3"),
+                (2, "service4"),
+                (1, "service5")
+            ]
+        );
+        assert!(fall.hops[2].steps.is_empty(), "no call");
+    }
+
+    #[test]
+    fn ends_that_tell_of_no_step_still_show_who_worked() {
+        let spans = vec![
+            span(1, None, SpanKind::Client, [0, 100]),
+            span(2, Some(1), SpanKind::Server, [30, 60]),
+        ];
+        assert_eq!(
+            steps(&fall(spans).hops[0]),
+            [
+                ("to its handler", Phase::Way, 30.0),
+                ("handler", Phase::Handler, 30.0),
+                ("return", Phase::Way, 40.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn steps_never_leave_their_call_nor_run_backwards() {
+        let mut spans = call();
+        // Its clock is off, and it published after its caller had the answer.
+        spans[0] = with(
+            spans[0].clone(),
+            &[("seen", 300), ("handler started", 2), ("published", 99)],
+        );
+        let fall = fall(spans);
+        let mut at_ns = 0.0;
+        for step in &fall.hops[0].steps {
+            assert!(
+                (step.from_ns - at_ns).abs() < 1e-9 && step.to_ns >= step.from_ns,
+                "{step:?}"
+            );
+            at_ns = step.to_ns;
+        }
+        assert!((at_ns - 100_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn spans_that_are_each_others_parents_are_drawn_once_or_not_at_all() {
+        let spans = vec![
+            span(1, Some(2), SpanKind::Client, [0, 5]),
+            span(2, Some(1), SpanKind::Client, [1, 4]),
+            span(3, Some(9), SpanKind::Server, [2, 3]),
+        ];
+        let fall = fall(spans);
+        assert_eq!(fall.hops.len(), 1, "the orphan alone is a first");
+    }
+}

@@ -14,18 +14,23 @@ pub(super) fn section(page: &Page) -> Markup {
         return html! {};
     };
     let unit = foremost.unit;
+    let more = match std::ptr::eq(foremost, busiest) {
+        true => "longer is better".to_owned(),
+        false => format!("{} in flight, longer is better", busiest.in_flight),
+    };
     html! {
         section #glance {
             h2 { "At a glance" }
+            p.dim { (foremost.title()) }
             div.tiles {
-                (tile("Latency", "median", foremost, |row| Some(row.p50_ns()), time))
+                (tile("Latency", "median, shorter is better", foremost, |row| Some(row.p50_ns()), time))
                 @if busiest.rate.is_none() {
                     (tile(
                         &format!("{} a second", capital(busiest.unit.many())),
-                        "longer is better", busiest, |row| row.per_s, count,
+                        &more, busiest, |row| row.per_s, count,
                     ))
                 }
-                (tile(&format!("CPU {}", unit.a()), "all processes", foremost, |row| row.cpu_ns, time))
+                (tile(&format!("CPU {}", unit.a()), "of all processes, shorter is better", foremost, |row| row.cpu_ns, time))
             }
         }
     }
@@ -79,7 +84,7 @@ fn tile(
     html! {
         div.tile {
             h3 { (title) }
-            p.dim { (group.title()) " · " (how) }
+            p.dim { (how) }
             @for (path, figure) in rows() {
                 div.bar.(path.class) {
                     span.label { (path.label) }

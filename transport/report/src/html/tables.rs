@@ -36,7 +36,7 @@ pub(super) fn section(page: &Page) -> Markup {
 /// A group's name.
 pub(super) fn heading(group: &Group) -> String {
     match group.unit {
-        Unit::Hop => format!("Of these orders, {}", group.title()),
+        Unit::Hop => format!("{}, of these orders", group.title()),
         _ => group.title(),
     }
 }

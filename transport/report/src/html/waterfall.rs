@@ -21,6 +21,9 @@ const COMPARED: [Mark; 7] = [
     Mark::Decoded,
 ];
 
+/// Marks of an axis, about: as many as a telephone has room for.
+const TICKS: f64 = 6.0;
+
 /// A waterfall for each trace, and the mean of each step.
 pub(super) fn section(page: &Page) -> Markup {
     let falls = page
@@ -84,14 +87,18 @@ fn one(trace: &Trace, fall: &Waterfall, longest_ns: f64) -> Markup {
 }
 
 fn row(hop: &Hop, trace: &Trace, took_ns: f64) -> Markup {
-    let elsewhere = hop.path.as_deref().filter(|path| *path != trace.path);
+    // Spans say `grpc`, whatever that goes over.
+    let elsewhere = hop
+        .path
+        .as_deref()
+        .filter(|path| !trace.path.starts_with(path));
     html! {
         div.row {
             span.label style=(format!("--depth:{}", hop.depth)) {
-                (hop.service) small { (method(&hop.name)) @if let Some(path) = elsewhere { " · " (path) } }
+                (service(&hop.service, &trace.path)) small { (method(&hop.name)) @if let Some(path) = elsewhere { " · " (path) } }
             }
             div.plot {
-                @for at_ns in linear_ticks_ns(took_ns, 4.0) {
+                @for at_ns in linear_ticks_ns(took_ns, TICKS) {
                     i.grid style=(format!("left:{}", percent(100.0 * at_ns / took_ns.max(1.0)))) {}
                 }
                 @if hop.steps.is_empty() {
@@ -107,6 +114,14 @@ fn row(hop: &Hop, trace: &Trace, took_ns: f64) -> Markup {
     }
 }
 
+/// `orders` of `orders (shm)`, where that is what the whole waterfall is about.
+fn service<'a>(service: &'a str, path: &str) -> &'a str {
+    let bare = service
+        .strip_suffix(')')
+        .and_then(|it| it.strip_suffix(path));
+    bare.and_then(|it| it.strip_suffix(" (")).unwrap_or(service)
+}
+
 /// `Place` of `shop.v1.Orders/Place`.
 fn method(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, method)| method)
@@ -120,7 +135,7 @@ fn place(from_ns: f64, to_ns: f64, took_ns: f64) -> String {
 fn time_axis(took_ns: f64) -> Markup {
     html! {
         div.axis aria-hidden="true" {
-            @for at_ns in linear_ticks_ns(took_ns, 4.0) {
+            @for at_ns in linear_ticks_ns(took_ns, TICKS) {
                 span style=(format!("left:{}", percent(100.0 * at_ns / took_ns.max(1.0)))) {
                     @if at_ns > 0.0 { (round_time(at_ns)) } @else { "0" }
                 }

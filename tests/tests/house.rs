@@ -17,7 +17,12 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ),
     (
         "transport/ringway",
-        &["ringway-local", "ringway-net", "ringway-wire"],
+        &[
+            "ringway-build",
+            "ringway-local",
+            "ringway-net",
+            "ringway-wire",
+        ],
     ),
     ("transport/telemetry", &["ringway"]),
     ("transport/build", &[]),

@@ -27,7 +27,7 @@ pub struct Names {
 
 /// Serves `service` at `address`, under `names`, until `until` is ready, then lets the calls in
 /// flight end for up to [`DRAIN`]. Beside it stand `grpc.health.v1.Health` and server
-/// reflection (`v1` and `v1alpha`).
+/// reflection (`v1` and `v1alpha`), and what `ringway top` asks.
 ///
 /// # Errors
 /// [`Error::Listen`] if the address can't be taken, [`Error::Serve`] if the
@@ -59,6 +59,7 @@ where
         .await;
     let server = at(address, names).map_err(refused)?.add_service(service);
     let server = described(server)?.add_tonic_service(health);
+    let server = server.introspection();
     let server = server.drain_timeout(DRAIN).bind().await.map_err(refused)?;
     let until = async {
         until.await;

@@ -5,6 +5,7 @@
 mod compare;
 mod doctor;
 mod interop;
+mod top;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Command {
     Compare(compare::Options),
     /// Say what this kernel, container and user allow, which paths that leaves, and why not the others
     Doctor(doctor::Options),
+    /// Show the connections of running servers, by path
+    Top(top::Options),
     /// Serve gRPC's interoperability tests, on every path
     InteropServer(interop::ServerOptions),
     /// Run gRPC's interoperability tests against a server, over one path
@@ -53,6 +56,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Compare(options) => compare::run(&options)?,
         Command::Part(part) => compare::play(part)?,
         Command::Doctor(options) => return Ok(doctor::run(&options)?),
+        Command::Top(options) => top::run(&options)?,
         Command::InteropServer(options) => interop::serve(options)?,
         Command::InteropClient(options) => interop::call(&options)?,
     }

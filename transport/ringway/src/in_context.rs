@@ -17,6 +17,7 @@ use tonic::server::NamedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 
 use crate::context::{Context, Entered, Handling, Peer};
+use crate::introspection::latency::{self, Source, Timing};
 use crate::metadata::TraceHeaders;
 use crate::path::Path;
 use crate::trace::{self, Step, Trace};
@@ -46,14 +47,21 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // On a local path whoever brought the call here has said all that there is to say.
-        let mut handling = (!Context::is_set()).then(|| Handling(context_of(&request)));
+        let from_network = !Context::is_set();
+        let mut handling = from_network.then(|| Handling(context_of(&request)));
         if let Some(handling) = &handling {
             handling.0.recorded().step(Step::HandlerStarted);
         }
+        let timing = (from_network && latency::is_watched())
+            .then(|| Timing::begin(Source::Network(address(request.extensions()))));
         let entered = enter(&mut handling);
         let inner = self.0.call(request);
         drop(entered);
-        InContextFuture { handling, inner }
+        InContextFuture {
+            handling,
+            timing,
+            inner,
+        }
     }
 }
 
@@ -61,6 +69,18 @@ fn enter(handling: &mut Option<Handling>) -> Option<Entered<'_>> {
     handling
         .as_mut()
         .map(|handling| Entered::new(&mut handling.0))
+}
+
+/// Where a call came from, as people see it.
+fn address(extensions: &Extensions) -> String {
+    match process(extensions).or_else(|| network(extensions)) {
+        Some(Peer::Network(address)) => address.to_string(),
+        Some(Peer::Process { pid, uid, .. }) => match pid {
+            Some(pid) => format!("pid {pid}, uid {uid}"),
+            None => format!("uid {uid}"),
+        },
+        None => String::new(),
+    }
 }
 
 fn context_of(request: &Request<Body>) -> Context {
@@ -98,6 +118,7 @@ pin_project_lite::pin_project! {
     /// A call until its response has begun.
     pub(crate) struct InContextFuture<F> {
         handling: Option<Handling>,
+        timing: Option<Timing>,
         #[pin]
         inner: F,
     }
@@ -117,7 +138,7 @@ where
         let polled = this.inner.poll(context);
         drop(entered);
         let Ok(response) = ready!(polled);
-        let handling = this.handling.take();
+        let (handling, timing) = (this.handling.take(), this.timing.take());
         if let Some(handling) = &handling {
             note_head(handling.0.recorded(), response.headers());
         }
@@ -125,6 +146,7 @@ where
             let inner = Body::new(inner);
             Body::new(InContextBody {
                 handling,
+                timing,
                 inner,
                 frames: 0,
             })
@@ -135,6 +157,7 @@ where
 /// A response's body: a stream's source is polled as its handler was.
 struct InContextBody {
     handling: Option<Handling>,
+    timing: Option<Timing>,
     inner: Body,
     /// Frames of messages, as far as it matters.
     frames: u8,
@@ -196,6 +219,10 @@ impl HttpBody for InContextBody {
         drop(entered);
         if let Poll::Ready(frame) = &polled {
             this.note(frame.as_ref());
+            let goes_on = matches!(frame, Some(Ok(frame)) if !frame.is_trailers());
+            if !goes_on && let Some(timing) = this.timing.take() {
+                timing.end();
+            }
         }
         polled
     }

@@ -18,12 +18,16 @@
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
 //! | `compression` | messages that come compressed, and compression chosen message by message |
 //! | `context`, `in_context` | what a handler passes on to the calls that it makes |
+//! | [`introspection`] | a service that tells of a running server's connections |
 //! | [`stats`] | what connections and channels have done so far |
 //! | [`trace`] | which trace a call belongs to, and the hook for its spans |
 //! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+// The stubs of the introspection service name this crate as everybody else's do.
+extern crate self as ringway;
 
 mod attempt;
 pub mod blocking;
@@ -42,6 +46,7 @@ mod in_context;
 mod inproc;
 mod instances;
 mod interceptor;
+pub mod introspection;
 mod layered;
 mod locate;
 mod metadata;

@@ -23,6 +23,8 @@ use crate::endpoint::LocalPolicy;
 use crate::error::Error;
 use crate::in_context::InContext;
 use crate::inproc::Registration;
+use crate::introspection::Introspect;
+use crate::introspection::v1::introspection_server::IntrospectionServer;
 use crate::layered::Layers;
 use crate::pipe::Pipe;
 use crate::services::Services;
@@ -370,6 +372,14 @@ impl ServerBuilder {
         self.routes = self.routes.add_service(InContext(service.clone()));
         self.services.add(Arc::new(service));
         self
+    }
+
+    /// Offers the service that `ringway top` asks: this process's connections by path, what they have
+    /// done, and how long calls take; the latter is recorded only while somebody watches. Whoever can
+    /// call the server can ask it.
+    #[must_use]
+    pub fn introspection(self) -> Self {
+        self.add_service(IntrospectionServer::new(Introspect))
     }
 
     /// Serves any tonic service on every path, through HTTP types also on the local ones: health,

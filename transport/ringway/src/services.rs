@@ -8,6 +8,7 @@ use ringway_local::{HandlerFuture, Serve, Started};
 
 use crate::bridge;
 use crate::dispatch::{LocalService, ServerCall};
+use crate::introspection::latency::{self, Source, Timing};
 
 /// All services of a server, by path.
 #[derive(Default)]
@@ -69,6 +70,23 @@ impl Serve for Services {
     }
 
     fn start(&self, started: Started) -> HandlerFuture {
+        if latency::is_watched() {
+            let source = Source::Local(started.call.connection().id());
+            return timed(Timing::begin(source), self.dispatch(started));
+        }
+        self.dispatch(started)
+    }
+}
+
+fn timed(timing: Timing, handler: HandlerFuture) -> HandlerFuture {
+    Box::pin(async move {
+        handler.await;
+        timing.end();
+    })
+}
+
+impl Services {
+    fn dispatch(&self, started: Started) -> HandlerFuture {
         let Some(route) = started.route else {
             return ServerCall::new(started, false).unimplemented();
         };

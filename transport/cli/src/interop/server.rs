@@ -54,7 +54,8 @@ async fn bind(options: ServerOptions) -> Result<Server, ringway::Error> {
     if let Some(file) = unix {
         builder = builder.listen(&format!("unix:{}", file.display()))?;
     }
-    let server = ringway_interop::add_to(builder).bind().await?;
+    let builder = ringway_interop::add_to(builder).introspection();
+    let server = builder.bind().await?;
     tracing::info!(%name, "found by local clients");
     Ok(server)
 }

@@ -254,6 +254,11 @@ impl Connection {
         let _ = self.name.set(name.into());
     }
 
+    /// Tells it from the other connections of this process, and from former ones.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// What it has done so far.
     pub fn stats(&self) -> ConnectionStats {
         let mut stats = ConnectionStats {

@@ -1,10 +1,13 @@
 //! The stack as it comes: containers that share a volume, and so memory.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::engine::{built_image, docker, inspect};
-use crate::load::{Load, Seen, eventually, place};
+use serde_json::Value;
+
+use crate::engine::{built_image, docker, inspect, jaeger_image};
+use crate::load::{Load, Seen, eventually, page, place};
 use crate::stack::{SERVICES, Stack};
 
 /// Hops of one order.
@@ -58,6 +61,34 @@ pub(crate) fn shared_memory() {
             assert!(Stack::is_healthy(&stack.container(service)), "{service}");
             assert_eq!(stack.warnings(service), [""; 0], "{service}");
         }
+    });
+}
+
+/// Only where there is a Jaeger.
+pub(crate) fn traces() {
+    if jaeger_image().is_none() {
+        println!("left out, RINGWAY_JAEGER names no program");
+        return;
+    }
+    with_stack(|stack| {
+        place(stack.gateway(), 20, 20);
+        let api = stack.published("jaeger", 16686);
+        eventually("each service has sent spans", || {
+            let known = page(&api, "/api/services");
+            SERVICES
+                .iter()
+                .all(|it| known.contains(&format!("\"{it}\"")))
+        });
+        eventually("one trace holds them all", || {
+            let traces: Value =
+                serde_json::from_str(&page(&api, "/api/traces?service=gateway&limit=20")).unwrap();
+            traces["data"].as_array().unwrap().iter().any(|trace| {
+                let names = trace["processes"].as_object().unwrap().values();
+                let names: BTreeSet<_> = names.map(|it| it["serviceName"].as_str()).collect();
+                SERVICES.iter().all(|it| names.contains(&Some(*it)))
+                    && trace.to_string().contains(r#""key":"ringway.path""#)
+            })
+        });
     });
 }
 

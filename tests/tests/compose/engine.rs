@@ -129,7 +129,7 @@ pub(crate) fn built_image() -> &'static str {
 pub(crate) fn jaeger_image() -> Option<&'static str> {
     static BUILT: OnceLock<Option<&'static str>> = OnceLock::new();
     *BUILT.get_or_init(|| {
-        let program = PathBuf::from(env::var_os("RINGWAY_TEST_JAEGER")?);
+        let program = PathBuf::from(env::var_os("RINGWAY_JAEGER")?);
         ensure_base();
         let context = tempfile::tempdir().unwrap();
         std::fs::copy(root().join(program), context.path().join("jaeger")).unwrap();

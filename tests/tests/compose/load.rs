@@ -1,6 +1,7 @@
 //! Orders from outside, through the gateway's published port.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -129,6 +130,18 @@ impl Drop for Load {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+}
+
+/// A page's text.
+pub(crate) fn page(server: &str, path: &str) -> String {
+    let mut connection = TcpStream::connect(server).unwrap();
+    // By HTTP/1.0, so that it comes in one piece and ends with the connection.
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 "), "{server}{path}: {head}");
+    body.to_owned()
 }
 
 /// Looks again until `condition` holds.

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `RINGWAY_TEST_PROGRAMS` | a directory with `shop` and `ringway`; without it they are built first |
 //! | `RINGWAY_TEST_BASE` | where the base image's archive is kept, where the image can't be pulled |
-//! | `RINGWAY_TEST_JAEGER` | Jaeger's program, to run in place of its image; without it the stack has no Jaeger |
+//! | `RINGWAY_JAEGER` | Jaeger's program, to run in place of its image; without it the stack has no Jaeger |
 #![allow(clippy::unwrap_used)]
 
 mod colocated;
@@ -31,6 +31,7 @@ const CASES: &[Case] = &[
         "with_the_volume_every_hop_is_shared_memory",
         colocated::shared_memory,
     ),
+    ("traces_arrive_in_jaeger", colocated::traces),
     ("containers_have_no_privileges", colocated::no_privileges),
     (
         "a_killed_container_comes_back_to_shared_memory",

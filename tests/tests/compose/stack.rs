@@ -50,12 +50,16 @@ impl Stack {
         stack.variables.push(set("JAEGER_PORT", "0"));
         stack.down();
         let mut up = vec!["up", "--detach", "--no-build", "gateway"];
-        if let Some(jaeger) = jaeger_image() {
-            stack.variables.push(set("JAEGER_IMAGE", jaeger));
-            up.push("jaeger");
+        match jaeger_image() {
+            Some(jaeger) => {
+                stack.variables.push(set("JAEGER_IMAGE", jaeger));
+                up.push("jaeger");
+            }
+            // Nobody there, nothing to export, and nothing to warn of.
+            None => stack.variables.push(set("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
         }
         stack.compose(&up);
-        stack.gateway = stack.compose(&["port", "gateway", "8080"]);
+        stack.gateway = stack.published("gateway", 8080);
         stack
     }
 
@@ -67,6 +71,11 @@ impl Stack {
     /// Where the gateway is reached from outside.
     pub(crate) fn gateway(&self) -> &str {
         &self.gateway
+    }
+
+    /// Where a service's port is reached from outside.
+    pub(crate) fn published(&self, service: &str, port: u16) -> String {
+        self.compose(&["port", service, &port.to_string()])
     }
 
     fn command(&self) -> Command {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use ringway_net::NetOptions;
 use ringway_proto::bench::StreamRequest;
+use ringway_proto::bench::bench_client::BenchClient;
 use ringway_tests::{Running, Way, eventually};
 use tokio_stream::StreamExt;
 
@@ -109,6 +111,50 @@ pub(crate) async fn a_slow_reader_stalls_its_own_stream_only(way: Way) {
         assert_eq!(payload.sequence, sequence);
     }
     assert_eq!(stalled.message().await.unwrap(), None);
+}
+
+/// A thousand streams that nobody reads take no credit from the calls beside them, nor much memory.
+pub(crate) async fn a_thousand_unread_streams_stall_themselves_only(way: Way) {
+    let running = Running::start(way).await;
+    // HTTP/2 has no shares: there the connection's window has to be as large as all of its streams'.
+    let net = NetOptions {
+        stream_window_bytes: 64 << 10,
+        connection_window_bytes: 72 << 20,
+        ..NetOptions::default()
+    };
+    let channel = running.endpoint().net_options(net).connect().await;
+    let mut client = BenchClient::new(channel.unwrap());
+    let stream = |count| StreamRequest {
+        count,
+        size_bytes: 4096,
+    };
+    let mut unread = Vec::new();
+    for _ in 0..1000 {
+        unread.push(client.server_stream(stream(100_000)).await.unwrap());
+    }
+    let mut produced = 0;
+    eventually("all have stalled", || {
+        let before = std::mem::replace(&mut produced, running.seen.produced());
+        before == produced && produced > 1000
+    })
+    .await;
+    for size in [1, 10_000, 1 << 20] {
+        let sent = payload(1, size);
+        assert_eq!(client.unary(sent.clone()).await.unwrap().into_inner(), sent);
+    }
+    let read = client
+        .server_stream(stream(2000))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(read.collect::<Vec<_>>().await.len(), 2000);
+    client.client_stream(payloads(2000, 4096)).await.unwrap();
+    // What the streams made and could not send stays with them: one batch of messages for each.
+    let held = (running.seen.produced() - 2000) * 4096;
+    assert!(held < 200 << 20, "{held} bytes are held");
+    // Read at last, one goes on.
+    let stalled = unread.swap_remove(500).into_inner();
+    assert_eq!(stalled.take(1000).collect::<Vec<_>>().await.len(), 1000);
 }
 
 pub(crate) async fn a_slow_handler_stalls_its_own_upload_only(way: Way) {

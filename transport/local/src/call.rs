@@ -100,24 +100,25 @@ impl Call {
     ) -> Poll<Result<Self, SendError>> {
         let len = message.as_ref().map_or(0, |(len, _)| *len);
         let mut message = message;
-        let opened = place(connection, request.max_head_len(), &mut message).and_then(|place| {
-            let payload = message.map(|(len, encode)| Payload { len, encode });
-            let mut state = connection.lock();
-            let waker = context.waker();
-            connection.habits().note(waker, state.in_flight());
-            let id = state.open(request, payload, place)?;
-            connection.note_opened();
-            let mut noted = None;
-            if in_pass() || !connection.habits().is_alone(waker) {
-                // Its first poll will not look, but wait: done here, it need not lock again.
-                state.wait_to_read(id, waker);
-                noted = Some(Noted {
-                    reader: waker.data() as usize,
-                    is_only: state.in_flight() == 1,
-                });
-            }
-            Ok((id, state.needs_timer(), noted))
-        });
+        let opened =
+            place(connection, None, request.max_head_len(), &mut message).and_then(|place| {
+                let payload = message.map(|(len, encode)| Payload { len, encode });
+                let mut state = connection.lock();
+                let waker = context.waker();
+                connection.habits().note(waker, state.in_flight());
+                let id = state.open(request, payload, place)?;
+                connection.note_opened();
+                let mut noted = None;
+                if in_pass() || !connection.habits().is_alone(waker) {
+                    // Its first poll will not look, but wait: done here, it need not lock again.
+                    state.wait_to_read(id, waker);
+                    noted = Some(Noted {
+                        reader: waker.data() as usize,
+                        is_only: state.in_flight() == 1,
+                    });
+                }
+                Ok((id, state.needs_timer(), noted))
+            });
         match opened {
             Ok((id, needs_timer, noted)) => {
                 if needs_timer {
@@ -299,7 +300,7 @@ impl Call {
     ) -> Result<(), SendError> {
         let mut message = Some((len, encode));
         let sender = &self.sender;
-        let sent = place(&sender.connection, head.len(), &mut message).and_then(|place| {
+        let sent = place(&sender.connection, None, head.len(), &mut message).and_then(|place| {
             let Some((len, encode)) = message else {
                 return Ok(());
             };
@@ -325,7 +326,7 @@ impl Call {
         head: &[u8],
     ) -> Poll<Result<(), SendError>> {
         let sender = &self.sender;
-        let sent = place(&sender.connection, head.len(), &mut None).and_then(|place| {
+        let sent = place(&sender.connection, None, head.len(), &mut None).and_then(|place| {
             let mut state = sender.connection.lock();
             let sent = state.send_trailers(sender.id, code, head, place);
             let left_reading = state.take_left_reading();
@@ -385,7 +386,7 @@ impl CallSender {
             Form::Plain | Form::Compressed => 1,
         };
         let mut message = Some((len, encode));
-        let sent = place(&self.connection, 0, &mut message).and_then(|place| {
+        let sent = place(&self.connection, Some(self.id), 0, &mut message).and_then(|place| {
             let Some((len, encode)) = message else {
                 return Ok(());
             };
@@ -423,7 +424,7 @@ impl CallSender {
         context: &mut Context<'_>,
         metadata: &[u8],
     ) -> Poll<Result<(), SendError>> {
-        let sent = place(&self.connection, metadata.len(), &mut None).and_then(|place| {
+        let sent = place(&self.connection, None, metadata.len(), &mut None).and_then(|place| {
             let mut state = self.connection.lock();
             state.send_headers(self.id, metadata, place)
         });
@@ -464,9 +465,10 @@ fn wait(
 }
 
 /// Chooses the place of a payload and of a head of at most `head_len` bytes, and writes a large payload
-/// into it: outside of the connection's lock.
+/// into it: outside of the connection's lock. `stream` is the call of whose messages it is one.
 fn place(
     connection: &Connection,
+    stream: Option<CallId>,
     head_len: usize,
     message: &mut Option<(usize, Encode<'_>)>,
 ) -> Result<Place, SendError> {
@@ -477,8 +479,10 @@ fn place(
     let Some(WithHead(with_head)) = blocks.takes(head_len, len) else {
         return Ok(Place::Inline);
     };
-    if message.is_some() {
-        connection.lock().check_credit()?;
+    match stream {
+        Some(id) => connection.lock().check_message(id)?,
+        None if message.is_some() => connection.lock().check_credit()?,
+        None => {}
     }
     let mut block = blocks.allocate(if with_head { len + head_len } else { len })?;
     connection.note_large();

@@ -215,6 +215,9 @@ pub enum Lack {
     /// The connection's credit.
     #[error("no credit on the connection")]
     Credit,
+    /// The call's share of the connection's credit.
+    #[error("no credit left for the call's share")]
+    Share,
     /// A block for a large message.
     #[error("no free block for a large message")]
     Memory,

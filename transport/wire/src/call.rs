@@ -9,9 +9,6 @@ use std::time::Instant;
 use crate::flow::{RecvWindow, SendWindow};
 use crate::{Flags, FrameHeader, ProtocolError};
 
-/// A call has one reader, so its window may be granted in large parts.
-const STREAM_GRANT_PARTS: u32 = 4;
-
 /// The id of a call: unique for the life of a connection (up to four thousand million calls in
 /// one slot). Callers index their own tables by [`CallId::slot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -233,18 +230,31 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    pub(crate) fn new(limit: u32, send_window: u32, recv_window: u32) -> Self {
+    /// No less than `least_grant` of a call's credit is granted at a time.
+    pub(crate) fn new(limit: u32, send_window: u32, recv_window: u32, least_grant: u32) -> Self {
         Calls {
             slots: Vec::new(),
             free: Vec::new(),
             limit,
             send: SendWindow::new(send_window),
-            recv: RecvWindow::new(recv_window, STREAM_GRANT_PARTS),
+            recv: RecvWindow::new(recv_window, least_grant),
         }
     }
 
     pub(crate) fn limit(&self) -> u32 {
         self.limit
+    }
+
+    /// What a call may have under way, in bytes.
+    #[inline]
+    pub(crate) fn send_window(&self) -> i64 {
+        self.send.limit()
+    }
+
+    /// Slots of calls that are not over.
+    pub(crate) fn open_slots(&self) -> impl Iterator<Item = (u32, &Call)> {
+        let open = |(_, call): &(u32, &Call)| call.phase == Phase::Open;
+        (0..).zip(&self.slots).filter(open)
     }
 
     /// Client: takes a slot.

@@ -190,6 +190,10 @@ pub enum SendError {
     /// No credit for the connection: wait for [`crate::Event::WritableAll`].
     #[error("the connection has no credit")]
     ConnectionBlocked,
+    /// The call has its share of the connection's credit under way. [`crate::Event::WritableAll`] or
+    /// [`crate::Event::Writable`] tells when to try again.
+    #[error("the call's share of the connection's credit is used up")]
+    ShareBlocked,
     /// The call is over, or never was.
     #[error("the call is over")]
     Gone,

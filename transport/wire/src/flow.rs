@@ -3,8 +3,42 @@
 //! A message may start while credit is above zero, and is charged whole, so credit goes negative
 //! by one message at most and any single message always goes. A receiver holds at most a window
 //! and one message. Sums are `i64`: a window and a message each fit 32 bits, so none overflows.
+//!
+//! Calls share the connection's window, and readers that stop must not keep it from the others. So a
+//! stream's messages start only within its share:
+//!
+//! - The last sixteenth of the window streams leave alone: it is for requests and unary answers.
+//! - A call that has little under way ([`BASE_SHARE_BYTES`]) may use all the rest. Of a thousand streams
+//!   that nobody reads each comes to hold a frame or so, and the next one still goes on, frame by frame.
+//! - More than that a call may have only out of the first quarter, and no more than it leaves free there
+//!   (the dynamic threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
+//!   packet switches", 1998): one stream alone has an eighth of the window under way.
 
-use crate::limits::MESSAGE_OVERHEAD_BYTES;
+use crate::limits::{BASE_SHARE_BYTES, MESSAGE_OVERHEAD_BYTES};
+
+/// The part of a connection's window that streams leave alone.
+const RESERVE_PARTS: u32 = 16;
+/// The part of it out of which calls may have more than their base share.
+const COMMON_PARTS: u32 = 4;
+/// The part of it that is worth a grant of a call's credit: so much a call may seem to have under way,
+/// at its other end, that was read long ago.
+pub(crate) const STREAM_GRANT_PARTS: u32 = 64;
+/// The same for the connection's own credit.
+pub(crate) const GRANT_PARTS: u32 = 32;
+/// Where less than this part of it is free of the first quarter, every grant is worth a frame.
+const SCARCE_PARTS: u32 = 16;
+
+/// What of a connection's window is for requests and unary answers alone.
+#[inline]
+fn reserve(limit: u32) -> i64 {
+    i64::from(limit / RESERVE_PARTS)
+}
+
+/// What is left of it when the first quarter is used up.
+#[inline]
+fn common_end(limit: u32) -> i64 {
+    i64::from(limit - limit / COMMON_PARTS)
+}
 
 /// What a message of this length costs.
 #[inline]
@@ -34,6 +68,26 @@ impl SendWindow {
     }
 
     #[inline]
+    pub(crate) fn limit(&self) -> i64 {
+        i64::from(self.limit)
+    }
+
+    /// Charged, and not granted again.
+    #[inline]
+    pub(crate) fn under_way(&self) -> i64 {
+        i64::from(self.limit) - self.available
+    }
+
+    /// A connection's: whether a stream that has so much under way may have more.
+    #[inline]
+    pub(crate) fn has_share_for(&self, under_way: i64) -> bool {
+        match under_way < i64::from(BASE_SHARE_BYTES) {
+            true => self.available > reserve(self.limit),
+            false => self.available - common_end(self.limit) > under_way,
+        }
+    }
+
+    #[inline]
     pub(crate) fn spend(&mut self, bytes: i64) {
         self.available -= bytes;
     }
@@ -56,6 +110,47 @@ impl SendWindow {
     }
 }
 
+/// Whether so little is free of a connection's first quarter that what was not granted again, because it
+/// was not worth a frame, may be all that a stream waits for.
+///
+/// In plenty the sender sees at least a [`GRANT_PARTS`]th of the window free there, and a call whose reader
+/// keeps up seems to have half of that under way at most. So it is not held up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scarcity {
+    below: i64,
+    is_scarce: bool,
+}
+
+impl Scarcity {
+    pub(crate) fn new(window: u32) -> Self {
+        Scarcity {
+            below: i64::from(window / SCARCE_PARTS),
+            is_scarce: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.is_scarce
+    }
+
+    /// Less is free now; true if it has just become too little.
+    #[inline]
+    #[must_use]
+    pub(crate) fn on_charge(&mut self, free: i64) -> bool {
+        let became = !self.is_scarce && free < self.below;
+        self.is_scarce |= became;
+        became
+    }
+
+    /// More is free now. It has to be twice as much, or a stream whose messages come and go would make
+    /// credit scarce again and again.
+    #[inline]
+    pub(crate) fn on_give_back(&mut self, free: i64) {
+        self.is_scarce &= free < 2 * self.below;
+    }
+}
+
 /// The receiver's view of one window.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RecvWindow {
@@ -65,18 +160,26 @@ pub(crate) struct RecvWindow {
     returned: i64,
     /// Less than this is not worth a frame.
     least: u32,
+    limit: u32,
 }
 
 impl RecvWindow {
-    /// A window that grants 1/`parts` of itself at a time, at least. A reader that holds messages
-    /// for ever finds its window smaller by that part, and loses nothing else.
+    /// A window of which no less than `least` is granted at a time. A reader that holds messages for ever
+    /// finds its window smaller by that, and loses nothing else.
     #[inline]
-    pub(crate) fn new(limit: u32, parts: u32) -> Self {
+    pub(crate) fn new(limit: u32, least: u32) -> Self {
         RecvWindow {
             available: i64::from(limit),
             returned: 0,
-            least: limit / parts,
+            least,
+            limit,
         }
+    }
+
+    /// A connection's: what is free of its first quarter.
+    #[inline]
+    pub(crate) fn free(&self) -> i64 {
+        self.available + self.returned - common_end(self.limit)
     }
 
     /// False: the peer had no credit left.
@@ -93,13 +196,24 @@ impl RecvWindow {
         self.returned += bytes;
     }
 
-    /// Whether a grant is worth a frame: as much is free as half of what the peer has left.
-    /// Compared with what is *left*, not with the whole window: bytes that a slow reader holds
-    /// for ever must not keep the rest of the window from being granted. But not below `least`,
-    /// or a window that is always full would be granted message by message.
+    /// A connection's: whether a grant is worth a frame, because as much was given back as half of what
+    /// the peer finds free in the first quarter. Compared with what is *left*, not with the whole window:
+    /// bytes that a slow reader holds for ever must not keep the rest of the window from being granted. But
+    /// not below `least`, or a window that is always full would be granted message by message; only where
+    /// credit is `scarce` that is right, because a stream may have no more than its base share.
     #[inline]
-    pub(crate) fn is_due(&self) -> bool {
-        self.returned > i64::from(self.least) && self.returned * 2 >= self.available
+    pub(crate) fn is_due(&self, scarce: bool) -> bool {
+        if scarce {
+            return self.returned > 0;
+        }
+        let left = self.available - common_end(self.limit);
+        self.returned > i64::from(self.least) && self.returned * 2 >= left
+    }
+
+    /// The same of a call's.
+    #[inline]
+    pub(crate) fn is_due_to_call(&self, scarce: bool) -> bool {
+        self.returned > if scarce { 0 } else { i64::from(self.least) }
     }
 
     /// Grants what is free.

@@ -46,6 +46,10 @@ pub const DEFAULT_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The same for a connection: four calls at full speed.
 pub const DEFAULT_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// What a call may have under way of the connection's window whoever else stalls: a frame, since one may
+/// start while less is.
+pub const BASE_SHARE_BYTES: u32 = 4 * 1024;
+
 /// Smallest window that a peer may announce. Below a page, credit frames outnumber messages.
 pub const MIN_WINDOW_BYTES: u32 = 4 * 1024;
 

@@ -68,10 +68,11 @@ impl Inbound {
         !matches!(self, Self::Headers(_) | Self::Message(_) | Self::HalfClosed)
     }
 
-    pub(super) fn message_bytes(&self) -> usize {
+    /// The length of a message, which may be none: that takes credit as well.
+    pub(super) fn message_bytes(&self) -> Option<usize> {
         match self {
-            Self::Message(message) => message.bytes.len(),
-            _ => 0,
+            Self::Message(message) => Some(message.bytes.len()),
+            _ => None,
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
     /// Who waits for credit.
     pub(crate) writer: Option<Waker>,
+    /// It waits for the call's share of the connection's credit, and is listed with all that do.
+    pub(crate) awaits_share: bool,
     /// The future that does the call's work.
     pub(crate) handler: Option<HandlerFuture>,
     /// A message of which pieces are missing.
@@ -58,6 +60,7 @@ impl Slot {
         self.inbox.clear();
         self.reader = None;
         self.writer = None;
+        self.awaits_share = false;
         self.sent = None;
         self.pieces = BytesMut::new();
         self.handler.take()

@@ -21,17 +21,13 @@ use std::time::{Duration, Instant};
 use crate::call::{CallId, Calls, Control, Phase};
 use crate::config::Config;
 use crate::deadline::Deadlines;
-use crate::flow::{RecvWindow, SendWindow, charge};
+use crate::flow::{GRANT_PARTS, RecvWindow, STREAM_GRANT_PARTS, Scarcity, SendWindow, charge};
 use crate::keepalive::{Pings, Watch};
 use crate::limits::MAX_PINGS_OUTSTANDING;
 use crate::method::{DefinedMethods, MethodTable};
 use crate::{Capabilities, Event, FrameHeader, Kind, Negotiated, ProtocolError, RequestHead, Role};
 
 pub use transmit::ControlFrame;
-
-/// Calls share the connection's window, and what slow ones hold the others must not miss: so it is
-/// granted in small parts when it is nearly full.
-const GRANT_PARTS: u32 = 32;
 
 /// The protocol of one connection, either end: admission, ids, credit, headers. No payload, no
 /// clock, no I/O.
@@ -106,6 +102,7 @@ pub struct Connection {
     carries_traces: bool,
     send: SendWindow,
     recv: RecvWindow,
+    scarcity: Scarcity,
     /// Slots with something to send: a control frame, or credit.
     due: VecDeque<u32>,
     events: VecDeque<Event<'static>>,
@@ -145,19 +142,28 @@ struct EarlyResets {
 impl Connection {
     /// A connection on which the handshake is done.
     pub fn new(role: Role, agreed: &Negotiated, config: &Config, now: Instant) -> Connection {
+        // A call can't use more than the connection has, and both ends count its share alike.
+        let (send, recv) = (
+            agreed.send_connection_window_bytes,
+            agreed.recv_connection_window_bytes,
+        );
+        let stream_recv = agreed.recv_stream_window_bytes.min(recv);
+        let stream_send = agreed.send_stream_window_bytes.min(send);
         Connection {
             role,
             calls: Calls::new(
                 agreed.call_slots,
-                agreed.send_stream_window_bytes,
-                agreed.recv_stream_window_bytes,
+                stream_send,
+                stream_recv,
+                (stream_recv / 4).min(recv / STREAM_GRANT_PARTS),
             ),
             calls_in_flight: 0,
             max_concurrent_calls: config.max_concurrent_calls,
             call_timeout: config.call_timeout,
             carries_traces: agreed.capabilities.has(Capabilities::TRACES),
-            send: SendWindow::new(agreed.send_connection_window_bytes),
-            recv: RecvWindow::new(agreed.recv_connection_window_bytes, GRANT_PARTS),
+            send: SendWindow::new(send),
+            recv: RecvWindow::new(recv, recv / GRANT_PARTS),
+            scarcity: Scarcity::new(recv),
             due: VecDeque::new(),
             events: VecDeque::new(),
             deadlines: Deadlines::default(),
@@ -301,8 +307,10 @@ impl Connection {
             return;
         }
         state.released = true;
-        self.recv.give_back(std::mem::take(&mut state.unconsumed));
-        if state.control.is_none() {
+        let unconsumed = std::mem::take(&mut state.unconsumed);
+        let free = state.control.is_none();
+        self.take_back(unconsumed);
+        if free {
             self.calls.free(call.slot());
         }
     }
@@ -349,13 +357,38 @@ impl Connection {
         // Never more than was charged, whatever the caller says.
         let bytes = bytes.clamp(0, call.unconsumed);
         call.unconsumed -= bytes;
-        self.recv.give_back(bytes);
-        if call.phase == Phase::Open && !call.recv_end {
+        let due = call.phase == Phase::Open && !call.recv_end && {
             call.recv.give_back(bytes);
-            if call.recv.is_due() {
-                self.queue(id.slot());
-            }
+            call.recv.is_due_to_call(self.scarcity.is_scarce())
+        };
+        if due {
+            self.queue(id.slot());
         }
+        self.take_back(bytes);
+    }
+
+    /// So much of the connection's window is free again.
+    #[inline]
+    fn take_back(&mut self, bytes: i64) {
+        self.recv.give_back(bytes);
+        self.scarcity.on_give_back(self.recv.free());
+    }
+
+    /// Some of the connection's window was charged.
+    #[inline]
+    fn note_charge(&mut self) {
+        if self.scarcity.on_charge(self.recv.free()) {
+            self.grant_all();
+        }
+    }
+
+    /// Credit has become scarce: what was not worth a frame until now, is.
+    #[cold]
+    fn grant_all(&mut self) {
+        let calls = self.calls.open_slots();
+        let due = calls.filter(|(_, call)| !call.recv_end && call.recv.is_due_to_call(true));
+        let slots: Vec<u32> = due.map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| self.queue(slot));
     }
 
     #[cold]
@@ -380,12 +413,14 @@ impl Connection {
             return;
         };
         call.phase = Phase::Closed;
-        if leftover == Leftover::GiveBack {
-            self.recv.give_back(std::mem::take(&mut call.unconsumed));
-        }
-        if call.deadline.take().is_some() {
+        let (given_back, had_deadline) = match leftover {
+            Leftover::GiveBack => (std::mem::take(&mut call.unconsumed), call.deadline.take()),
+            Leftover::Keep => (0, call.deadline.take()),
+        };
+        if had_deadline.is_some() {
             self.deadlines.forget();
         }
+        self.take_back(given_back);
         self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
     }
 

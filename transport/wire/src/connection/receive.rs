@@ -103,6 +103,7 @@ impl Connection {
                 return Err(ProtocolError::CreditOverrun { call: 0 });
             }
             call.unconsumed = charge(len);
+            self.note_charge();
         }
         self.calls_in_flight += 1;
         if let Some((code, control)) = self.refusal(&head) {
@@ -196,6 +197,7 @@ impl Connection {
         }
         call.answered |= client;
         call.recv_end |= end;
+        self.note_charge();
         Ok(Event::Message(Message {
             call: id,
             message_len: header.message_len,
@@ -243,6 +245,7 @@ impl Connection {
         }
         call.unconsumed += cost;
         self.close_call(id, Leftover::Keep);
+        self.note_charge();
         Ok(Event::Response(Response {
             call: id,
             message_len: header.message_len,
@@ -308,7 +311,7 @@ impl Connection {
             if !self.recv.charge(cost) {
                 return Err(ProtocolError::CreditOverrun { call: 0 });
             }
-            self.recv.give_back(cost);
+            self.take_back(cost);
         }
         if matches!(header.kind, Kind::Response | Kind::Trailers | Kind::Reset) {
             self.forget_control(header.call);
@@ -338,22 +341,23 @@ impl Connection {
             granted: header.message_len,
         };
         if header.call == 0 {
+            // Where there is less than a call may have under way, one may wait for its share.
+            let little = !self.send.has_share_for(self.calls.send_window());
             let opened = self.send.grant(header.message_len).ok_or(bad)?;
-            return Ok(if opened {
-                Event::WritableAll
-            } else {
-                Event::Handled
+            return Ok(match opened || little {
+                true => Event::WritableAll,
+                false => Event::Handled,
             });
         }
         let id = CallId::from_wire(header.call).ok_or(ProtocolError::CallIdZero)?;
         let Some(call) = self.calls.incoming(header.call)? else {
             return Ok(Event::Ignored);
         };
+        let had_share = self.send.has_share_for(call.send.under_way());
         let opened = call.send.grant(header.message_len).ok_or(bad)?;
-        Ok(if opened {
-            Event::Writable { call: id }
-        } else {
-            Event::Handled
+        Ok(match opened || !had_share {
+            true => Event::Writable { call: id },
+            false => Event::Handled,
         })
     }
 

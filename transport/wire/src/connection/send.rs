@@ -75,7 +75,9 @@ impl Connection {
             Some(call) if call.sent_end => Err(SendError::HalfClosed),
             Some(call) if call.send_pieces.is_under_way() => Err(SendError::OutOfOrder),
             Some(call) if !call.send.is_open() => Err(SendError::Blocked),
-            Some(_) if !self.send.is_open() => Err(SendError::ConnectionBlocked),
+            Some(call) if !self.send.has_share_for(call.send.under_way()) => {
+                Err(SendError::ShareBlocked)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -84,7 +86,7 @@ impl Connection {
     /// END.
     ///
     /// # Errors
-    /// [`SendError::Blocked`] and [`SendError::ConnectionBlocked`] pass; the others do not.
+    /// [`SendError::Blocked`] and [`SendError::ShareBlocked`] pass; the others do not.
     #[inline]
     pub fn send_message(
         &mut self,

@@ -21,7 +21,10 @@ impl Connection {
         if self.closed {
             return self.goaway.is_some();
         }
-        self.recv.is_due() || !self.due.is_empty() || self.pings.is_due() || self.goaway.is_some()
+        self.recv.is_due(self.scarcity.is_scarce())
+            || !self.due.is_empty()
+            || self.pings.is_due()
+            || self.goaway.is_some()
     }
 
     /// The next frame of the core's own. Ask only with room to write it: it is not offered again.
@@ -40,7 +43,7 @@ impl Connection {
         if let Some(token) = self.pings.next_pong() {
             return Some(ControlFrame::bare(Kind::Pong, token));
         }
-        if self.recv.is_due() {
+        if self.recv.is_due(self.scarcity.is_scarce()) {
             return Some(ControlFrame::credit(0, self.recv.take_grant()));
         }
         while let Some(slot) = self.due.pop_front() {
@@ -55,11 +58,12 @@ impl Connection {
 
     fn next_of_call(&mut self, slot: u32) -> Option<ControlFrame> {
         let client = self.role == Role::Client;
+        let scarce = self.scarcity.is_scarce();
         let call = self.calls.at(slot);
         call.queued = false;
         let id = CallId::new(slot, call.generation)?;
         let Some(control) = call.control.take() else {
-            return credit_of(call, id);
+            return credit_of(call, id, scarce);
         };
         if client && call.released {
             self.calls.free(slot);
@@ -92,8 +96,8 @@ impl ControlFrame {
     }
 }
 
-fn credit_of(call: &mut Call, id: CallId) -> Option<ControlFrame> {
-    let wanted = call.phase == Phase::Open && !call.recv_end && call.recv.is_due();
+fn credit_of(call: &mut Call, id: CallId, scarce: bool) -> Option<ControlFrame> {
+    let wanted = call.phase == Phase::Open && !call.recv_end && call.recv.is_due_to_call(scarce);
     wanted.then(|| ControlFrame::credit(id.to_wire(), call.recv.take_grant()))
 }
 

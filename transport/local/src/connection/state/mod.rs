@@ -164,8 +164,7 @@ impl State {
         if inbound.ends_call() {
             handler = self.vacate(id);
         } else {
-            let consumed = inbound.message_bytes();
-            if consumed > 0 {
+            if let Some(consumed) = inbound.message_bytes() {
                 self.core
                     .consumed(id, u32::try_from(consumed).unwrap_or(u32::MAX));
                 let _ = self.flush();

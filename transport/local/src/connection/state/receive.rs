@@ -159,6 +159,7 @@ impl State {
             }
             Event::WritableAll => {
                 deliveries.wakers.append(&mut self.waiting.credit);
+                self.wake_those_with_a_share(deliveries);
             }
             Event::PeerSilent => return Err(Closed::PeerSilent),
             _ => {}

@@ -82,8 +82,7 @@ impl State {
         payload: Payload<'_>,
         place: Place,
     ) -> Result<(), SendError> {
-        // Asked before the message is encoded, which may be long.
-        self.core.can_send(id).map_err(send_error)?;
+        self.check_message(id)?;
         let len = payload.len;
         self.send(&[], Some(payload), place, |core| {
             core.send_message(id, len, flags)
@@ -246,7 +245,7 @@ impl State {
     ) -> bool {
         match lack {
             Lack::Room => self.counts.waits_for_room += 1,
-            Lack::Credit | Lack::CallCredit => self.counts.waits_for_credit += 1,
+            Lack::Credit | Lack::CallCredit | Lack::Share => self.counts.waits_for_credit += 1,
             Lack::Memory => self.counts.waits_for_memory += 1,
         }
         // Told as well when its call ends.
@@ -265,6 +264,17 @@ impl State {
                 note_waker(&mut self.waiting.credit, waker);
                 self.core.has_credit()
             }
+            Lack::Share => {
+                let Some(id) = id.filter(|id| !self.has_share(*id)) else {
+                    return true;
+                };
+                if let Some(slot) = self.slot(id)
+                    && !std::mem::replace(&mut slot.awaits_share, true)
+                {
+                    self.waiting.share.push(id);
+                }
+                false
+            }
             Lack::Room => {
                 note_waker(&mut self.waiting.room, waker);
                 self.sender.wait_for_room(len)
@@ -274,6 +284,28 @@ impl State {
                 false
             }
         }
+    }
+
+    fn has_share(&self, id: CallId) -> bool {
+        self.core.can_send(id) != Err(ringway_wire::SendError::ShareBlocked)
+    }
+
+    /// Wakes those for whom the connection's credit is enough now. The others stay asleep: there may be a
+    /// thousand of them, and credit that comes bit by bit is for none of them.
+    pub(super) fn wake_those_with_a_share(&mut self, deliveries: &mut Deliveries) {
+        let mut waiting = std::mem::take(&mut self.waiting.share);
+        waiting.retain(|id| {
+            let waits_on = !self.has_share(*id);
+            let Some(slot) = self.slot(*id) else {
+                return false;
+            };
+            slot.awaits_share = waits_on;
+            if !waits_on {
+                deliveries.wakers.extend(slot.writer.take());
+            }
+            waits_on
+        });
+        self.waiting.share = waiting;
     }
 
     /// Wakes those who wait for room, if there is some, and for memory, if `fed`.
@@ -297,6 +329,12 @@ impl State {
         }
     }
 
+    /// The same for a message of a stream.
+    pub(crate) fn check_message(&self, id: CallId) -> Result<(), SendError> {
+        self.check_open()?;
+        self.core.can_send(id).map_err(send_error)
+    }
+
     /// Asked before a message is encoded, which may be long; others may still take the credit
     /// meanwhile.
     pub(crate) fn check_credit(&self) -> Result<(), SendError> {
@@ -314,6 +352,8 @@ pub(super) struct Waiting {
     pub(super) room: Vec<Waker>,
     /// The connection's credit; for a call's own its slot has a place.
     pub(super) credit: Vec<Waker>,
+    /// The calls whose writers, in their slots, wait for a share of it.
+    pub(super) share: Vec<CallId>,
     pub(super) memory: Vec<Waker>,
 }
 
@@ -322,6 +362,8 @@ impl Waiting {
         let Self {
             room,
             credit,
+            // Their slots have their wakers.
+            share: _,
             memory,
         } = std::mem::take(self);
         room.into_iter().chain(credit).chain(memory)
@@ -374,6 +416,7 @@ fn send_error(error: ringway_wire::SendError) -> SendError {
     match error {
         ringway_wire::SendError::Blocked => SendError::Blocked(Lack::CallCredit),
         ringway_wire::SendError::ConnectionBlocked => SendError::Blocked(Lack::Credit),
+        ringway_wire::SendError::ShareBlocked => SendError::Blocked(Lack::Share),
         ringway_wire::SendError::Gone => SendError::CallEnded,
         other => SendError::Limit(other.to_string()),
     }

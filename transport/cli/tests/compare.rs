@@ -203,6 +203,17 @@ fn a_page_shows_every_path_and_floor_and_says_how_it_was_made() {
         curves, 4,
         "a distribution for each path and number in flight"
     );
+    assert_eq!(page.matches("<div class=\"fall ").count(), 2);
+    for step in [
+        "encode",
+        "on the way",
+        "handler",
+        "on the way back",
+        "decode",
+    ] {
+        let named = page.matches(&format!("title=\"{step}: ")).count();
+        assert_eq!(named, 2, "{step}");
+    }
     assert!(!page.contains("Not timed in this run"));
 }
 

@@ -14,7 +14,7 @@ use super::part::Process;
 use super::peer::Peer;
 use super::plan::Plan;
 use super::report::{Config, Report};
-use super::{idle, report, rounds};
+use super::{idle, report, rounds, traced};
 
 /// Runs a comparison and leaves nothing of it behind, interrupted or not.
 #[tokio::main]
@@ -30,8 +30,12 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let interrupted = interrupted();
     let scratch = tempfile::Builder::new().prefix("ringway-").tempdir();
     let scratch = scratch.map_err(failed("could not make a directory for sockets"))?;
-    let rows = tokio::select! {
-        rows = measure(options, &plan, scratch.path()) => rows?,
+    let work = async {
+        let rows = measure(options, &plan, scratch.path()).await?;
+        Ok::<_, Error>((rows, traced::calls(options, scratch.path()).await))
+    };
+    let (rows, traces) = tokio::select! {
+        done = work => done?,
         () = interrupted => return Err(Error::Interrupted),
     };
     scratch
@@ -42,7 +46,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
         config: Config::new(options, plan.rounds),
         rows,
     };
-    report.publish(options)
+    report.publish(options, traces)
 }
 
 /// Resolves when this process is asked to end, at any time since this was called.

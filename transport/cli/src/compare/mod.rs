@@ -6,6 +6,7 @@
 //!   bench-server     one for each path but inproc
 //!   bench-floor      the far end of a bare mechanism
 //!   bench-busy       somebody else's work, for --busy
+//!   bench-traced-*   client and server of calls that --report shows step by step
 //! ```
 //!
 //! Client and server are processes on tokio's default runtime, as users have them. Start reading
@@ -31,6 +32,7 @@ mod report;
 mod rounds;
 mod server;
 mod stubs;
+mod traced;
 
 pub(crate) use client::run;
 pub(crate) use error::{Error, with_causes};
@@ -47,6 +49,12 @@ pub(crate) enum Part {
     /// Echoes over one bare mechanism
     #[command(name = "bench-floor", hide = true)]
     Floor(floors::FloorOptions),
+    /// Serves one path, its calls traced
+    #[command(name = "bench-traced-server", hide = true)]
+    TracedServer(traced::TracedOptions),
+    /// Calls over one path, its calls traced
+    #[command(name = "bench-traced-client", hide = true)]
+    TracedClient(traced::TracedOptions),
     /// Keeps a processor busy
     #[command(name = "bench-busy", hide = true)]
     Busy,
@@ -57,6 +65,8 @@ pub(crate) fn play(part: Part) -> Result<(), Error> {
     match part {
         Part::Server(options) => server::run(options),
         Part::Floor(options) => floors::run(options),
+        Part::TracedServer(options) => traced::serve(options),
+        Part::TracedClient(options) => traced::call(options),
         Part::Busy => part::busy(),
     }
 }

@@ -163,7 +163,8 @@ async fn ringway(
     Ok((format!("{scheme}://{name}"), task))
 }
 
-fn bench(builder: ringway::ServerBuilder, path: Path) -> ringway::ServerBuilder {
+/// Adds the service that is timed.
+pub(crate) fn bench(builder: ringway::ServerBuilder, path: Path) -> ringway::ServerBuilder {
     match path {
         Path::ShmTonic => builder.add_tonic_service(unlimited!(plain::BenchServer::new(Handler))),
         _ => builder.add_service(unlimited!(ours::BenchServer::new(Handler))),

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path as FsPath;
 
+use ringway_report::Trace;
 use serde::Serialize;
 
 use super::error::Error;
@@ -61,9 +62,13 @@ impl Config {
 
 impl Report {
     /// Prints the tables, and writes the JSON and the page where `options` want them.
-    pub(crate) fn publish(&self, options: &Options) -> Result<(), Error> {
+    pub(crate) fn publish(
+        &self,
+        options: &Options,
+        traces: Result<Vec<Trace>, Error>,
+    ) -> Result<(), Error> {
         if let Some(file) = &options.report {
-            let written = page::page(self, command()).write(file);
+            let written = page::page(self, command(), traces).write(file);
             written.map_err(|source| Error::Write {
                 file: file.clone(),
                 source,

@@ -1,8 +1,9 @@
 //! A comparison as the page of `--report`.
 
-use ringway_report::{Group, Idle, Page, Row as PageRow, Unit};
+use ringway_report::{Group, Idle, Page, Row as PageRow, Trace, Unit};
 
 use super::Report;
+use crate::compare::error::{Error, with_causes};
 use crate::compare::machine::Machine;
 use crate::compare::measure::{CallRow, IdleRow, Row};
 use crate::compare::options::Kind;
@@ -10,13 +11,27 @@ use crate::compare::options::Kind;
 /// What stands before a mechanism's name in a row that is no path.
 const FLOOR: &str = "floor:";
 
-/// The page of `report`, made by `command`.
-pub(super) fn page(report: &Report, command: Vec<String>) -> Page {
+/// The page of `report`, made by `command`. Without `traces` it says why, and is a page still: the
+/// figures took longer.
+pub(super) fn page(
+    report: &Report,
+    command: Vec<String>,
+    traces: Result<Vec<Trace>, Error>,
+) -> Page {
+    let (traces, missing) = match traces {
+        Ok(traces) => (traces, Vec::new()),
+        Err(error) => (
+            Vec::new(),
+            vec![format!("No call could be traced: {}.", with_causes(&error))],
+        ),
+    };
     let mut page = Page {
         program: "ringway compare".to_owned(),
         command,
         machine: machine(&report.machine),
         warning: warning(report),
+        traces,
+        missing,
         ..Page::default()
     };
     for row in &report.rows {
@@ -137,7 +152,12 @@ mod tests {
             row("shm", Kind::Unary, 64),
             row("shm", Kind::Bidi, 64),
         ];
-        let page = page(&report(rows), vec!["ringway".to_owned()]);
+        let page = page(
+            &report(rows),
+            vec!["ringway".to_owned()],
+            Err(Error::Interrupted),
+        );
+        assert_eq!(page.missing, ["No call could be traced: interrupted."]);
         let rows: Vec<usize> = page.groups.iter().map(|group| group.rows.len()).collect();
         assert_eq!(rows, [2, 1, 1]);
         let units: Vec<Unit> = page.groups.iter().map(|group| group.unit).collect();

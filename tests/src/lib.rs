@@ -14,6 +14,7 @@ mod process;
 pub mod raw;
 mod running;
 mod seen;
+mod shop;
 
 pub use addresses::{Addresses, free_address};
 pub use authority::Authority;
@@ -29,6 +30,7 @@ pub use process::{
 };
 pub use running::{Running, Way, alone, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, arrived_names, reserved_names, rich_status};
+pub use shop::{Shop, service_arguments};
 
 /// The handler over the stubs that `ringway-build` generates.
 #[allow(missing_docs, unreachable_pub)]

@@ -25,10 +25,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, MatchedPath};
+use axum::http::{Extensions, StatusCode};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use ringway_telemetry::Edge;
 use shop_link::Address;
 use tokio::net::TcpListener;
 
@@ -124,6 +125,13 @@ pub fn router(args: &Args) -> Result<Router, Error> {
             Problem::bad("this page has other methods: see the gateway's documentation")
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
+        .route_layer(Edge::new(route))
         .layer(DefaultBodyLimit::max(JSON_MAX_BYTES))
         .with_state(shop))
+}
+
+/// The route that a request took, as it is written above.
+fn route(extensions: &Extensions) -> Option<String> {
+    let matched = extensions.get::<MatchedPath>()?;
+    Some(matched.as_str().to_owned())
 }

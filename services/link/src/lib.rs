@@ -13,6 +13,7 @@ mod probe;
 mod process;
 mod recent;
 mod serve;
+mod trace;
 
 pub use address::Address;
 pub use error::Error;
@@ -23,3 +24,4 @@ pub use probe::{Unhealthy, probe};
 pub use process::{run, signalled};
 pub use recent::Recent;
 pub use serve::{DRAIN, Names, Stop, bounded, serve};
+pub use trace::SameTrace;

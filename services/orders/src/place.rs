@@ -17,7 +17,7 @@ use bytes::Bytes;
 use ringway_proto::shop::v1::{
     Hop, Line, Order, OrderLine, OrderStatus, PlaceOrderRequest, Product,
 };
-use shop_link::{OrderIds, format_order};
+use shop_link::{OrderIds, SameTrace, format_order};
 use tonic::Status;
 
 use crate::book::Book;
@@ -67,6 +67,7 @@ impl Desk {
         let undo = Undo {
             desk: Some(Arc::clone(self)),
             order,
+            trace: SameTrace::here(),
         };
         match self.attempt(order, request).await {
             Ok((mut placed, hops)) => {
@@ -170,6 +171,7 @@ fn illustrate(placed: &mut Order, previews: Result<(Vec<Bytes>, Hop), Status>) -
 struct Undo {
     desk: Option<Arc<Desk>>,
     order: u64,
+    trace: SameTrace,
 }
 
 impl Undo {
@@ -179,7 +181,7 @@ impl Undo {
 
     async fn run(mut self) {
         if let Some(desk) = self.desk.take() {
-            let undone = tokio::spawn(undo(desk, self.order));
+            let undone = tokio::spawn(self.trace.scope(undo(desk, self.order)));
             let _ = tokio::time::timeout(UNDO_PATIENCE, undone).await;
         }
     }
@@ -189,13 +191,13 @@ impl Drop for Undo {
     fn drop(&mut self) {
         if let Some(desk) = self.desk.take() {
             let order = self.order;
-            tokio::spawn(async move {
+            tokio::spawn(self.trace.scope(async move {
                 undo(Arc::clone(&desk), order).await;
                 desk.book.reject(
                     order,
                     &Status::cancelled("the caller went away: order again"),
                 );
-            });
+            }));
         }
     }
 }

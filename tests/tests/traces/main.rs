@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod outage;
 mod sampling;
+mod shop;
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -63,4 +65,9 @@ fn one(spans: &[Span], is: impl Fn(&Span) -> bool) -> &Span {
     let one = found.next().expect("there is such a span");
     assert!(found.next().is_none(), "{spans:#?}");
     one
+}
+
+#[test]
+fn service_process() {
+    shop::service_process();
 }

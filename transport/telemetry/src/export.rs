@@ -195,3 +195,103 @@ impl<E: SpanExporter + 'static> SpanExporter for Counting<E> {
         self.inner.shutdown_with_timeout(timeout)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use opentelemetry::InstrumentationScope;
+    use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+
+    use super::*;
+
+    /// A collector that takes nothing, or everything, or never answers.
+    #[derive(Debug, Clone, Default)]
+    struct Collector {
+        refuses: Arc<AtomicBool>,
+        hangs: Arc<AtomicBool>,
+        kept: Arc<Mutex<usize>>,
+    }
+
+    impl SpanExporter for Collector {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            if self.refuses.load(Ordering::SeqCst) {
+                return Err(OTelSdkError::InternalFailure("refused".to_owned()));
+            }
+            *self.kept.lock().unwrap() += batch.len();
+            Ok(())
+        }
+    }
+
+    fn span() -> SpanData {
+        let now = std::time::SystemTime::now();
+        SpanData {
+            span_context: SpanContext::NONE,
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "tested".into(),
+            start_time: now,
+            end_time: now,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
+
+    fn gate(collector: &Collector, runtime: &Runtime, capacity: usize) -> Gate {
+        let loss = Arc::new(Loss::new("tested"));
+        Gate::new(collector.clone(), runtime, capacity, loss)
+    }
+
+    #[test]
+    fn each_span_is_kept_or_counted_as_lost() {
+        let (collector, runtime) = (Collector::default(), runtime().unwrap());
+        let gate = gate(&collector, &runtime, 8);
+        let send = |count: usize| {
+            (0..count).for_each(|_| gate.on_end(span()));
+            // A refusal is no failure of the flush.
+            let _ = gate.force_flush();
+        };
+        send(8);
+        assert_eq!(
+            (*collector.kept.lock().unwrap(), gate.loss().spans()),
+            (8, 0)
+        );
+        collector.refuses.store(true, Ordering::SeqCst);
+        send(5);
+        assert_eq!(
+            (*collector.kept.lock().unwrap(), gate.loss().spans()),
+            (8, 5)
+        );
+        assert!(gate.loss().said.load(Ordering::SeqCst));
+        collector.refuses.store(false, Ordering::SeqCst);
+        send(3);
+        assert_eq!(
+            (*collector.kept.lock().unwrap(), gate.loss().spans()),
+            (11, 5)
+        );
+        assert!(!gate.loss().said.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn behind_a_collector_that_hangs_no_more_wait_than_the_queue_holds() {
+        let (collector, runtime) = (Collector::default(), runtime().unwrap());
+        collector.hangs.store(true, Ordering::SeqCst);
+        let gate = gate(&collector, &runtime, 8);
+        (0..100).for_each(|_| gate.on_end(span()));
+        assert_eq!(gate.loss().spans(), 92);
+        let begin = std::time::Instant::now();
+        let limit = Duration::from_millis(50);
+        gate.shutdown_with_timeout(limit).unwrap_err();
+        assert!(begin.elapsed() < 20 * limit);
+        runtime.shutdown_background();
+    }
+}

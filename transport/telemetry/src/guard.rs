@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use crate::export::{self, Gate};
 use crate::settings::Settings;
 use crate::spans::{CallTracer, SCOPE};
-use crate::{Error, logs};
+use crate::{Error, edge, logs};
 
 /// How long the end of a process waits for its last spans to be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,7 +40,8 @@ pub(crate) fn start(settings: &Settings) -> Result<Telemetry, Error> {
         let runtime = export::runtime()?;
         let traces = Traces::start(endpoint, settings, &runtime)?;
         let tracer = CallTracer::new(settings.sampler, traces.gate.clone());
-        ringway::trace::install(Box::new(tracer))?;
+        ringway::trace::install(Box::new(tracer.clone()))?;
+        edge::install(tracer);
         telemetry.traces = Some(traces);
         telemetry.runtime = Some(runtime);
     }

@@ -24,6 +24,7 @@
 //! | --- | --- |
 //! | `settings` | what the environment and the program ask for |
 //! | `sampling` | which traces are recorded |
+//! | `edge` | HTTP requests that begin a trace, or bring one along |
 //! | `unsampled` | what happens on behalf of calls that are not recorded |
 //! | `export` | the way to the collector, and the count of what was lost on it |
 //! | `logs` | lines with the trace's id |
@@ -32,6 +33,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod edge;
 mod error;
 mod export;
 mod guard;
@@ -41,6 +43,7 @@ mod settings;
 mod spans;
 mod unsampled;
 
+pub use edge::{AtEdge, AtEdgeFuture, Edge};
 pub use error::Error;
 pub use guard::Telemetry;
 pub use sampling::Sampler;

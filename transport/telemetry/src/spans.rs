@@ -48,8 +48,17 @@ thread_local! {
     ));
 }
 
+/// What is known of a span when it begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Beginning {
+    /// It is recorded.
+    Recorded(TraceContext),
+    /// It is not, nor is what it leads to.
+    Unrecorded(Option<TraceContext>),
+}
+
 /// Decides for each call of a process whether it is recorded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CallTracer {
     sampler: Sampler,
     shared: Arc<Shared>,
@@ -72,13 +81,16 @@ impl CallTracer {
         }
     }
 
-    fn begin(
-        &self,
-        side: &'static Side,
-        path: &str,
-        parent: Option<TraceContext>,
-        seen: Option<SystemTime>,
-    ) -> Trace {
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    pub(crate) fn scope(&self) -> &InstrumentationScope {
+        &self.shared.scope
+    }
+
+    /// Whether what begins now, as a child of `parent`, is recorded, and what it is known by.
+    pub(crate) fn decide(&self, parent: Option<TraceContext>) -> Beginning {
         let (trace_id, span_id) = RANDOM.with_borrow_mut(|random| {
             let trace_id = match &parent {
                 Some(parent) => parent.trace_id(),
@@ -91,12 +103,22 @@ impl CallTracer {
         let flags = parent.map_or(0, |parent| parent.flags()) & !TraceContext::SAMPLED;
         if !recorded {
             let span_id = parent.map_or(span_id, |parent| parent.span_id());
-            let context = TraceContext::new(trace_id, span_id, flags);
-            return context.map_or(Trace::None, Trace::Passing);
+            return Beginning::Unrecorded(TraceContext::new(trace_id, span_id, flags));
         }
-        let Some(context) = TraceContext::new(trace_id, span_id, flags | TraceContext::SAMPLED)
-        else {
-            return Trace::None;
+        let recorded = TraceContext::new(trace_id, span_id, flags | TraceContext::SAMPLED);
+        recorded.map_or(Beginning::Unrecorded(None), Beginning::Recorded)
+    }
+
+    fn begin(
+        &self,
+        side: &'static Side,
+        path: &str,
+        parent: Option<TraceContext>,
+        seen: Option<SystemTime>,
+    ) -> Trace {
+        let context = match self.decide(parent) {
+            Beginning::Recorded(context) => context,
+            Beginning::Unrecorded(context) => return context.map_or(Trace::None, Trace::Passing),
         };
         let started = seen.unwrap_or_else(SystemTime::now);
         Trace::Recorded(Arc::new(CallSpan {
@@ -151,6 +173,17 @@ pub(crate) fn of_otel(current: &Context) -> Option<TraceContext> {
         context.trace_id().to_bytes(),
         context.span_id().to_bytes(),
         context.trace_flags().to_u8(),
+    )
+}
+
+/// A span as OpenTelemetry names it.
+pub(crate) fn span_context(context: &TraceContext) -> SpanContext {
+    SpanContext::new(
+        TraceId::from_bytes(context.trace_id()),
+        SpanId::from_bytes(context.span_id()),
+        TraceFlags::new(context.flags()),
+        false,
+        TraceState::NONE,
     )
 }
 
@@ -216,19 +249,9 @@ struct Noted {
 }
 
 impl CallSpan {
-    fn span_context(&self) -> SpanContext {
-        SpanContext::new(
-            TraceId::from_bytes(self.context.trace_id()),
-            SpanId::from_bytes(self.context.span_id()),
-            TraceFlags::new(self.context.flags()),
-            false,
-            TraceState::NONE,
-        )
-    }
-
     fn entered(&self) -> &Context {
         self.entered
-            .get_or_init(|| Context::new().with_remote_span_context(self.span_context()))
+            .get_or_init(|| Context::new().with_remote_span_context(span_context(&self.context)))
     }
 
     fn data(&self, noted: &Noted, code: Code, message: &str) -> SpanData {
@@ -240,7 +263,7 @@ impl CallSpan {
             .filter_map(|(step, at)| Some(Event::new(step.name(), at?, Vec::new(), 0)))
             .collect();
         SpanData {
-            span_context: self.span_context(),
+            span_context: span_context(&self.context),
             parent_span_id: self.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
             parent_span_is_remote: self.parent.is_some() && self.side.parent_is_remote,
             span_kind: self.side.kind.clone(),

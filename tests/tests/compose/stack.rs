@@ -52,6 +52,7 @@ impl Stack {
         let mut up = vec!["up", "--detach", "--no-build", "gateway"];
         match jaeger_image() {
             Some(jaeger) => {
+                stack.add("tests/compose/jaeger.yaml");
                 stack.variables.push(set("JAEGER_IMAGE", jaeger));
                 up.push("jaeger");
             }

@@ -52,8 +52,8 @@ async fn orders_on_each_path_reach_a_collector_side_by_side_and_whole() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
 
-    // Seven calls an order, two ends each.
-    let line = format!("10 orders traced, 140 spans sent to {url}, none lost");
+    // Seven calls an order, two ends each, and the edge.
+    let line = format!("10 orders traced, 150 spans sent to {url}, none lost");
     assert!(said.contains(&line), "{said}");
     let traces = by_path(&collector);
     assert!(traces.keys().eq(["grpc-tcp", "shm"]), "{:?}", traces.keys());

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -94,6 +95,41 @@ impl Http2Server {
     /// The most calls that were served at once.
     pub fn most_at_once(&self) -> usize {
         self.counts.most_inside.load(Ordering::SeqCst)
+    }
+}
+
+/// A server that is about to end: it takes connections, and each one's first call comes too late. Where
+/// it listens; it ends with the test's runtime.
+pub async fn leaving() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that goes away is nothing to fail for.
+            tokio::spawn(leave(stream));
+        }
+    });
+    address
+}
+
+/// Bare frames (RFC 9113): h2 names each call that it has read in its GOAWAY.
+async fn leave(mut stream: TcpStream) -> std::io::Result<()> {
+    const PREFACE_BYTES: usize = 24;
+    const HEADERS: u8 = 1;
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // Type 7, eight bytes: no stream was processed, NO_ERROR.
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    stream.write_all(&SETTINGS).await?;
+    stream.read_exact(&mut [0; PREFACE_BYTES]).await?;
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).await?;
+        let len = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let mut payload = vec![0; len as usize];
+        stream.read_exact(&mut payload).await?;
+        if header[3] == HEADERS {
+            stream.write_all(&GOAWAY).await?;
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub use addresses::{Addresses, free_address};
 pub use authority::Authority;
 pub use collector::{Collector, CollectorManner, Span};
 pub use filtered::{Refused, become_filtered, filtered};
-pub use http2::{Http2Server, Script};
+pub use http2::{Http2Server, Script, leaving};
 pub use log::Log;
 pub use memory::{in_a_process_of_its_own, resident_bytes};
 pub use plugin::{Manner, plugin, serve_as_plugin};

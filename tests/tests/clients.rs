@@ -79,7 +79,7 @@ async fn one_connection_too_many_is_turned_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_connection_too_many_of_a_user_is_turned_away() {
     within(async {
-        for way in [Way::Shm, Way::Socket, Way::SocketEpoll] {
+        for way in [Way::Shm, Way::Socket, Way::SocketEpoll, Way::GrpcUnix] {
             one_client_at_most(way, |builder| builder.max_connections_per_uid(1)).await;
         }
     })

@@ -8,7 +8,7 @@ use ringway::{BackoffOptions, Channel, Endpoint, OutlierOptions, RetryPolicy, Wa
 use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_tests::{
-    Addresses, Http2Server, Running, Script, Way, client_of, free_address, within,
+    Addresses, Http2Server, Running, Script, Way, client_of, free_address, leaving, within,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request};
@@ -128,6 +128,42 @@ async fn a_refused_call_is_sent_again_once() {
         let status = client.unary(payload(1)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert_eq!(server.calls(), 4);
+    })
+    .await;
+}
+
+/// Instances that drain one after another saw none of it: the one that stays gets it, without a policy.
+#[tokio::test]
+async fn a_call_that_one_instance_after_another_leaves_out_reaches_the_one_that_stays() {
+    within(async {
+        let stays = Http2Server::start(|_| Script::Echo).await;
+        let mut addresses = vec![stays.address];
+        for _ in 0..3 {
+            addresses.insert(0, leaving().await);
+        }
+        let endpoint = Addresses::new(addresses).endpoint();
+        let mut client = client_of(&endpoint).await;
+        for calls in 1..=4 {
+            succeeds(&mut client).await;
+            assert_eq!(stays.calls(), calls);
+        }
+    })
+    .await;
+}
+
+/// If none stays, it ends.
+#[tokio::test]
+async fn a_call_that_every_instance_leaves_out_ends() {
+    within(async {
+        let endpoint = Addresses::new([leaving().await, leaving().await]).endpoint();
+        let mut client = client_of(&endpoint).await;
+        let status = client.unary(payload(1)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        let mut soon = Request::new(payload(1));
+        soon.set_timeout(Duration::from_millis(200));
+        let status = client.unary(soon).await.unwrap_err();
+        let late = matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable);
+        assert!(late, "{status:?}");
     })
     .await;
 }

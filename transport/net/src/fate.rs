@@ -13,9 +13,10 @@ use crate::pool::ConnectionOver;
 pub enum Fate {
     /// It never left this process.
     Unsent,
-    /// It reached the server's library, which says that no handler saw it: `REFUSED_STREAM`, or a
-    /// graceful GOAWAY that did not include it.
+    /// It reached the server's library, which says that no handler saw it: `REFUSED_STREAM`.
     Unprocessed,
+    /// It came too late: the server drains, and its GOAWAY does not include it.
+    LeftOut,
     /// A handler may have seen it.
     MayHaveRun,
 }
@@ -49,10 +50,10 @@ impl Fate {
 
     fn of_h2(error: &h2::Error) -> Self {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if refused || is_left_out(error) {
-            Self::Unprocessed
-        } else {
-            Self::MayHaveRun
+        match (refused, is_left_out(error)) {
+            (true, _) => Self::Unprocessed,
+            (false, true) => Self::LeftOut,
+            (false, false) => Self::MayHaveRun,
         }
     }
 }
@@ -65,8 +66,7 @@ fn is_left_out(error: &h2::Error) -> bool {
 /// Whether a call came too late for its connection, which took it no further: a server that drains
 /// does so in order, and has failed nobody.
 pub(crate) fn came_too_late(status: &Status) -> bool {
-    Fate::of(status) == Fate::Unsent
-        || sources(status).any(|error| error.downcast_ref().is_some_and(is_left_out))
+    matches!(Fate::of(status), Fate::Unsent | Fate::LeftOut)
 }
 
 /// Gives `UNAVAILABLE` to a call whose connection broke or would not take it, as gRPC has it; tonic

@@ -8,6 +8,7 @@
 //! then lose the GOAWAY that names the calls which nobody saw. So a connection that was shut down is
 //! read until the client has closed as well, for a while.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -30,14 +31,44 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Hold {
     ends: Arc<Mutex<Vec<Weak<End>>>>,
-    places: Option<Arc<Semaphore>>,
+    places: Places,
 }
 
 /// Takes note of connections on behalf of a [`Hold`].
 #[derive(Clone, Debug)]
 pub(crate) struct Register {
     ends: Weak<Mutex<Vec<Weak<End>>>>,
-    places: Option<Arc<Semaphore>>,
+    places: Places,
+}
+
+/// How many connections there may be, together and of each user.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    all: Option<Arc<Semaphore>>,
+    of_users: Option<Users>,
+}
+
+/// How many places each user may have, and who has some.
+#[derive(Clone, Debug)]
+struct Users {
+    limit: usize,
+    places: Arc<Mutex<HashMap<u32, Weak<Semaphore>>>>,
+}
+
+impl Users {
+    /// A place for a client that runs as `uid`. While it is taken, its user's other places are known.
+    fn take(&self, uid: u32) -> Option<(OwnedSemaphorePermit, Arc<Semaphore>)> {
+        let mut places = self.places.lock();
+        places.retain(|_, of_user| of_user.strong_count() > 0);
+        let known = places.get(&uid).and_then(Weak::upgrade);
+        let of_user = known.unwrap_or_else(|| {
+            let of_user = Arc::new(Semaphore::new(self.limit));
+            places.insert(uid, Arc::downgrade(&of_user));
+            of_user
+        });
+        let place = Arc::clone(&of_user).try_acquire_owned().ok()?;
+        Some((place, of_user))
+    }
 }
 
 /// How a connection learns that it is over.
@@ -55,11 +86,18 @@ impl End {
 }
 
 impl Hold {
-    /// Of so many connections at once.
-    pub(crate) fn new(max_connections: Option<usize>) -> Self {
+    /// Of so many connections at once, and of so many of each user where a Unix socket tells who that is.
+    pub(crate) fn new(max_connections: Option<usize>, max_per_uid: Option<usize>) -> Self {
+        let users = |limit| Users {
+            limit,
+            places: Arc::default(),
+        };
         Self {
             ends: Arc::default(),
-            places: max_connections.map(|max| Arc::new(Semaphore::new(max))),
+            places: Places {
+                all: max_connections.map(|max| Arc::new(Semaphore::new(max))),
+                of_users: max_per_uid.map(users),
+            },
         }
     }
 
@@ -80,9 +118,10 @@ impl Drop for Hold {
 }
 
 impl Register {
-    /// Takes hold of a connection, if there is a place for it; otherwise it is closed.
-    pub(crate) fn hold<C>(&self, connection: C) -> Option<Held<C>> {
-        let place = match &self.places {
+    /// Takes hold of a connection, of a client that runs as `uid` if that is known, if there is a place
+    /// for it; otherwise it is closed.
+    pub(crate) fn hold<C>(&self, connection: C, uid: Option<u32>) -> Option<Held<C>> {
+        let place = match &self.places.all {
             None => None,
             Some(places) => match Arc::clone(places).try_acquire_owned() {
                 Ok(place) => Some(place),
@@ -91,6 +130,16 @@ impl Register {
                     return None;
                 }
             },
+        };
+        let of_user = match (&self.places.of_users, uid) {
+            (Some(users), Some(uid)) => match users.take(uid) {
+                Some(of_user) => Some(of_user),
+                None => {
+                    tracing::warn!(uid, "too many connections of one user, one turned away");
+                    return None;
+                }
+            },
+            _ => None,
         };
         let end = Arc::new(End::default());
         match self.ends.upgrade() {
@@ -108,6 +157,7 @@ impl Register {
             end,
             lingering: None,
             _place: place,
+            _of_user: of_user,
         })
     }
 }
@@ -120,6 +170,7 @@ pub(crate) struct Held<C> {
     /// From when it was shut down.
     lingering: Option<Pin<Box<Sleep>>>,
     _place: Option<OwnedSemaphorePermit>,
+    _of_user: Option<(OwnedSemaphorePermit, Arc<Semaphore>)>,
 }
 
 impl<C: AsyncRead + Unpin> Held<C> {
@@ -209,12 +260,12 @@ mod tests {
 
     fn held(hold: &Hold) -> (Held<DuplexStream>, DuplexStream) {
         let (server, client) = duplex(64);
-        (hold.register().hold(server).unwrap(), client)
+        (hold.register().hold(server, None).unwrap(), client)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_shut_down_is_read_until_the_client_closes() {
-        let hold = Hold::new(None);
+        let hold = Hold::new(None, None);
         let (mut held, mut client) = held(&hold);
         client.write_all(b"a late call").await.unwrap();
         let mut shutting = std::pin::pin!(held.shutdown());
@@ -232,7 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_close_is_not_waited_for() {
-        let hold = Hold::new(None);
+        let hold = Hold::new(None, None);
         let (mut held, mut client) = held(&hold);
         let began = tokio::time::Instant::now();
         let going_on = async {
@@ -250,7 +301,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cut_off_ends_the_lingering() {
-        let hold = Hold::new(None);
+        let hold = Hold::new(None, None);
         let (mut held, _client) = held(&hold);
         let began = tokio::time::Instant::now();
         let mut shutting = std::pin::pin!(poll_fn(|context| {

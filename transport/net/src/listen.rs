@@ -118,7 +118,7 @@ pub(crate) fn tcp_connections(
             if let Err(error) = connection.set_nodelay(nodelay) {
                 tracing::debug!(%error, "could not set TCP_NODELAY");
             }
-            if let Some(held) = register.hold(connection) {
+            if let Some(held) = register.hold(connection, None) {
                 return Some((Ok(held), (listener, register)));
             }
         }
@@ -133,7 +133,8 @@ pub(crate) fn unix_connections(
     stream::unfold((file, register), |(file, register)| async move {
         loop {
             let (connection, _) = accept(|| file.listener().accept()).await;
-            if let Some(held) = register.hold(connection) {
+            let uid = connection.peer_cred().ok().map(|peer| peer.uid());
+            if let Some(held) = register.hold(connection, uid) {
                 return Some((Ok(held), (file, register)));
             }
         }

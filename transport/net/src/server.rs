@@ -41,6 +41,8 @@ pub struct ServerOptions {
     pub max_concurrent_calls: Option<usize>,
     /// Connections held at once, over all addresses; further ones are closed. Default: no limit.
     pub max_connections: Option<usize>,
+    /// The same for each user, over Unix sockets, which tell who that is. Default: no limit.
+    pub max_connections_per_uid: Option<usize>,
     /// `TCP_NODELAY`. Default: on.
     pub tcp_nodelay: bool,
     /// Interval of HTTP/2 pings; `None` sends none. Default: 20 s.
@@ -66,6 +68,7 @@ impl Default for ServerOptions {
             max_concurrent_streams: 1024,
             max_concurrent_calls: None,
             max_connections: None,
+            max_connections_per_uid: None,
             tcp_nodelay: true,
             keepalive_interval: Some(Duration::from_secs(20)),
             keepalive_timeout: Duration::from_secs(10),
@@ -202,7 +205,10 @@ impl BoundServer {
         let drain_timeout = self.options.drain_timeout;
         let (stop, stopping) = watch::channel(false);
         // Dropped last: what is still connected when this returns, or is dropped, is cut off.
-        let hold = Hold::new(self.options.max_connections);
+        let hold = Hold::new(
+            self.options.max_connections,
+            self.options.max_connections_per_uid,
+        );
         let mut serving = self.spawn(&stopping, &hold.register());
         tokio::select! {
             () = shutdown => {}

@@ -70,6 +70,7 @@ pub(crate) trait Attempt: Send {
 pub(crate) fn failure(status: Status) -> Failure {
     match Fate::of(&status) {
         Fate::Unsent => Failure::Unsent(status),
+        Fate::LeftOut => Failure::LeftOut(status),
         Fate::Unprocessed => Failure::Unprocessed(status),
         Fate::MayHaveRun => Failure::Status(status),
     }

@@ -280,7 +280,9 @@ impl Channel {
     fn note_failure(&mut self, instance: &Instance, failure: &Failure) {
         match failure {
             Failure::Status(status) => self.shared.note(instance, Some(status)),
-            Failure::Unsent(_) | Failure::Unprocessed(_) => self.forget(&instance.connection),
+            Failure::Unsent(_) | Failure::LeftOut(_) | Failure::Unprocessed(_) => {
+                self.forget(&instance.connection)
+            }
         }
     }
 }

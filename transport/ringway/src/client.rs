@@ -79,6 +79,8 @@ pub(crate) enum Failure {
     Status(Status),
     /// The server never saw the call: it may be sent again.
     Unsent(Status),
+    /// The server drains, and the call came too late: it may be sent again, to another instance.
+    LeftOut(Status),
     /// The server's library saw the call, and no handler did: it may be sent again, once.
     Unprocessed(Status),
 }
@@ -86,7 +88,10 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn into_status(self) -> Status {
         match self {
-            Self::Status(status) | Self::Unsent(status) | Self::Unprocessed(status) => status,
+            Self::Status(status)
+            | Self::Unsent(status)
+            | Self::LeftOut(status)
+            | Self::Unprocessed(status) => status,
         }
     }
 }
@@ -353,7 +358,7 @@ fn failure(inbound: Option<Inbound>) -> Failure {
         Some(Inbound::Reset {
             code,
             refused: true,
-        }) => Failure::Unprocessed(status::reset(code)),
+        }) => Failure::LeftOut(status::reset(code)),
         Some(Inbound::Reset { code, .. }) => status::reset(code).into(),
         Some(Inbound::Expired) => status::expired().into(),
         Some(Inbound::Lost { why, unseen: true }) => Failure::Unsent(status::lost(&why)),

@@ -24,6 +24,9 @@ const MAX_ATTEMPTS: u32 = 5;
 const JITTER: f64 = 0.2;
 /// Attempts on connections that took the call no further, before a pause is made between them.
 const AT_ONCE: u32 = 4;
+/// Attempts that servers may leave out because they drain, one after another: what does so more often is
+/// no server that is being replaced.
+const MAX_LEFT_OUT: u32 = 32;
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -294,11 +297,15 @@ impl<'a> Attempts<'a> {
     pub(crate) async fn after(&mut self, failure: Failure) -> Result<(), Status> {
         let delay = match failure {
             Failure::Unsent(_) => self.pause_after_unsent(),
+            // As if it had not been sent: the next instance may drain as well.
+            Failure::LeftOut(_) if self.unsent < MAX_LEFT_OUT => self.pause_after_unsent(),
             Failure::Unprocessed(_) if !self.turned_away => {
                 self.turned_away = true;
                 Duration::ZERO
             }
-            Failure::Unprocessed(status) | Failure::Status(status) => self.backoff_after(status)?,
+            Failure::LeftOut(status) | Failure::Unprocessed(status) | Failure::Status(status) => {
+                self.backoff_after(status)?
+            }
         };
         if delay > Duration::ZERO {
             self.within_deadline(tokio::time::sleep(delay)).await?;

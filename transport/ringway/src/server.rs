@@ -339,11 +339,13 @@ impl ServerBuilder {
         self
     }
 
-    /// The same for each user on the local paths, so that one who floods the server takes no other's
-    /// place. Default: 2,048.
+    /// The same for each user on the local paths and, over all of them, on Unix sockets for gRPC, so that
+    /// one who floods the server takes no other's place. Default: 2,048 on the local paths, no limit on
+    /// Unix sockets.
     #[must_use]
     pub fn max_connections_per_uid(mut self, limit: usize) -> Self {
         self.local.max_connections_per_uid = limit;
+        self.net.max_connections_per_uid = Some(limit);
         self
     }
 

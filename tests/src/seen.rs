@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -21,7 +22,7 @@ const MEETING_SIZE: usize = 8;
 #[derive(Debug)]
 pub struct Seen {
     entered: AtomicU64,
-    left: Arc<AtomicU64>,
+    left: Arc<Left>,
     received: AtomicU64,
     produced: AtomicU64,
     committed: AtomicU64,
@@ -31,13 +32,21 @@ pub struct Seen {
     pub meeting: Barrier,
 }
 
+/// Calls that are over.
+#[derive(Debug, Default)]
+struct Left {
+    calls: AtomicU64,
+    last: Mutex<Option<Instant>>,
+}
+
 /// A call that is being handled, until it is dropped.
 #[derive(Debug)]
-pub struct Entered(Arc<AtomicU64>);
+pub struct Entered(Arc<Left>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        *self.0.last.lock().unwrap() = Some(Instant::now());
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -108,7 +117,12 @@ impl Seen {
 
     /// Calls that are being handled.
     pub fn inside(&self) -> u64 {
-        self.entered() - self.left.load(Ordering::SeqCst)
+        self.entered() - self.left.calls.load(Ordering::SeqCst)
+    }
+
+    /// When the last of those that are over ended.
+    pub fn last_left(&self) -> Option<Instant> {
+        *self.left.last.lock().unwrap()
     }
 
     /// Messages of uploads.

@@ -12,6 +12,8 @@ use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
 use ringway_tests::{ChildServer, client_of, free_address, serve_as_child, within};
+use ringway_wire::{Capabilities, Config, Hello, Role};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 use tonic::transport::ClientTlsConfig;
 
@@ -230,6 +232,58 @@ async fn a_stale_socket_is_passed_over() {
             path_taken(&at(&server.address, directory.path())).await,
             Path::Shm
         );
+    })
+    .await;
+}
+
+/// Whoever listens there says `hello` to each client, and no more.
+fn says(hello: Vec<u8>, directory: &FilePath, address: &str) {
+    let name = ringway::Directory::at(directory).of_name(address).unwrap();
+    fs::create_dir_all(&name).unwrap();
+    for directory in [directory, name.as_path()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let listener = tokio::net::UnixListener::bind(name.join("0-odd.sock")).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            // A client that goes away, which it may, is nothing to fail for.
+            let _ = client.write_all(&hello).await;
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_version_is_called_over_the_network() {
+    within(async {
+        let nowhere = tempfile::tempdir().unwrap();
+        let server = serve_on_both(nowhere.path()).await;
+        let hello = Hello::new(
+            Role::Server,
+            &Config::default(),
+            7,
+            &server.address,
+            Capabilities(1),
+        );
+        let good = hello.encode().unwrap();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut hello = good.clone();
+            hello[at..at + bytes.len()].copy_from_slice(bytes);
+            hello
+        };
+        for (what, hello) in [
+            ("version", with(8, &[9, 0, 9, 0])),
+            ("magic", with(0, b"HTTP/1.1")),
+            ("role", with(14, &[3])),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            says(hello, directory.path(), &server.address);
+            let taken = path_taken(&at(&server.address, directory.path())).await;
+            assert_eq!(taken, Path::Grpc, "{what}");
+            let forced = at(&format!("shm://{}", server.address), directory.path());
+            let error = forced.connect().await.unwrap_err().to_string();
+            assert!(error.contains(what), "{what}: {error}");
+        }
     })
     .await;
 }

@@ -1,0 +1,102 @@
+//! What comes over the socket once the connection stands, and rings that mean nothing.
+
+use std::os::fd::AsFd;
+
+use ringway_sys::EventFd;
+use ringway_wire::FrameHeader;
+use rustix::fs::SealFlags;
+
+use crate::frames::{FIRST_CALL, request, unary_head};
+use crate::regions::{memfd, region_with, sealed};
+use crate::{assert_hung_up, besiege, hello, is_hung_up, join, send};
+
+#[test]
+fn segment_notes_that_lie() {
+    besiege(|root| {
+        let note = |id: u32, len: u64| {
+            let mut note = [0; 16];
+            note[..4].copy_from_slice(&id.to_le_bytes());
+            note[8..].copy_from_slice(&len.to_le_bytes());
+            note
+        };
+        let len = 1 << 20;
+        let segment = memfd(len, sealed());
+        let (segment, len) = (segment.as_fd(), len as u64);
+        let unsealed = memfd(1 << 20, SealFlags::empty());
+        let file = tempfile::tempfile().unwrap();
+        for (what, note, descriptors) in [
+            ("no descriptor", note(0, len).to_vec(), vec![]),
+            (
+                "two descriptors",
+                note(0, len).to_vec(),
+                vec![segment, segment],
+            ),
+            ("a short note", vec![0; 3], vec![segment]),
+            (
+                "longer than its file",
+                note(0, len + 1).to_vec(),
+                vec![segment],
+            ),
+            ("4 EiB", note(0, 1 << 62).to_vec(), vec![segment]),
+            ("unsealed", note(0, len).to_vec(), vec![unsealed.as_fd()]),
+            ("a file", note(0, len).to_vec(), vec![file.as_fd()]),
+        ] {
+            let attacker = join(root);
+            send(&attacker.stream, &note, &descriptors);
+            assert_hung_up(what, &attacker.stream);
+        }
+        let attacker = join(root);
+        send(&attacker.stream, &note(0, len), &[segment]);
+        send(&attacker.stream, &note(0, len), &[segment]);
+        assert_hung_up("the same segment again", &attacker.stream);
+    });
+}
+
+#[test]
+fn a_second_handshake() {
+    besiege(|root| {
+        let attacker = join(root);
+        send(&attacker.stream, &hello().encode().unwrap(), &[]);
+        assert_hung_up("hello again", &attacker.stream);
+        let attacker = join(root);
+        let (region, bell) = (region_with(&[]), EventFd::new().unwrap());
+        send(&attacker.stream, b"R", &[region.as_fd(), bell.as_fd()]);
+        assert_hung_up("another region", &attacker.stream);
+    });
+}
+
+/// The record names a block of a segment that nobody has sent.
+#[test]
+fn a_segment_that_never_arrives() {
+    besiege(|root| {
+        let mut attacker = join(root);
+        let block = attacker.endpoint.arena.allocate(100_000).unwrap();
+        drop(attacker.endpoint.arena.new_segments());
+        let head = unary_head();
+        let header = FrameHeader {
+            payload_len: 100_000,
+            message_len: 100_000,
+            ..request(FIRST_CALL, &head)
+        };
+        let bytes = [&header.encode()[..], &head].concat();
+        let producer = &mut attacker.endpoint.producer;
+        let mut reservation = producer.reserve_with_block(bytes.len(), block).unwrap();
+        reservation.copy_from_slice(&bytes);
+        reservation.commit();
+        attacker.bell.ring().unwrap();
+        assert_hung_up("no segment", &attacker.stream);
+    });
+}
+
+/// Wakes the server without end and says nothing.
+#[test]
+fn a_storm_of_rings() {
+    besiege(|root| {
+        let attacker = join(root);
+        for _ in 0..20_000 {
+            attacker.bell.ring().unwrap();
+        }
+        // No rule is broken: the connection lives, and its end is the attacker's own.
+        assert!(!is_hung_up(&attacker.stream));
+    });
+}

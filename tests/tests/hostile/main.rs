@@ -1,0 +1,217 @@
+//! A hostile peer at a real server's socket: whatever it tries, it loses its own connection, and
+//! nobody else notices.
+#![allow(clippy::unwrap_used)]
+
+mod afterwards;
+mod calls;
+mod frames;
+mod handshake;
+mod regions;
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ringway::{Directory, Endpoint as Address, Server};
+use ringway_local::LocalConfig;
+use ringway_proto::bench::Payload;
+use ringway_proto::bench::bench_server::BenchServer;
+use ringway_ring::{Endpoint, EndpointConfig, Inbox, OwnRegion, PeerRegion};
+use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
+use ringway_tests::{alone, client_of, descriptors, eventually, mapped_regions, ours, within};
+use ringway_wire::{Capabilities, Config, FrameHeader, Hello, Kind, Role};
+
+const NAME: &str = "besieged:50051";
+const SHM: Capabilities = Capabilities(1);
+/// Short, so that a stall ends within the test; long enough for an honest client on a busy machine.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
+const MAX_CONNECTIONS: usize = 64;
+
+/// Runs `attack` against a server that another client calls all the while; then looks whether that
+/// client was served and whether the server let go of everything.
+fn besiege(attack: impl FnOnce(&Path) + Send + 'static) {
+    alone(under_siege(attack));
+}
+
+async fn under_siege(attack: impl FnOnce(&Path) + Send + 'static) {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LocalConfig {
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        max_connections: MAX_CONNECTIONS,
+        ..LocalConfig::default()
+    };
+    let server = Server::builder()
+        .directory(directory.path())
+        .name(NAME)
+        .local_config(config)
+        .add_service(BenchServer::new(ours::Handler::default()))
+        .add_tonic_service(tonic_health::server::health_reporter().1)
+        .bind()
+        .await
+        .unwrap();
+    let serving = tokio::spawn(server.serve());
+    within(async {
+        let address = Address::new(format!("shm://{NAME}"))
+            .unwrap()
+            .directory(directory.path());
+        let mut client = client_of(&address).await;
+        call(&mut client, 100_000).await;
+        let before = (descriptors(), mapped_regions());
+        let root = directory.path().to_owned();
+        let mut attack = tokio::task::spawn_blocking(move || attack(&root));
+        let mut calls = 0;
+        let attacked = loop {
+            call(&mut client, 100).await;
+            calls += 1;
+            tokio::select! {
+                attacked = &mut attack => break attacked,
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        };
+        attacked.unwrap();
+        call(&mut client, 100_000).await;
+        assert!(calls > 0);
+        eventually("descriptors and mappings are let go", || {
+            descriptors() <= before.0 && mapped_regions() <= before.1
+        })
+        .await;
+    })
+    .await;
+    serving.abort();
+    // What is left of the server is dropped before the next one counts.
+    let _ = serving.await;
+}
+
+async fn call(
+    client: &mut ringway_proto::bench::bench_client::BenchClient<ringway::Channel>,
+    size: usize,
+) {
+    let data = vec![3; size].into();
+    client.unary(Payload { sequence: 1, data }).await.unwrap();
+}
+
+// ---- the attacker's tools
+
+fn connect(root: &Path) -> UnixStream {
+    let directory = Directory::at(root).of_name(NAME).unwrap();
+    let socket = std::fs::read_dir(directory)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let stream = UnixStream::connect(socket.path()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    stream
+}
+
+fn hello() -> Hello {
+    Hello::new(Role::Client, &Config::default(), 7, NAME, SHM)
+}
+
+/// Waits until the server has hung up.
+fn assert_hung_up(what: &str, mut stream: &UnixStream) {
+    let mut rest = [0; 4096];
+    loop {
+        match stream.read(&mut rest) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("{what}: not cut off: {error}"),
+        }
+    }
+}
+
+/// Whether it has, by now.
+fn is_hung_up(stream: &UnixStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = stream;
+    let read = stream.read(&mut [0; 64]);
+    stream.set_nonblocking(false).unwrap();
+    matches!(read, Ok(0)) || matches!(read, Err(error) if error.kind() != ErrorKind::WouldBlock)
+}
+
+fn read_hello(mut stream: &UnixStream) {
+    let mut prefix = [0; Hello::PREFIX_LEN];
+    stream.read_exact(&mut prefix).unwrap();
+    let mut rest = vec![0; Hello::total_len(&prefix).unwrap() - prefix.len()];
+    stream.read_exact(&mut rest).unwrap();
+}
+
+fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    // The server may have hung up already: that is what is looked for afterwards.
+    let _ = send_with_descriptors(stream.as_fd(), bytes, descriptors, Blocking::AsSocket);
+}
+
+/// Both hellos are said: now come the regions.
+fn greet(root: &Path) -> UnixStream {
+    let mut stream = connect(root);
+    stream.write_all(&hello().encode().unwrap()).unwrap();
+    read_hello(&stream);
+    stream
+}
+
+/// An attacker whose handshake was honest.
+struct Joined {
+    stream: UnixStream,
+    endpoint: Endpoint,
+    /// The server's.
+    bell: EventFd,
+    _own_bell: EventFd,
+}
+
+fn join(root: &Path) -> Joined {
+    let stream = greet(root);
+    let config = EndpointConfig::default();
+    let (own, own_bell) = (
+        OwnRegion::create(&config.region).unwrap(),
+        EventFd::new().unwrap(),
+    );
+    send(&stream, b"R", &[own.descriptor(), own_bell.as_fd()]);
+    let mut note = [0];
+    let received =
+        receive_with_descriptors(stream.as_fd(), &mut note, 2, Blocking::AsSocket).unwrap();
+    let [region, bell] = <[OwnedFd; 2]>::try_from(received.descriptors).unwrap();
+    let region = PeerRegion::map(region, &config.region_limits).unwrap();
+    Joined {
+        endpoint: Endpoint::join(own, region, &config).unwrap(),
+        stream,
+        bell: EventFd::from_peer(bell).unwrap(),
+        _own_bell: own_bell,
+    }
+}
+
+impl Joined {
+    fn record(&mut self, bytes: &[u8]) {
+        let mut reservation = self.endpoint.producer.reserve(bytes.len()).unwrap();
+        reservation.copy_from_slice(bytes);
+        reservation.commit();
+        self.bell.ring().unwrap();
+    }
+
+    fn frame(&mut self, header: FrameHeader, rest: &[u8]) {
+        self.record(&[&header.encode()[..], rest].concat());
+    }
+
+    /// Waits until the call in flight has ended: the frame that says so.
+    fn ending(&mut self) -> FrameHeader {
+        let (began, mut inbox) = (Instant::now(), Inbox::default());
+        loop {
+            self.endpoint.consumer.take(&mut inbox).unwrap();
+            for record in inbox.records() {
+                let header = record.unwrap().bytes.first_chunk().unwrap();
+                let header = FrameHeader::decode(header).unwrap();
+                if let Kind::Response | Kind::Trailers | Kind::Reset = header.kind {
+                    return header;
+                }
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "no answer");
+            assert!(!is_hung_up(&self.stream), "cut off");
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Regions and doorbells that are none.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use ringway_sys::{Blocking, EventFd, receive_with_descriptors};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+
+use crate::{assert_hung_up, besiege, greet, send};
+
+pub(crate) fn memfd(len: usize, seals: SealFlags) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create("ringway-hostile", flags).unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len as u64).unwrap();
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    file.into()
+}
+
+pub(crate) fn sealed() -> SealFlags {
+    SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL
+}
+
+/// The default region's sizes: a page of control words, 32 KiB of ring.
+pub(crate) const REGION_BYTES: usize = 4096 + 32 * 1024;
+
+/// A region with an honest header and these words beside it.
+pub(crate) fn region_with(words: &[(u64, u64)]) -> File {
+    let file = memfd(REGION_BYTES, SealFlags::empty());
+    let word = |at: u64, bytes: &[u8]| file.write_all_at(bytes, at).unwrap();
+    word(0, b"RINGWAY\0");
+    word(8, &1_u32.to_le_bytes());
+    word(12, &(32 * 1024_u32).to_le_bytes());
+    word(16, &256_u32.to_le_bytes());
+    word(20, &4096_u32.to_le_bytes());
+    word(24, &(REGION_BYTES as u64).to_le_bytes());
+    for (at, value) in words {
+        word(*at, &value.to_le_bytes());
+    }
+    rustix::fs::fcntl_add_seals(&file, sealed()).unwrap();
+    file
+}
+
+/// Offers these as region and doorbell, and wakes the server should it have taken them.
+fn assert_refused(what: &str, root: &Path, region: BorrowedFd<'_>, bell: BorrowedFd<'_>) {
+    let stream = greet(root);
+    let mut note = [0];
+    send(&stream, b"R", &[region, bell]);
+    let taken = receive_with_descriptors(stream.as_fd(), &mut note, 2, Blocking::AsSocket);
+    if let Some(bell) = taken.ok().and_then(|mut taken| taken.descriptors.pop()) {
+        EventFd::from_peer(bell).unwrap().ring().unwrap();
+    }
+    assert_hung_up(what, &stream);
+}
+
+#[test]
+fn descriptors_that_are_no_regions() {
+    besiege(|root| {
+        let bell = EventFd::new().unwrap();
+        let refused =
+            |what: &str, region: BorrowedFd<'_>| assert_refused(what, root, region, bell.as_fd());
+        refused("unsealed", memfd(REGION_BYTES, SealFlags::empty()).as_fd());
+        for missing in [
+            SealFlags::SHRINK,
+            SealFlags::GROW,
+            SealFlags::FUTURE_WRITE,
+            SealFlags::SEAL,
+        ] {
+            let file = memfd(REGION_BYTES, sealed() - missing);
+            refused(&format!("{missing:?} missing"), file.as_fd());
+        }
+        refused(
+            "sealed against its owner",
+            memfd(REGION_BYTES, sealed() | SealFlags::WRITE).as_fd(),
+        );
+        refused("all zeroes", memfd(REGION_BYTES, sealed()).as_fd());
+        refused("one page", memfd(4096, sealed()).as_fd());
+        let sparse = memfd(4096, SealFlags::empty());
+        sparse.set_len(1 << 40).unwrap();
+        rustix::fs::fcntl_add_seals(&sparse, sealed()).unwrap();
+        refused("1 TiB of nothing", sparse.as_fd());
+        refused("a file", tempfile::tempfile().unwrap().as_fd());
+        refused("a device", File::open("/dev/zero").unwrap().as_fd());
+        refused("a pipe", std::io::pipe().unwrap().0.as_fd());
+        refused("a socket", UnixStream::pair().unwrap().0.as_fd());
+        refused("an eventfd", bell.as_fd());
+    });
+}
+
+#[test]
+fn regions_whose_words_lie() {
+    besiege(|root| {
+        let bell = EventFd::new().unwrap();
+        for (what, words) in [
+            ("magic", &[(0, 1)][..]),
+            ("version", &[(8, 2 | (32 * 1024) << 32)]),
+            ("a ring of no power of two", &[(8, 1 | 33_000 << 32)]),
+            ("a ring larger than its file", &[(8, 1 | (1 << 30) << 32)]),
+            ("region bytes", &[(24, 1 << 40)]),
+            ("an index beyond the ring", &[(128, 32 * 1024 + 8)]),
+            ("an index at the end of numbers", &[(128, u64::MAX)]),
+            ("an index between records", &[(128, 9)]),
+            ("a record beyond the index", &[(128, 32), (4096, 1 << 20)]),
+            (
+                "a record of 4 GiB",
+                &[(128, 32), (4096, u64::from(u32::MAX))],
+            ),
+            (
+                "flags that nobody knows",
+                &[(128, 32), (4096, 0xff << 32 | 24)],
+            ),
+            (
+                "padding that does not reach the end",
+                &[(128, 32), (4096, 1 << 32 | 24)],
+            ),
+            ("a frame of kind 0", &[(128, 32), (4096, 24)]),
+        ] {
+            assert_refused(what, root, region_with(words).as_fd(), bell.as_fd());
+        }
+    });
+}
+
+/// The server looks at the peer's cursor once it has something to send; until then a lie means
+/// nothing.
+#[test]
+fn cursors_ahead_of_what_was_sent() {
+    besiege(|root| {
+        let bell = EventFd::new().unwrap();
+        for cursor in [8, 32 * 1024 + 8, u64::MAX] {
+            let stream = greet(root);
+            send(
+                &stream,
+                b"R",
+                &[region_with(&[(256, cursor)]).as_fd(), bell.as_fd()],
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn descriptors_that_are_no_doorbells() {
+    besiege(|root| {
+        let region = region_with(&[]);
+        let refused =
+            |what: &str, bell: BorrowedFd<'_>| assert_refused(what, root, region.as_fd(), bell);
+        refused("the region again", region.as_fd());
+        refused("a file", tempfile::tempfile().unwrap().as_fd());
+        refused("a pipe", std::io::pipe().unwrap().1.as_fd());
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        refused(
+            "a blocking eventfd",
+            rustix::event::eventfd(0, flags).unwrap().as_fd(),
+        );
+
+        let bell = EventFd::new().unwrap();
+        for (what, note, descriptors) in [
+            ("no descriptors", b"R", vec![]),
+            ("a region alone", b"R", vec![region.as_fd()]),
+            ("another note", b"X", vec![region.as_fd(), bell.as_fd()]),
+            (
+                "one too many",
+                b"R",
+                vec![region.as_fd(), bell.as_fd(), bell.as_fd()],
+            ),
+            ("sixteen", b"R", vec![bell.as_fd(); 16]),
+        ] {
+            let stream = greet(root);
+            send(&stream, note, &descriptors);
+            assert_hung_up(what, &stream);
+        }
+    });
+}
+
+/// Its own region sent back to the server, as if it were the attacker's.
+#[test]
+fn one_region_for_both_directions() {
+    besiege(|root| {
+        let stream = greet(root);
+        let mut note = [0];
+        let received =
+            receive_with_descriptors(stream.as_fd(), &mut note, 2, Blocking::AsSocket).unwrap();
+        let both: Vec<_> = received.descriptors.iter().map(AsFd::as_fd).collect();
+        send(&stream, b"R", &both);
+        assert_hung_up("the server's own region", &stream);
+    });
+}

@@ -3,6 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -11,6 +17,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -125,6 +133,15 @@ fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
 struct Shared {
     manner: Mutex<CollectorManner>,
     spans: Mutex<Vec<Span>>,
+    points: Mutex<Vec<Point>>,
+}
+
+/// The last value of one time series; of a histogram, the count.
+#[derive(Debug, Clone)]
+struct Point {
+    name: String,
+    attributes: Vec<KeyValue>,
+    value: u64,
 }
 
 /// A collector that runs within the test, on a thread of its own.
@@ -140,6 +157,7 @@ impl Collector {
         let shared = Arc::new(Shared {
             manner: Mutex::new(manner),
             spans: Mutex::default(),
+            points: Mutex::default(),
         });
         let (said, address) = std::sync::mpsc::channel();
         let service = Keeping(Arc::clone(&shared));
@@ -152,6 +170,7 @@ impl Collector {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 said.send(listener.local_addr().unwrap()).unwrap();
                 tonic::transport::Server::builder()
+                    .add_service(MetricsServiceServer::new(service.clone()))
                     .add_service(TraceServiceServer::new(service))
                     .serve_with_incoming(TcpListenerStream::new(listener))
                     .await
@@ -179,6 +198,24 @@ impl Collector {
         locked(&self.shared.spans).clone()
     }
 
+    /// The sum of the last values of all time series of the metric `name` that have these attributes
+    /// among theirs and their resource's; of a histogram, the number of what was measured. `None` where there are none.
+    pub fn metric(&self, name: &str, attributes: &[(&str, &str)]) -> Option<u64> {
+        let points = locked(&self.shared.points);
+        let fits = |point: &&Point| {
+            let has = |&(key, value): &(&str, &str)| {
+                attribute(&point.attributes, key).as_deref() == Some(value)
+            };
+            point.name == name && attributes.iter().all(has)
+        };
+        let found: Vec<u64> = points
+            .iter()
+            .filter(fits)
+            .map(|point| point.value)
+            .collect();
+        (!found.is_empty()).then(|| found.iter().sum())
+    }
+
     /// What came of one trace.
     pub fn spans_of(&self, trace_id: &[u8]) -> Vec<Span> {
         let mut spans = self.spans();
@@ -191,7 +228,69 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[derive(Clone)]
 struct Keeping(Arc<Shared>);
+
+impl Keeping {
+    async fn mind_manners(&self) -> Result<(), Status> {
+        let manner = *locked(&self.0.manner);
+        match manner {
+            CollectorManner::Keeps => Ok(()),
+            CollectorManner::Refuses => Err(Status::permission_denied("not you")),
+            CollectorManner::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Keeping {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.mind_manners().await?;
+        for of_resource in request.into_inner().resource_metrics {
+            let resource = of_resource.resource.unwrap_or_default().attributes;
+            let scopes = of_resource.scope_metrics.into_iter();
+            let came = scopes.flat_map(|scope| scope.metrics).flat_map(points_of);
+            let mut points = locked(&self.0.points);
+            for mut point in came {
+                point.attributes.extend(resource.iter().cloned());
+                // They come in any order.
+                point
+                    .attributes
+                    .sort_by(|one, other| one.key.cmp(&other.key));
+                points.retain(|old| old.name != point.name || old.attributes != point.attributes);
+                points.push(point);
+            }
+        }
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+fn points_of(metric: Metric) -> Vec<Point> {
+    let name = metric.name;
+    let point = |attributes, value| Point {
+        name: name.clone(),
+        attributes,
+        value,
+    };
+    let number = |one: NumberDataPoint| match one.value {
+        Some(number_data_point::Value::AsInt(value)) => {
+            point(one.attributes, value.try_into().unwrap())
+        }
+        other => panic!("{name} is no whole number: {other:?}"),
+    };
+    match metric.data {
+        Some(Data::Sum(sum)) => sum.data_points.into_iter().map(number).collect(),
+        Some(Data::Gauge(gauge)) => gauge.data_points.into_iter().map(number).collect(),
+        Some(Data::Histogram(histogram)) => {
+            let points = histogram.data_points.into_iter();
+            points.map(|one| point(one.attributes, one.count)).collect()
+        }
+        other => panic!("{name} is of another kind: {other:?}"),
+    }
+}
 
 #[tonic::async_trait]
 impl TraceService for Keeping {
@@ -199,12 +298,7 @@ impl TraceService for Keeping {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let manner = *locked(&self.0.manner);
-        match manner {
-            CollectorManner::Keeps => {}
-            CollectorManner::Refuses => return Err(Status::permission_denied("not you")),
-            CollectorManner::Hangs => std::future::pending().await,
-        }
+        self.mind_manners().await?;
         for of_resource in request.into_inner().resource_spans {
             let resource = of_resource.resource.unwrap_or_default();
             let service = attribute(&resource.attributes, "service.name").unwrap_or_default();

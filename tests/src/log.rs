@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use tracing::Subscriber;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -15,12 +16,23 @@ impl Log {
     /// Begins to take note, from `INFO` on.
     pub fn begin() -> (Self, DefaultGuard) {
         let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
+        let guard = log.subscriber().set_default();
+        (log, guard)
+    }
+
+    /// The log of all threads, for a process that has no other.
+    pub fn of_process() -> Self {
+        let log = Self::default();
+        log.subscriber().init();
+        log
+    }
+
+    fn subscriber(&self) -> impl Subscriber + Send + Sync + 'static {
+        let writer = self.clone();
+        tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .finish();
-        (log, subscriber.set_default())
+            .finish()
     }
 
     /// How often `what` was written.

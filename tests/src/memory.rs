@@ -15,12 +15,18 @@ const ALONE: &str = "RINGWAY_TEST_ALONE";
 /// Whether this process was started for the test `name` alone. If not, one is, and has to succeed:
 /// memory that other tests have freed would hide what this one takes.
 pub fn in_a_process_of_its_own(name: &str) -> bool {
+    in_a_process_of_its_own_with(name, &[])
+}
+
+/// The same with these environment variables.
+pub fn in_a_process_of_its_own_with(name: &str, environment: &[(&str, &str)]) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     let command = command.args(["--exact", name, "--nocapture"]);
-    let status = command.env(ALONE, "yes").status().unwrap();
+    let command = command.envs(environment.iter().copied()).env(ALONE, "yes");
+    let status = command.status().unwrap();
     assert!(status.success(), "{name}: {status}");
     false
 }

@@ -31,10 +31,11 @@ pub(crate) struct Tracing {
 impl Tracing {
     /// The environment of `service`, whose name tells on which path it runs. Whatever the demo's own
     /// environment says of it is overruled.
-    pub(crate) fn environment(&self, service: &str) -> [(&'static str, String); 7] {
+    pub(crate) fn environment(&self, service: &str) -> [(&'static str, String); 8] {
         [
             ("OTEL_SDK_DISABLED", "false".to_owned()),
             ("OTEL_TRACES_EXPORTER", "otlp".to_owned()),
+            ("OTEL_METRICS_EXPORTER", "none".to_owned()),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", self.endpoint.clone()),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", self.endpoint.clone()),
             ("OTEL_SERVICE_NAME", format!("{service} ({})", self.path)),

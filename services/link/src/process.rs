@@ -1,9 +1,9 @@
-//! A service as a process: its log, its traces, its end.
+//! A service as a process: its log, its traces and metrics, its end.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// Runs a service as the whole process: log to stderr as `RUST_LOG` says, traces as
+/// Runs a service as the whole process: log to stderr as `RUST_LOG` says, traces and metrics as
 /// OpenTelemetry's variables say, under `name` unless they say otherwise; exit
 /// code 1 with the reason if it failed.
 pub async fn run<E: Display>(name: &str, service: impl Future<Output = Result<(), E>>) -> ExitCode {

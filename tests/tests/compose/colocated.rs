@@ -60,6 +60,8 @@ pub(crate) fn shared_memory() {
         for service in SERVICES {
             assert!(Stack::is_healthy(&stack.container(service)), "{service}");
             assert_eq!(stack.warnings(service), [""; 0], "{service}");
+            let metrics = page(&stack.published(service, 9464), "/metrics");
+            assert!(metrics.contains("ringway_path=\"shm\""), "{metrics}");
         }
     });
 }

@@ -16,6 +16,7 @@ async fn orders_go_through(endpoint: &str) {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "8"),
         ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "10"),
     ];
     let shop = Shop::start("shm", &environment).await;
     for _ in 0..20 {

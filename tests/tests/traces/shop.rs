@@ -33,12 +33,13 @@ pub(crate) fn service_process() {
     assert_eq!(code, std::process::ExitCode::SUCCESS);
 }
 
-fn environment<'a>(endpoint: &'a str, ratio: &'a str) -> [(&'a str, &'a str); 4] {
+fn environment<'a>(endpoint: &'a str, ratio: &'a str) -> [(&'a str, &'a str); 5] {
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", ratio),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
     ]
 }
 
@@ -85,6 +86,7 @@ async fn an_order_over(scheme: &str) {
     shop.order(&format!("traceparent: {trace}\r\n")).await;
     shop.order("traceparent: 00-nonsense-01\r\n").await;
     shop.end();
+    is_measured(&collector, scheme);
 
     let spans = collector.spans_of(&trace.trace_id());
     assert_eq!(spans.len(), SPANS, "{spans:#?}");
@@ -111,6 +113,27 @@ async fn an_order_over(scheme: &str) {
     );
     let last = roots.iter().max_by_key(|root| root.times().0).unwrap();
     assert_eq!(collector.spans_of(last.trace_id()).len(), SPANS);
+}
+
+/// Both ends of each call of three orders or more have told how long it took, under the service's name.
+fn is_measured(collector: &Collector, path: &str) {
+    for (name, service) in CALLS {
+        let (rpc_service, method) = name.split_once('/').unwrap();
+        for (metric, told_by) in [
+            ("rpc.client.duration", "orders"),
+            ("rpc.server.duration", service),
+        ] {
+            let of_call = [
+                ("service.name", told_by),
+                ("rpc.service", rpc_service),
+                ("rpc.method", method),
+                ("rpc.grpc.status_code", "0"),
+                ("ringway.path", path),
+            ];
+            let calls = collector.metric(metric, &of_call);
+            assert!(calls >= Some(3), "{metric} {of_call:?}: {calls:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{
     Connection, ConnectionRole, ConnectionStats, Fill, HandlerFuture, Inbound, Message, Request,
-    Stamp, Started, connections,
+    Stamp, Started, connections, ended,
 };
 pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
 pub use driver::Driver;

@@ -139,11 +139,13 @@ impl Channel {
         Ok(match self.shared.route(wait_for_ready).await? {
             Way::Local(stay) => {
                 let instance = self.stay.insert(stay).instance();
-                self.shared.course.takes(Path::over(&instance.connection));
+                let path = Path::over(&instance.connection);
+                self.shared.course.takes(path, &self.shared.endpoint.name);
                 Route::Local(instance)
             }
             Way::Net(picked) => {
-                self.shared.course.takes(Path::Grpc);
+                let server = &self.shared.endpoint.name;
+                self.shared.course.takes(Path::Grpc, server);
                 Route::Net(picked)
             }
         })

@@ -17,6 +17,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use crate::compression::{self, Encoding};
 use crate::context::Context;
 use crate::metadata;
+use crate::meter::Direction;
 use crate::method::{CallOptions, MessageLimits, Method};
 use crate::path::Path;
 use crate::status;
@@ -169,7 +170,9 @@ where
         Some(Inbound::Response {
             head: answer,
             message,
-        }) if answer.is_empty() && head.trace.span().is_none() => {
+        }) if answer.is_empty() && head.trace.with_steps().is_none() => {
+            let len = message.bytes.len();
+            head.trace.carried(Direction::Received, 1, len);
             let message = decode_whole(&options.limits, message.bytes)?;
             let mut response = Response::new(message);
             response.extensions_mut().insert(path);
@@ -190,15 +193,21 @@ async fn open<M: Message>(
     let len = message.encoded_len();
     options.limits.check_encoding(len)?;
     if let Some(span) = head.trace.span() {
-        return Box::pin(open_recorded(connection, method, head, message, &**span)).await;
+        goes_over(connection, &**span);
+        if span.has_steps() {
+            return Box::pin(open_recorded(connection, method, head, message, &**span)).await;
+        }
     }
     let request = head.request(method, true);
-    poll_fn(|context| {
+    let opened = poll_fn(|context| {
         let encode = &mut |mut out: &mut [u8]| message.encode_raw(&mut out);
         Call::poll_open(connection, context, &request, Some((len, encode)))
-    })
-    .await
-    .map_err(unsent)
+    });
+    let opened = opened.await.map_err(unsent)?;
+    if let Some(span) = head.trace.span() {
+        span.carried(Direction::Sent, 1, message.encoded_len());
+    }
+    Ok(opened)
 }
 
 /// The same, noting the time of each step.
@@ -209,7 +218,6 @@ async fn open_recorded<M: Message>(
     message: &M,
     span: &dyn Span,
 ) -> Result<Call, Failure> {
-    goes_over(connection, span);
     let stamps = Stamps::default();
     let request = ringway_local::Request {
         published: Some(&stamps.published),
@@ -229,6 +237,7 @@ async fn open_recorded<M: Message>(
     });
     let opened = opened.await.map_err(unsent)?;
     stamps.note(span);
+    span.carried(Direction::Sent, 1, message.encoded_len());
     Ok(opened)
 }
 
@@ -257,6 +266,7 @@ async fn answer<R: Message + Default>(
     trace.step(Step::AnswerSeen);
     match inbound {
         Some(Inbound::Response { head, message }) => {
+            trace.carried(Direction::Received, 1, message.bytes.len());
             let message = plain(message, &options.limits, || {
                 let head = ResponseHead::decode(&head);
                 let head = head.map_err(|error| Status::internal(error.to_string()))?;
@@ -267,7 +277,7 @@ async fn answer<R: Message + Default>(
             Ok(response(&head, message, path)?)
         }
         Some(Inbound::Headers(block)) => {
-            let answered = in_pieces(call, &block, path, options).await;
+            let answered = in_pieces(call, &block, path, options, trace).await;
             trace.step(Step::Decoded);
             answered
         }
@@ -294,12 +304,14 @@ async fn in_pieces<R: Message + Default>(
     block: &Bytes,
     path: Path,
     options: &CallOptions,
+    trace: &Trace,
 ) -> Result<Response<R>, Failure> {
     let metadata = metadata::decode_bytes(block)?;
     let mut message = None;
     loop {
         match poll_fn(|context| call.poll_inbound(context)).await {
             Some(Inbound::Message(found)) if message.is_none() => {
+                trace.carried(Direction::Received, 1, found.bytes.len());
                 let found = plain(found, &options.limits, || Ok(metadata.clone()))?;
                 message = Some(decode_whole(&options.limits, found)?);
             }
@@ -445,7 +457,7 @@ async fn open_stream<S>(
 where
     S: Stream<Item: Outgoing> + Send + 'static,
 {
-    let stamps = head.trace.span().map(|_| Stamps::default());
+    let stamps = head.trace.with_steps().map(|_| Stamps::default());
     let request = ringway_local::Request {
         published: stamps.as_ref().map(|stamps| &stamps.published),
         ..head.request(method, false)
@@ -455,15 +467,15 @@ where
     })
     .await
     .map_err(unsent)?;
-    if let (Some(span), Some(stamps)) = (head.trace.span(), &stamps) {
+    if let Some(span) = head.trace.span() {
         goes_over(connection, &**span);
-        stamps.note(&**span);
+        stamps.iter().for_each(|stamps| stamps.note(&**span));
     }
-    let (sender, limits) = (call.sender().clone(), options.limits);
+    let (sender, limits, trace) = (call.sender().clone(), options.limits, head.trace.clone());
     // Whoever runs a pass polls it: perhaps the handler of another call.
     let context = Context::inherited();
     call.attach(Box::pin(context.scope(async move {
-        let pumped = streaming::pump(&sender, requests.map(Ok), limits).await;
+        let pumped = streaming::pump(&sender, requests.map(Ok), limits, &trace).await;
         match pumped {
             // The call may have ended meanwhile: then there is nothing to close.
             Pumped::All => drop(poll_fn(|context| sender.poll_half_close(context)).await),

@@ -17,6 +17,7 @@ use crate::client::goes_over;
 use crate::compression::{self, Encoding};
 use crate::context::{Context, Handled, Peer};
 use crate::metadata::{self, TraceHeaders};
+use crate::meter::Direction;
 use crate::method::{MessageLimits, Method};
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
@@ -205,6 +206,9 @@ impl ServerCall {
             Some(message) => Ok(message),
             None => only_message(&mut call, end).await,
         };
+        if let Ok(message) = &message {
+            trace::carried_here(Direction::Received, message.bytes.len());
+        }
         let request = message.and_then(|message| decoded((&metadata, extensions), message, limits));
         match request {
             Ok(request) => Ok((call, request)),
@@ -255,6 +259,8 @@ where
     F: FnOnce(Request<M>) -> Fut,
     Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
 {
+    let len = message.bytes.len();
+    context.recorded().carried(Direction::Received, 1, len);
     match decoded(head, message, limits) {
         Ok(request) => {
             context.recorded().step(Step::HandlerStarted);
@@ -302,6 +308,7 @@ fn respond_at_once<R: Message>(
     };
     call.respond(&[], len_bytes, encode)
         .map_err(AtOnce::Unsent)?;
+    trace::carried_here(Direction::Sent, len_bytes);
     trace::end_here(Code::Ok, "");
     Ok(())
 }
@@ -399,7 +406,10 @@ async fn respond<R: Message>(mut call: Call, response: Response<R>, limits: Mess
     };
     let sent = poll_fn(|context| answer.poll_send(context, &mut call)).await;
     match sent {
-        Ok(()) => trace::end_here(Code::Ok, ""),
+        Ok(()) => {
+            trace::carried_here(Direction::Sent, answer.len_bytes);
+            trace::end_here(Code::Ok, "");
+        }
         Err(error) => finish(&mut call, &status::unsent(&error)).await,
     }
 }
@@ -463,7 +473,7 @@ where
     if sent.await.is_err() {
         return;
     }
-    match streaming::pump(&sender, stream, limits).await {
+    match streaming::pump(&sender, stream, limits, &trace::counted_here()).await {
         Pumped::All => {
             trace::step_here(Step::HandlerEnded);
             let trailing = extensions.remove::<Trailers>().unwrap_or_default();

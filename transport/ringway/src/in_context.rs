@@ -16,9 +16,11 @@ use tonic::codegen::{Service, StdError};
 use tonic::server::NamedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 
+use crate::carried::counted;
 use crate::context::{Context, Entered, Handling, Peer};
 use crate::introspection::latency::{self, Source, Timing};
 use crate::metadata::TraceHeaders;
+use crate::meter::Direction;
 use crate::path::Path;
 use crate::trace::{self, Step, Trace};
 use crate::traced::end_with;
@@ -54,6 +56,12 @@ where
         }
         let timing = (from_network && latency::is_watched())
             .then(|| Timing::begin(Source::Network(address(request.extensions()))));
+        let request = match &handling {
+            Some(handling) => {
+                request.map(|body| counted(body, handling.0.recorded(), Direction::Received))
+            }
+            None => request,
+        };
         let entered = enter(&mut handling);
         let inner = self.0.call(request);
         drop(entered);
@@ -143,7 +151,10 @@ where
             note_head(handling.0.recorded(), response.headers());
         }
         Poll::Ready(Ok(response.map(|inner| {
-            let inner = Body::new(inner);
+            let mut inner = Body::new(inner);
+            if let Some(handling) = &handling {
+                inner = counted(inner, handling.0.recorded(), Direction::Sent);
+            }
             Body::new(InContextBody {
                 handling,
                 timing,

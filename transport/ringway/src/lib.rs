@@ -21,6 +21,7 @@
 //! | [`introspection`] | a service that tells of a running server's connections |
 //! | [`stats`] | what connections and channels have done so far |
 //! | [`trace`] | which trace a call belongs to, and the hook for its spans |
+//! | [`meter`] | the hook by which calls are measured |
 //! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ mod attempt;
 pub mod blocking;
 mod bridge;
 mod caller;
+mod carried;
 mod channel;
 mod child;
 mod client;
@@ -50,6 +52,7 @@ pub mod introspection;
 mod layered;
 mod locate;
 mod metadata;
+pub mod meter;
 mod method;
 mod path;
 mod pipe;

@@ -16,11 +16,12 @@
 //! }
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-pub use ringway_local::{ConnectionRole, ConnectionStats, Fill, LinkKind};
+pub use ringway_local::{ConnectionRole, ConnectionStats, Fill, LinkKind, ended};
 
 use crate::channel::Shared;
 use crate::path::Path;
@@ -30,10 +31,16 @@ use crate::path::Path;
 #[must_use]
 pub fn connections() -> Vec<ConnectionStats> {
     let connections = ringway_local::connections();
-    connections
-        .iter()
-        .map(|connection| connection.stats())
-        .collect()
+    let open = connections.iter().filter(|connection| connection.is_open());
+    open.map(|connection| connection.stats()).collect()
+}
+
+/// The same with those that have ended and are still held by somebody; [`ended`] has the sums of what is left.
+#[must_use]
+pub fn all_connections() -> Vec<ConnectionStats> {
+    let connections = ringway_local::connections();
+    let stats = connections.iter().map(|connection| connection.stats());
+    stats.collect()
 }
 
 /// The channels of this process.
@@ -52,6 +59,18 @@ pub fn channels() -> Vec<ChannelStats> {
     stats.collect()
 }
 
+/// How often channels went from one path to another, by the server that they call: since the process began,
+/// and whatever became of the channels.
+#[must_use]
+pub fn moves() -> Vec<(String, u64)> {
+    let there = channels();
+    let mut moves = MOVES.lock().clone();
+    for channel in there {
+        moves.entry(channel.name).or_default();
+    }
+    moves.into_iter().collect()
+}
+
 /// A channel at a moment; its clones are one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,6 +81,17 @@ pub struct ChannelStats {
     pub path: Option<Path>,
     /// How often it went from one path to another.
     pub moves: u64,
+}
+
+/// Servers told apart in it; moves to further ones are counted without a name.
+const MAX_SERVERS: usize = 1024;
+static MOVES: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+fn note_move(server: &str) {
+    let mut moves = MOVES.lock();
+    let told_apart = moves.len() < MAX_SERVERS || moves.contains_key(server);
+    let server = if told_apart { server } else { "" };
+    *moves.entry(server.to_owned()).or_default() += 1;
 }
 
 static CHANNELS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
@@ -91,8 +121,8 @@ const PATHS: [Path; 5] = [
 ];
 
 impl Course {
-    /// Calls take `path` from now on.
-    pub(crate) fn takes(&self, path: Path) {
+    /// Calls to `server` take `path` from now on.
+    pub(crate) fn takes(&self, path: Path, server: &str) {
         let number = (1..).zip(PATHS).find(|(_, known)| *known == path);
         let number = number.map_or(0, |(number, _)| number);
         if self.last.load(Ordering::Relaxed) == number {
@@ -100,6 +130,7 @@ impl Course {
         }
         if self.last.swap(number, Ordering::Relaxed) != 0 {
             self.moves.fetch_add(1, Ordering::Relaxed);
+            note_move(server);
         }
     }
 
@@ -122,10 +153,11 @@ mod tests {
         let course = Course::default();
         assert_eq!((course.path(), course.moves()), (None, 0));
         for path in PATHS {
-            course.takes(path);
-            course.takes(path);
+            course.takes(path, "moving:1");
+            course.takes(path, "moving:1");
             assert_eq!(course.path(), Some(path));
         }
         assert_eq!(course.moves(), 4);
+        assert!(moves().contains(&("moving:1".to_owned(), 4)));
     }
 }

@@ -24,9 +24,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
 
 use crate::compression::{self, Encoding};
+use crate::meter::Direction;
 use crate::method::MessageLimits;
 use crate::status;
-use crate::trace::{Step, Trace};
+use crate::trace::{self, Step, Trace};
 
 /// Bytes of an empty message in gRPC's framing: a flag and a length.
 const MARKER_BYTES: usize = 5;
@@ -158,7 +159,7 @@ impl<T: Message + Default> Decoder for Pop<T> {
     fn decode(&mut self, _marker: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
         let mut queue = self.queue.lock();
         let next = queue.next(&self.limits).transpose();
-        if queue.undecoded.span().is_some() {
+        if queue.undecoded.with_steps().is_some() {
             std::mem::take(&mut queue.undecoded).step(Step::Decoded);
         }
         next
@@ -175,21 +176,30 @@ struct Markers {
     /// Nothing follows the first.
     only_first: bool,
     over: bool,
-    /// Of a response: ends with it.
+    /// That of a response ends with it.
     trace: Trace,
 }
 
 impl Drop for Markers {
     fn drop(&mut self) {
         // Only if nothing else has ended it.
-        self.trace
-            .end(Code::Cancelled, "the caller gave the call up");
+        self.end_trace(Code::Cancelled, "the caller gave the call up");
     }
 }
 
 impl Markers {
+    fn end_trace(&self, code: Code, message: &str) {
+        if !self.requests {
+            self.trace.end(code, message);
+        }
+    }
+
     /// Takes in the messages of one frame; how many wait now.
     fn accept(&mut self, message: ringway_local::Message) -> usize {
+        if let Some(span) = self.trace.span() {
+            let (messages, bytes) = count_of(&message);
+            span.carried(Direction::Received, messages, bytes);
+        }
         let mut queue = self.queue.lock();
         queue.push(message);
         queue.waiting.min(MAX_MARKERS)
@@ -246,12 +256,12 @@ impl Body for Markers {
                 }
                 Next::End(None) => {
                     self.over = true;
-                    self.trace.end(Code::Ok, "");
+                    self.end_trace(Code::Ok, "");
                     return Poll::Ready(None);
                 }
                 Next::End(Some(status)) => {
                     self.over = true;
-                    self.trace.end(status.code(), status.message());
+                    self.end_trace(status.code(), status.message());
                     return Poll::Ready(Some(match self.requests {
                         true => Err(broken_off(&status)),
                         false => trailers(status),
@@ -278,6 +288,21 @@ fn trailers(status: Status) -> Result<Frame<Bytes>, Status> {
         Ok(()) => Ok(Frame::trailers(headers)),
         Err(_) => Err(status),
     }
+}
+
+/// How many messages a frame has, and how many bytes they have.
+pub(crate) fn count_of(message: &ringway_local::Message) -> (usize, usize) {
+    let mut rest = &message.bytes[..];
+    if !message.packed {
+        return (1, rest.len());
+    }
+    let (mut messages, mut bytes) = (0, 0);
+    while let Some((len, behind)) = rest.split_first_chunk::<LENGTH_BYTES>() {
+        let len = (u32::from_le_bytes(*len) as usize).min(behind.len());
+        (messages, bytes) = (messages + 1, bytes + len);
+        rest = &behind[len..];
+    }
+    (messages, bytes)
 }
 
 /// Decodes a message that has its bytes to itself.
@@ -315,7 +340,7 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
     let queue = queue(encoding, Trace::None);
     let body = Markers {
         call,
-        trace: Trace::None,
+        trace: trace::counted_here(),
         requests: true,
         queue: Arc::clone(&queue),
         first,
@@ -363,7 +388,12 @@ pub(crate) enum Pumped {
 }
 
 /// Sends a stream's messages, several small ones in a frame where they are ready together.
-pub(crate) async fn pump<S, T>(call: &CallSender, stream: S, limits: MessageLimits) -> Pumped
+pub(crate) async fn pump<S, T>(
+    call: &CallSender,
+    stream: S,
+    limits: MessageLimits,
+    trace: &Trace,
+) -> Pumped
 where
     S: Stream<Item = Result<T, Status>>,
     T: Outgoing,
@@ -372,7 +402,7 @@ where
     let mut batch = Batch::default();
     loop {
         let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits)).await;
-        if !batch.is_empty() && send(call, &mut batch).await.is_err() {
+        if !batch.is_empty() && send(call, &mut batch, trace).await.is_err() {
             return Pumped::CallOver;
         }
         match filled {
@@ -383,7 +413,11 @@ where
     }
 }
 
-async fn send<T: Outgoing>(call: &CallSender, batch: &mut Batch<T>) -> Result<(), ()> {
+async fn send<T: Outgoing>(
+    call: &CallSender,
+    batch: &mut Batch<T>,
+    trace: &Trace,
+) -> Result<(), ()> {
     let form = match batch.messages.len() {
         0 | 1 => Form::Plain,
         several => Form::Packed(u32::try_from(several).unwrap_or(u32::MAX)),
@@ -391,6 +425,15 @@ async fn send<T: Outgoing>(call: &CallSender, batch: &mut Batch<T>) -> Result<()
     let len = batch.len_bytes;
     let sent = poll_fn(|context| call.poll_send(context, form, len, &mut |out| batch.write(out)));
     let sent = sent.await;
+    if sent.is_ok() {
+        let messages = batch.messages.len();
+        let prefixes = if messages > 1 {
+            messages * LENGTH_BYTES
+        } else {
+            0
+        };
+        trace.carried(Direction::Sent, messages, len - prefixes);
+    }
     batch.clear();
     sent.map_err(drop)
 }

@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -16,6 +16,7 @@ pub use ringway_wire::TraceContext;
 use tonic::{Code, Status};
 
 use crate::context;
+use crate::meter::{self, Direction, Role};
 use crate::path::Path;
 
 /// The header of W3C Trace Context.
@@ -48,7 +49,7 @@ impl Trace {
         match self {
             Self::None => None,
             Self::Passing(context) => Some(*context),
-            Self::Recorded(span) => Some(span.context()),
+            Self::Recorded(span) => span.context(),
         }
     }
 
@@ -61,11 +62,25 @@ impl Trace {
         }
     }
 
+    /// The span, where its steps are recorded.
+    #[inline]
+    pub(crate) fn with_steps(&self) -> Option<&Arc<dyn Span>> {
+        self.span().filter(|span| span.has_steps())
+    }
+
     /// Notes that a step is done now.
     #[inline]
     pub(crate) fn step(&self, step: Step) {
-        if let Self::Recorded(span) = self {
+        if let Some(span) = self.with_steps() {
             span.step(step, SystemTime::now());
+        }
+    }
+
+    /// Notes messages that the call carried, and how many bytes they had.
+    #[inline]
+    pub(crate) fn carried(&self, direction: Direction, messages: usize, bytes: usize) {
+        if let Self::Recorded(span) = self {
+            span.carried(direction, messages, bytes);
         }
     }
 
@@ -90,11 +105,19 @@ pub trait Tracer: Send + Sync + 'static {
 
 /// One end's part in a call that is recorded.
 pub trait Span: Send + Sync {
-    /// What the calls made on its behalf say.
-    fn context(&self) -> TraceContext;
+    /// What the calls made on its behalf say; nothing where it is measured and belongs to no trace.
+    fn context(&self) -> Option<TraceContext>;
+
+    /// Whether anybody wants to know of its steps.
+    fn has_steps(&self) -> bool {
+        true
+    }
 
     /// A step was done. One that had to be done again counts from the last time.
     fn step(&self, step: Step, at: SystemTime);
+
+    /// Messages went out or came in, with so many bytes.
+    fn carried(&self, _direction: Direction, _messages: usize, _bytes: usize) {}
 
     /// It goes by this path, over `transport` (OpenTelemetry's `network.transport`).
     fn goes_by(&self, path: Path, transport: &'static str);
@@ -149,8 +172,12 @@ impl Step {
 #[error("this process has a tracer already")]
 pub struct TracerInstalled;
 
-/// The tracer is asked.
-static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// Who is asked about each call: the tracer, the meter, both or none.
+static ACTIVE: AtomicU8 = AtomicU8::new(0);
+/// The tracer is.
+const TRACER_ACTIVE: u8 = 1;
+/// The meter is.
+pub(crate) const METER: u8 = 2;
 static TRACER: OnceLock<Box<dyn Tracer>> = OnceLock::new();
 
 /// Has `tracer` asked about each call of this process from now on.
@@ -165,7 +192,27 @@ pub fn install(tracer: Box<dyn Tracer>) -> Result<(), TracerInstalled> {
 
 /// Whether the tracer is asked about calls that begin from now on, to compare calls with and without.
 pub fn set_active(active: bool) {
-    ACTIVE.store(active, Ordering::Relaxed);
+    set(TRACER_ACTIVE, active);
+}
+
+/// Whether one of those who may be asked is.
+pub(crate) fn set(who: u8, active: bool) {
+    match active {
+        true => ACTIVE.fetch_or(who, Ordering::Relaxed),
+        false => ACTIVE.fetch_and(!who, Ordering::Relaxed),
+    };
+}
+
+/// Whether the tracer is asked, the meter, or both, as `who` says.
+#[inline]
+fn is_active(who: u8) -> bool {
+    ACTIVE.load(Ordering::Relaxed) & who != 0
+}
+
+/// Whether calls are measured.
+#[inline]
+pub(crate) fn is_measured() -> bool {
+    is_active(METER)
 }
 
 /// The trace of the call that is being handled here.
@@ -175,7 +222,7 @@ pub fn here() -> Option<TraceContext> {
 
 #[inline]
 fn tracer() -> Option<&'static dyn Tracer> {
-    if !ACTIVE.load(Ordering::Relaxed) {
+    if !is_active(TRACER_ACTIVE) {
         return None;
     }
     TRACER.get().map(|tracer| &**tracer)
@@ -184,10 +231,14 @@ fn tracer() -> Option<&'static dyn Tracer> {
 /// The trace of a call to `path` that is about to be made here.
 #[inline]
 fn of_client(path: &str) -> Trace {
-    context::with_trace(|handled| match tracer() {
+    let trace = context::with_trace(|handled| match tracer() {
         None => handled.context().map_or(Trace::None, Trace::Passing),
         Some(tracer) => tracer.client(path, handled),
-    })
+    });
+    match is_measured() {
+        true => meter::measured(Role::Client, path, trace),
+        false => trace,
+    }
 }
 
 /// The trace of a call to `path` that came here.
@@ -197,24 +248,45 @@ pub(crate) fn of_server(
     parent: Option<TraceContext>,
     seen: Option<SystemTime>,
 ) -> Trace {
-    match tracer() {
+    let trace = match tracer() {
         None => parent.map_or(Trace::None, Trace::Passing),
         Some(tracer) => tracer.server(path, parent, seen),
+    };
+    match is_measured() {
+        true => meter::measured(Role::Server, path, trace),
+        false => trace,
     }
 }
 
 /// Notes a step of the call that is being handled here.
 #[inline]
 pub(crate) fn step_here(step: Step) {
-    if tracer().is_some() {
+    if is_active(TRACER_ACTIVE) {
         context::with_trace(|trace| trace.step(step));
+    }
+}
+
+/// Notes a message that the call carried which is being handled here.
+#[inline]
+pub(crate) fn carried_here(direction: Direction, bytes: usize) {
+    if is_measured() {
+        context::with_trace(|trace| trace.carried(direction, 1, bytes));
+    }
+}
+
+/// The call that is being handled here, for what counts its messages.
+#[inline]
+pub(crate) fn counted_here() -> Trace {
+    match is_measured() {
+        true => context::with_trace(Trace::clone),
+        false => Trace::None,
     }
 }
 
 /// The call that is being handled here is over.
 #[inline]
 pub(crate) fn end_here(code: Code, message: &str) {
-    if tracer().is_some() {
+    if is_active(TRACER_ACTIVE | METER) {
         context::with_trace(|trace| trace.end(code, message));
     }
 }

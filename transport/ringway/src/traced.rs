@@ -12,6 +12,8 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
+use crate::carried::counted;
+use crate::meter::Direction;
 use crate::path::Path;
 use crate::trace::{Step, TRACEPARENT, Trace};
 
@@ -69,13 +71,20 @@ impl Service<Request<Body>> for Traced {
             .to_its_end
             .then(|| Ending::of(&trace, request.headers()));
         let request = request.map(|inner| {
-            let trace = Some(trace.clone());
-            Body::new(Sent { inner, trace })
+            let inner = counted(inner, &trace, Direction::Sent);
+            match trace.with_steps() {
+                Some(_) => Body::new(Sent {
+                    inner,
+                    trace: Some(trace.clone()),
+                }),
+                None => inner,
+            }
         });
         let answer = self.instance.call(request);
         Box::pin(async move {
             let answered = answer.await?;
             trace.step(Step::AnswerSeen);
+            let answered = answered.map(|inner| counted(inner, &trace, Direction::Received));
             Ok(match ended_by {
                 Some(ending) => ending.with(answered),
                 None => answered,

@@ -25,6 +25,19 @@ pub enum Error {
     /// No thread can be started for the export.
     #[error("no thread for the export of telemetry")]
     Thread(#[source] std::io::Error),
+    /// Calls are measured by somebody else.
+    #[error(transparent)]
+    Meter(#[from] ringway::meter::MeterInstalled),
+    /// The page for Prometheus can't be served.
+    #[error(
+        "no page of metrics at {address}: choose another by OTEL_EXPORTER_PROMETHEUS_HOST and _PORT"
+    )]
+    Page {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The exporter can't be built.
     #[error("no exporter for {endpoint}")]
     Exporter {

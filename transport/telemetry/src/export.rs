@@ -13,7 +13,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::Error;
 use crate::settings::variable;
@@ -24,17 +24,40 @@ const DEFAULT_QUEUE_SPANS: usize = 8_192;
 
 /// The thread on which exporters do their input and output. They must not depend on the program's
 /// runtime: it may be busy, or blocked in the very flush that waits for the export.
-pub(crate) fn runtime() -> Result<Runtime, Error> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("ringway-export")
-        .enable_all()
-        .build()
-        .map_err(Error::Thread)
+#[derive(Debug)]
+pub(crate) struct ExportRuntime {
+    handle: Handle,
+    /// Until it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl ExportRuntime {
+    pub(crate) fn start() -> Result<Self, Error> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).thread_name("ringway-export");
+        let runtime = builder.enable_all().build().map_err(Error::Thread)?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for ExportRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Also within a runtime of the program, where a plain drop would panic.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Sends spans to `endpoint`, counting what is lost.
-pub(crate) fn spans(endpoint: &str, resource: &Resource, runtime: &Runtime) -> Result<Gate, Error> {
+pub(crate) fn spans(endpoint: &str, resource: &Resource, runtime: &Handle) -> Result<Gate, Error> {
     let _entered = runtime.enter();
     let mut exporter = OtlpExporter::builder()
         .with_tonic()
@@ -46,7 +69,7 @@ pub(crate) fn spans(endpoint: &str, resource: &Resource, runtime: &Runtime) -> R
         })?;
     exporter.set_resource(resource);
     let stated = variable("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|size| size.parse().ok());
-    let loss = Arc::new(Loss::new(endpoint));
+    let loss = Arc::new(Loss::new(endpoint, "spans"));
     Ok(Gate::new(
         exporter,
         runtime,
@@ -59,39 +82,42 @@ pub(crate) fn spans(endpoint: &str, resource: &Resource, runtime: &Runtime) -> R
 #[derive(Debug)]
 pub(crate) struct Loss {
     endpoint: String,
-    spans: AtomicU64,
+    /// What is sent there.
+    what: &'static str,
+    count: AtomicU64,
     /// Said for this outage.
     said: AtomicBool,
 }
 
 impl Loss {
-    fn new(endpoint: &str) -> Self {
+    pub(crate) fn new(endpoint: &str, what: &'static str) -> Self {
         Self {
             endpoint: endpoint.to_owned(),
-            spans: AtomicU64::new(0),
+            what,
+            count: AtomicU64::new(0),
             said: AtomicBool::new(false),
         }
     }
 
-    /// How many spans were lost since the start.
-    pub(crate) fn spans(&self) -> u64 {
-        self.spans.load(Ordering::Relaxed)
+    /// How many were lost since the start.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
-    fn add(&self, spans: usize, why: &dyn fmt::Display) {
-        self.spans.fetch_add(spans as u64, Ordering::Relaxed);
+    pub(crate) fn add(&self, count: usize, why: &dyn fmt::Display) {
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
         if !self.said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 endpoint = %self.endpoint, %why,
-                "spans are being lost; said once, until the export works again"
+                "the collector does not get our {}; said once, until the export works again", self.what
             );
         }
     }
 
-    fn recovered(&self) {
+    pub(crate) fn recovered(&self) {
         if self.said.load(Ordering::Relaxed) && self.said.swap(false, Ordering::Relaxed) {
-            let lost = self.spans();
-            tracing::info!(endpoint = %self.endpoint, lost, "spans are exported again");
+            let lost = self.count();
+            tracing::info!(endpoint = %self.endpoint, lost, "the export works again: {}", self.what);
         }
     }
 }
@@ -113,7 +139,7 @@ struct Shared {
 }
 
 impl Gate {
-    fn new<E>(exporter: E, runtime: &Runtime, capacity: usize, loss: Arc<Loss>) -> Self
+    fn new<E>(exporter: E, runtime: &Handle, capacity: usize, loss: Arc<Loss>) -> Self
     where
         E: SpanExporter + 'static,
     {
@@ -124,7 +150,7 @@ impl Gate {
         });
         let exporter = Counting {
             inner: Arc::new(exporter),
-            runtime: runtime.handle().clone(),
+            runtime: runtime.clone(),
             shared: Arc::clone(&shared),
         };
         let config = BatchConfigBuilder::default()
@@ -171,7 +197,7 @@ impl SpanProcessor for Gate {
 #[derive(Debug)]
 struct Counting<E> {
     inner: Arc<E>,
-    runtime: tokio::runtime::Handle,
+    runtime: Handle,
     shared: Arc<Shared>,
 }
 
@@ -246,14 +272,14 @@ mod tests {
         }
     }
 
-    fn gate(collector: &Collector, runtime: &Runtime, capacity: usize) -> Gate {
-        let loss = Arc::new(Loss::new("tested"));
-        Gate::new(collector.clone(), runtime, capacity, loss)
+    fn gate(collector: &Collector, runtime: &ExportRuntime, capacity: usize) -> Gate {
+        let loss = Arc::new(Loss::new("tested", "spans"));
+        Gate::new(collector.clone(), runtime.handle(), capacity, loss)
     }
 
     #[test]
     fn each_span_is_kept_or_counted_as_lost() {
-        let (collector, runtime) = (Collector::default(), runtime().unwrap());
+        let (collector, runtime) = (Collector::default(), ExportRuntime::start().unwrap());
         let gate = gate(&collector, &runtime, 8);
         let send = |count: usize| {
             (0..count).for_each(|_| gate.on_end(span()));
@@ -262,20 +288,20 @@ mod tests {
         };
         send(8);
         assert_eq!(
-            (*collector.kept.lock().unwrap(), gate.loss().spans()),
+            (*collector.kept.lock().unwrap(), gate.loss().count()),
             (8, 0)
         );
         collector.refuses.store(true, Ordering::SeqCst);
         send(5);
         assert_eq!(
-            (*collector.kept.lock().unwrap(), gate.loss().spans()),
+            (*collector.kept.lock().unwrap(), gate.loss().count()),
             (8, 5)
         );
         assert!(gate.loss().said.load(Ordering::SeqCst));
         collector.refuses.store(false, Ordering::SeqCst);
         send(3);
         assert_eq!(
-            (*collector.kept.lock().unwrap(), gate.loss().spans()),
+            (*collector.kept.lock().unwrap(), gate.loss().count()),
             (11, 5)
         );
         assert!(!gate.loss().said.load(Ordering::SeqCst));
@@ -283,15 +309,14 @@ mod tests {
 
     #[test]
     fn behind_a_collector_that_hangs_no_more_wait_than_the_queue_holds() {
-        let (collector, runtime) = (Collector::default(), runtime().unwrap());
+        let (collector, runtime) = (Collector::default(), ExportRuntime::start().unwrap());
         collector.hangs.store(true, Ordering::SeqCst);
         let gate = gate(&collector, &runtime, 8);
         (0..100).for_each(|_| gate.on_end(span()));
-        assert_eq!(gate.loss().spans(), 92);
+        assert_eq!(gate.loss().count(), 92);
         let begin = std::time::Instant::now();
         let limit = Duration::from_millis(50);
         gate.shutdown_with_timeout(limit).unwrap_err();
         assert!(begin.elapsed() < 20 * limit);
-        runtime.shutdown_background();
     }
 }

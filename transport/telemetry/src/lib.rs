@@ -1,4 +1,4 @@
-//! What Ringway's calls tell about themselves: OpenTelemetry traces over OTLP, and logs that carry
+//! What Ringway's calls tell about themselves: OpenTelemetry traces and metrics, and logs that carry
 //! the trace's id.
 //!
 //! One call sets a process up, by OpenTelemetry's own environment variables:
@@ -17,6 +17,9 @@
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who this is |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded, [`Sampler`] |
 //! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_*` | as OpenTelemetry says |
+//! | `OTEL_METRICS_EXPORTER` | `otlp` (where there is a collector), `prometheus`, both with a comma between, or `none` |
+//! | `OTEL_EXPORTER_PROMETHEUS_HOST`, `OTEL_EXPORTER_PROMETHEUS_PORT` | where Prometheus finds `/metrics`: `localhost`, 9464 |
+//! | `OTEL_METRIC_EXPORT_INTERVAL` | how often metrics are sent, in milliseconds: 60,000 |
 //! | `OTEL_SDK_DISABLED` | `true`: logs only |
 //! | `RUST_LOG` | which logs are written; `info` without it |
 //!
@@ -29,6 +32,7 @@
 //! | `export` | the way to the collector, and the count of what was lost on it |
 //! | `logs` | lines with the trace's id |
 //! | `spans` | a call, its steps and its place in a trace |
+//! | `metrics` | what calls and connections come to, for a collector and for Prometheus |
 //! | `guard` | what a program holds while it runs |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -38,6 +42,7 @@ mod error;
 mod export;
 mod guard;
 mod logs;
+mod metrics;
 mod sampling;
 mod settings;
 mod spans;

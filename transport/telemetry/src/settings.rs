@@ -1,6 +1,7 @@
 //! What the environment and the program ask for.
 
 use std::env;
+use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
@@ -12,6 +13,16 @@ const ENDPOINTS: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
+const METRIC_ENDPOINTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
+/// Which exporters of metrics: `otlp`, `prometheus`, both with a comma between, or `none`.
+const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
+const PROMETHEUS_HOST: &str = "OTEL_EXPORTER_PROMETHEUS_HOST";
+const PROMETHEUS_PORT: &str = "OTEL_EXPORTER_PROMETHEUS_PORT";
+/// OpenTelemetry, "Environment Variable Specification".
+const PROMETHEUS_DEFAULTS: (&str, &str) = ("localhost", "9464");
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
 /// What a program may say beside its environment.
@@ -29,6 +40,8 @@ pub struct Builder {
     endpoint: Option<String>,
     sampler: Option<Sampler>,
     without_logs: bool,
+    prometheus: Option<String>,
+    metric_interval: Option<Duration>,
 }
 
 impl Builder {
@@ -44,10 +57,26 @@ impl Builder {
         self
     }
 
-    /// Where traces are sent to by OTLP over gRPC, whatever the environment says.
+    /// Where traces and metrics are sent to by OTLP over gRPC, whatever the environment says.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
+        self
+    }
+
+    /// Serves metrics to Prometheus at `address` (`HOST:PORT`; port 0 lets the kernel choose), whatever the
+    /// environment says.
+    #[must_use]
+    pub fn prometheus(mut self, address: impl Into<String>) -> Self {
+        self.prometheus = Some(address.into());
+        self
+    }
+
+    /// How often metrics are sent to the collector, whatever `OTEL_METRIC_EXPORT_INTERVAL` says; 60 s
+    /// without either.
+    #[must_use]
+    pub fn metric_interval(mut self, interval: Duration) -> Self {
+        self.metric_interval = Some(interval);
         self
     }
 
@@ -79,6 +108,7 @@ impl Builder {
         let disabled =
             variable("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
         let no_traces = variable("OTEL_TRACES_EXPORTER").as_deref() == Some("none");
+        let metrics = MetricSettings::new(&self).filter(|_| !disabled);
         let endpoint = self
             .endpoint
             .or_else(|| ENDPOINTS.iter().find_map(|name| variable(name)));
@@ -90,6 +120,7 @@ impl Builder {
                 None => Sampler::named(variable(SAMPLER), variable(SAMPLER_ARG))?,
             },
             logs: !self.without_logs,
+            metrics,
         })
     }
 }
@@ -102,6 +133,43 @@ pub(crate) struct Settings {
     pub(crate) traces: Option<String>,
     pub(crate) sampler: Sampler,
     pub(crate) logs: bool,
+    pub(crate) metrics: Option<MetricSettings>,
+}
+
+/// Where metrics go.
+#[derive(Debug)]
+pub(crate) struct MetricSettings {
+    /// The collector.
+    pub(crate) otlp: Option<String>,
+    /// Where Prometheus finds its page.
+    pub(crate) prometheus: Option<String>,
+    pub(crate) interval: Option<Duration>,
+}
+
+impl MetricSettings {
+    /// As `builder` and the environment say; `None` where nobody is to be told.
+    fn new(builder: &Builder) -> Option<Self> {
+        let exporters = variable(METRICS_EXPORTER);
+        let wanted = |name: &str| {
+            let exporters = exporters.as_deref()?;
+            Some(exporters.split(',').any(|one| one.trim() == name))
+        };
+        let endpoint = builder.endpoint.clone();
+        let otlp = endpoint.or_else(|| METRIC_ENDPOINTS.iter().find_map(|name| variable(name)));
+        let (host, port) = (variable(PROMETHEUS_HOST), variable(PROMETHEUS_PORT));
+        let named = host.is_some() || port.is_some();
+        let page = wanted("prometheus").unwrap_or(named).then(|| {
+            let (default_host, default_port) = PROMETHEUS_DEFAULTS;
+            let host = host.as_deref().unwrap_or(default_host);
+            format!("{host}:{}", port.as_deref().unwrap_or(default_port))
+        });
+        let settings = Self {
+            otlp: otlp.filter(|_| wanted("otlp").unwrap_or(true)),
+            prometheus: builder.prometheus.clone().or(page),
+            interval: builder.metric_interval,
+        };
+        (settings.otlp.is_some() || settings.prometheus.is_some()).then_some(settings)
+    }
 }
 
 /// Who this process is.

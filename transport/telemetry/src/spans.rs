@@ -307,8 +307,8 @@ impl CallSpan {
 }
 
 impl Span for CallSpan {
-    fn context(&self) -> TraceContext {
-        self.context
+    fn context(&self) -> Option<TraceContext> {
+        Some(self.context)
     }
 
     fn step(&self, step: Step, at: SystemTime) {

@@ -123,10 +123,11 @@ async fn in_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 }
 
 /// How a process sends its spans, whatever this one's own environment says of it.
-fn environment(endpoint: &str, service: &str) -> [(&'static str, String); 7] {
+fn environment(endpoint: &str, service: &str) -> [(&'static str, String); 8] {
     [
         ("OTEL_SDK_DISABLED", "false".to_owned()),
         ("OTEL_TRACES_EXPORTER", "otlp".to_owned()),
+        ("OTEL_METRICS_EXPORTER", "none".to_owned()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.to_owned()),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.to_owned()),
         ("OTEL_SERVICE_NAME", service.to_owned()),

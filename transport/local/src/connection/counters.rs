@@ -148,6 +148,39 @@ pub struct ConnectionStats {
     pub arena: Fill,
 }
 
+impl ConnectionStats {
+    /// Whether the other one is of the same end of the same link, to the same server.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (self.kind, self.role, &self.name) == (other.kind, other.role, &other.name)
+    }
+
+    /// Adds what the other one has done.
+    pub(crate) fn add_counts(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.messages_sent += other.messages_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.messages_received += other.messages_received;
+        self.bytes_received += other.bytes_received;
+        self.doorbells += other.doorbells;
+        self.sleeps += other.sleeps;
+        self.looks_paid += other.looks_paid;
+        self.looks_unpaid += other.looks_unpaid;
+        self.waits_for_room += other.waits_for_room;
+        self.waits_for_credit += other.waits_for_credit;
+        self.waits_for_memory += other.waits_for_memory;
+    }
+
+    /// What it has done, without what there is at the moment.
+    pub(crate) fn counts_alone(self) -> Self {
+        Self {
+            calls_in_flight: 0,
+            ring: Fill::default(),
+            arena: Fill::default(),
+            ..self
+        }
+    }
+}
+
 /// The messages in a packed frame; of a hostile one, as many as can be told.
 pub(crate) fn packed_messages(mut frame: &[u8]) -> u32 {
     let mut messages = 0;

@@ -33,7 +33,7 @@ pub(crate) use self::inbound::abandoned_status;
 pub use self::inbound::{Inbound, Message, Request, Stamp, Started};
 pub(crate) use self::large::Large;
 use self::pass::Pass;
-pub use self::registry::connections;
+pub use self::registry::{connections, ended};
 use self::state::State;
 use crate::driver::Driver;
 use crate::error::Closed;
@@ -167,6 +167,12 @@ impl Drop for Bell<'_> {
         if self.due {
             self.watch.ring();
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        registry::note_ended(self);
     }
 }
 

@@ -6,9 +6,34 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::Connection;
+use super::{Connection, ConnectionStats};
 
 static CONNECTIONS: Mutex<Vec<Weak<Connection>>> = Mutex::new(Vec::new());
+
+/// What connections did that have ended.
+static ENDED: Mutex<Vec<ConnectionStats>> = Mutex::new(Vec::new());
+/// Servers told apart in it; what was done with further ones is told without a name.
+const MAX_SUMS: usize = 1024;
+
+/// What the connections of this process did that have ended and are gone: one sum for each link, role and
+/// server's name. All but the counts says nothing.
+#[must_use]
+pub fn ended() -> Vec<ConnectionStats> {
+    ENDED.lock().clone()
+}
+
+/// A connection is being dropped.
+pub(super) fn note_ended(connection: &Connection) {
+    let mut stats = connection.stats();
+    let mut ended = ENDED.lock();
+    if ended.len() >= MAX_SUMS && !ended.iter().any(|sum| sum.is_like(&stats)) {
+        stats.name.clear();
+    }
+    match ended.iter_mut().find(|sum| sum.is_like(&stats)) {
+        Some(sum) => sum.add_counts(&stats),
+        None => ended.push(stats.counts_alone()),
+    }
+}
 
 pub(super) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -24,16 +49,10 @@ pub(super) fn add(connection: &Arc<Connection>) {
     connections.push(Arc::downgrade(connection));
 }
 
-/// The open local connections of this process, in the order in which they began.
+/// The local connections of this process, in the order in which they began.
 #[must_use]
 pub fn connections() -> Vec<Arc<Connection>> {
     let mut connections = CONNECTIONS.lock();
     connections.retain(|connection| connection.strong_count() > 0);
-    let there: Vec<_> = connections.iter().filter_map(Weak::upgrade).collect();
-    drop(connections);
-    // Dropped without the lock: it may be the last hold on one.
-    there
-        .into_iter()
-        .filter(|connection| connection.is_open())
-        .collect()
+    connections.iter().filter_map(Weak::upgrade).collect()
 }

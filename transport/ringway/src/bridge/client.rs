@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::BufMut;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as HttpBody;
 use ringway_local::{Call, Connection, Inbound, SendError};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
@@ -17,11 +17,12 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
 
-use super::messages::{Framed, Messages, Step, framed_all};
+use super::messages::{Framed, Messages, Step};
 use super::{Inbox, ending_status, send_all};
 use crate::channel::{Channel, Route};
 use crate::client::{Head, goes_over};
 use crate::metadata;
+use crate::meter::Direction;
 use crate::path::Path;
 use crate::status;
 use crate::trace::{self, Calling, Stamps, Trace};
@@ -109,7 +110,7 @@ async fn call(
     let mut messages = Messages::new(body);
     let first = FirstMessage::of(&mut messages).await?;
     head.trace().step(trace::Step::Encoded);
-    let stamps = head.trace().span().map(|_| Stamps::default());
+    let stamps = head.trace().with_steps().map(|_| Stamps::default());
     let (mut connection, mut calls) = (connection, 0);
     let mut call = loop {
         let request = ringway_local::Request {
@@ -133,16 +134,19 @@ async fn call(
             Err(error) => return Err(status::unsent(&error)),
         }
     };
-    if let (Some(span), Some(stamps)) = (head.trace().span(), &stamps) {
+    if let Some(span) = head.trace().span() {
         goes_over(&connection, &**span);
-        stamps.note(&**span);
+        stamps.iter().for_each(|stamps| stamps.note(&**span));
+        if let Some(message) = &first.message {
+            span.carried(Direction::Sent, 1, message.bytes.len());
+        }
     }
     if !first.end {
         let sender = call.sender().clone();
         // Whoever runs a pass polls it: perhaps the handler of another call.
-        let context = crate::Context::inherited();
+        let (context, trace) = (crate::Context::inherited(), head.trace().clone());
         call.attach(Box::pin(context.scope(async move {
-            match send_all(&sender, &mut messages).await {
+            match send_all(&sender, &mut messages, &trace).await {
                 // The call may have ended meanwhile: then there is nothing to close.
                 Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
                 Err(status) => sender.give_up(status::wire_code(status.code())),
@@ -151,7 +155,7 @@ async fn call(
     }
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
     head.trace().step(trace::Step::AnswerSeen);
-    answer(call, inbound, Path::over(&connection))
+    answer(call, inbound, Path::over(&connection), head.trace())
 }
 
 async fn open(
@@ -228,13 +232,19 @@ impl Messages<Body> {
     }
 }
 
-fn answer(call: Call, inbound: Option<Inbound>, path: Path) -> Result<Response<Body>, Status> {
+fn answer(
+    call: Call,
+    inbound: Option<Inbound>,
+    path: Path,
+    trace: &Trace,
+) -> Result<Response<Body>, Status> {
     let mut inbox = Inbox {
         call,
         ready: None,
         trailers: None,
         request: false,
         over: false,
+        trace: trace.clone(),
     };
     let mut metadata = MetadataMap::new();
     match inbound {
@@ -248,7 +258,7 @@ fn answer(call: Call, inbound: Option<Inbound>, path: Path) -> Result<Response<B
                 trailers = metadata::decode(head.trailing)?.into_headers();
             }
             trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-            inbox.ready = Some(Frame::data(framed_all(&message)));
+            inbox.ready = Some(Inbox::take(trace, &message));
             inbox.trailers = Some(trailers);
         }
         Some(ending) => {

@@ -21,11 +21,18 @@ use tonic::Status;
 pub(crate) use messages::{Messages, PREFIX_BYTES, Step, framed};
 pub(crate) use server::HttpService;
 
+use crate::meter::Direction;
 use crate::status;
+use crate::streaming::count_of;
+use crate::trace::Trace;
 use messages::framed_all;
 
-/// Sends the rest of a body on a call.
-async fn send_all<B>(sender: &CallSender, messages: &mut Messages<B>) -> Result<(), Status>
+/// Sends the rest of a body on a call, which `trace` is of.
+async fn send_all<B>(
+    sender: &CallSender,
+    messages: &mut Messages<B>,
+    trace: &Trace,
+) -> Result<(), Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -40,6 +47,7 @@ where
         poll_fn(|context| sender.poll_send(context, form, bytes.len(), &mut *encode))
             .await
             .map_err(|error| status::unsent(&error))?;
+        trace.carried(Direction::Sent, 1, bytes.len());
     }
 }
 
@@ -51,6 +59,18 @@ struct Inbox {
     /// A server's request, which has no trailers and must not seem complete when it is not.
     request: bool,
     over: bool,
+    trace: Trace,
+}
+
+impl Inbox {
+    /// The messages of a frame as they stand in a body, counted.
+    fn take(trace: &Trace, message: &ringway_local::Message) -> Frame<Bytes> {
+        if let Some(span) = trace.span() {
+            let (messages, bytes) = count_of(message);
+            span.carried(Direction::Received, messages, bytes);
+        }
+        Frame::data(framed_all(message))
+    }
 }
 
 impl HttpBody for Inbox {
@@ -75,7 +95,7 @@ impl HttpBody for Inbox {
             match ready!(self.call.poll_inbound(context)) {
                 Some(Inbound::Headers(_)) => {}
                 Some(Inbound::Message(message)) => {
-                    return Poll::Ready(Some(Ok(Frame::data(framed_all(&message)))));
+                    return Poll::Ready(Some(Ok(Self::take(&self.trace, &message))));
                 }
                 None | Some(Inbound::HalfClosed) => {
                     self.over = true;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as HttpBody;
 use ringway_local::{Call, HandlerFuture, Started};
 use ringway_net::guard::drop_bad_details;
 use ringway_net::{Trailers, timeout};
@@ -17,14 +17,14 @@ use tonic::codegen::{Service, StdError};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::messages::{Messages, framed_all};
+use super::messages::Messages;
 use super::{Inbox, send_all};
 use crate::context::Handled;
 use crate::dispatch::{add_connect_info, context_of, finish, send_trailers};
 use crate::metadata;
 use crate::status;
 use crate::streaming;
-use crate::trace::{self, Step};
+use crate::trace::{self, Step, Trace};
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
@@ -62,7 +62,7 @@ impl HttpService {
     /// Answers one call.
     pub(crate) fn answer(&self, started: Started) -> HandlerFuture {
         let context = context_of(&started);
-        let (mut call, request) = match to_http(started) {
+        let (mut call, request) = match to_http(started, context.recorded()) {
             Ok(parts) => parts,
             Err((mut call, refusal)) => {
                 let refused = async move { finish(&mut call, &refusal).await };
@@ -81,7 +81,7 @@ impl HttpService {
     }
 }
 
-fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
+fn to_http(started: Started, trace: &Trace) -> Result<(Call, Request<Body>), (Call, Status)> {
     let Started {
         call,
         path,
@@ -105,10 +105,11 @@ fn to_http(started: Started) -> Result<(Call, Request<Body>), (Call, Status)> {
     }
     let body = Inbox {
         call: call.reader(),
-        ready: message.map(|message| Frame::data(framed_all(&message))),
+        ready: message.map(|message| Inbox::take(trace, &message)),
         trailers: None,
         request: true,
         over: end,
+        trace: trace.clone(),
     };
     let mut request = Request::new(Body::new(body));
     *request.method_mut() = http::Method::POST;
@@ -142,7 +143,7 @@ async fn relay(
         .await
         .map_err(|error| status::unsent(&error))?;
     let mut messages = Messages::new(body);
-    send_all(&sender, &mut messages).await?;
+    send_all(&sender, &mut messages, &trace::counted_here()).await?;
     trace::step_here(Step::HandlerEnded);
     let mut trailers = messages.trailers.unwrap_or_default();
     drop_bad_details(&mut trailers);

@@ -214,6 +214,7 @@ fn a_page_shows_every_path_and_floor_and_says_how_it_was_made() {
         let named = page.matches(&format!("title=\"{step}: ")).count();
         assert_eq!(named, 2, "{step}");
     }
+    assert!(page.contains("which tells of no steps"));
     assert!(!page.contains("Not timed in this run"));
 }
 

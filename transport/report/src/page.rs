@@ -24,8 +24,8 @@ pub struct Page {
     pub idle: Vec<Idle>,
     /// One typical call or order on each path, as traces.
     pub traces: Vec<Trace>,
-    /// How to get what is missing: floors, traces.
-    pub missing: Vec<String>,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
 }
 
 /// Rows that were timed in turn and may be compared.

@@ -124,7 +124,7 @@ impl Page {
                 }
                 div { dt { "made" } dd { (httpdate::fmt_http_date(made)) } }
             }
-            @for line in &self.missing { p.dim { (line) } }
+            @for line in &self.notes { p.dim { (line) } }
         }
     }
 }

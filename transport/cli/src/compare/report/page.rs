@@ -11,6 +11,9 @@ use crate::compare::options::Kind;
 /// What stands before a mechanism's name in a row that is no path.
 const FLOOR: &str = "floor:";
 
+const GRPC_TRACED: &str = "The calls over gRPC that are shown step by step went through Ringway's network path, \
+                           which is tonic; those that are timed are plain tonic's, which tells of no steps.";
+
 /// The page of `report`, made by `command`. Without `traces` it says why, and is a page still: the
 /// figures took longer.
 pub(super) fn page(
@@ -18,12 +21,15 @@ pub(super) fn page(
     command: Vec<String>,
     traces: Result<Vec<Trace>, Error>,
 ) -> Page {
-    let (traces, missing) = match traces {
-        Ok(traces) => (traces, Vec::new()),
-        Err(error) => (
-            Vec::new(),
-            vec![format!("No call could be traced: {}.", with_causes(&error))],
-        ),
+    let (traces, note) = match traces {
+        Ok(traces) => {
+            let note = traces.iter().any(|trace| trace.path.starts_with("grpc"));
+            (traces, note.then(|| GRPC_TRACED.to_owned()))
+        }
+        Err(error) => {
+            let note = format!("No call could be traced: {}.", with_causes(&error));
+            (Vec::new(), Some(note))
+        }
     };
     let mut page = Page {
         program: "ringway compare".to_owned(),
@@ -31,7 +37,7 @@ pub(super) fn page(
         machine: machine(&report.machine),
         warning: warning(report),
         traces,
-        missing,
+        notes: note.into_iter().collect(),
         ..Page::default()
     };
     for row in &report.rows {
@@ -157,7 +163,7 @@ mod tests {
             vec!["ringway".to_owned()],
             Err(Error::Interrupted),
         );
-        assert_eq!(page.missing, ["No call could be traced: interrupted."]);
+        assert_eq!(page.notes, ["No call could be traced: interrupted."]);
         let rows: Vec<usize> = page.groups.iter().map(|group| group.rows.len()).collect();
         assert_eq!(rows, [2, 1, 1]);
         let units: Vec<Unit> = page.groups.iter().map(|group| group.unit).collect();

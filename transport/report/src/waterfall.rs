@@ -226,8 +226,16 @@ fn marks(span: &Span, callee: Option<&Span>) -> Vec<(u64, Mark)> {
             marks.filter_map(|event| Some((event.at_ns, Mark::of(span.kind, &event.name)?)));
         marks.collect()
     };
+    let own = told(span);
+    if own.is_empty() && span.kind == SpanKind::Server {
+        // Called from where nothing tells of it, as a gateway is.
+        return vec![
+            (span.start_ns, Mark::HandlerStarted),
+            (span.end_ns, Mark::HandlerEnded),
+        ];
+    }
     let mut marks = vec![(span.start_ns, Mark::Began), (span.end_ns, Mark::Ended)];
-    marks.extend(told(span));
+    marks.extend(own);
     if let Some(callee) = callee {
         let theirs = told(callee);
         if theirs.is_empty() {
@@ -376,6 +384,15 @@ mod tests {
                 ("handler", Phase::Handler, 30.0),
                 ("return", Phase::Way, 40.0),
             ]
+        );
+    }
+
+    #[test]
+    fn what_is_called_from_elsewhere_and_tells_of_no_step_is_a_handler() {
+        let spans = vec![span(1, None, SpanKind::Server, [0, 100])];
+        assert_eq!(
+            steps(&fall(spans).hops[0]),
+            [("handler", Phase::Handler, 100.0)]
         );
     }
 

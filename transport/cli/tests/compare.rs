@@ -137,6 +137,11 @@ fn what_cannot_be_asked_is_refused_before_anything_starts() {
         .unwrap();
     assert!(!unpaceable.status.success());
     assert!(String::from_utf8_lossy(&unpaceable.stderr).contains("client-stream"));
+    let untraceable = compare(temp.path(), "--trace 0.5 --paths grpc-tcp")
+        .output()
+        .unwrap();
+    assert!(!untraceable.status.success());
+    assert!(String::from_utf8_lossy(&untraceable.stderr).contains("--trace"));
     let nowhere = compare(temp.path(), "--json /nonexistent/report.json")
         .output()
         .unwrap();
@@ -172,6 +177,59 @@ fn every_path_of_ringway_has_its_rows() {
     assert_eq!(rows.len(), 14);
     assert!(rows.iter().all(|row| row["calls"].as_u64().unwrap() > 0));
     assert!(is_empty(temp.path()), "sockets were left behind");
+}
+
+#[test]
+fn tracing_is_priced_in_pairs_and_its_spans_are_counted() {
+    let temp = tempfile::tempdir().unwrap();
+    let args = "--paths shm,pipe,inproc,grpc-unix --kinds unary --sizes 64 --in-flight 2 \
+                --seconds 0.2 --json - --trace";
+    let run = |ratio| compare(temp.path(), args).arg(ratio).output().unwrap();
+    for (ratio, asked) in [("1", 1.0), ("0", 0.0)] {
+        let output = run(ratio);
+        let report = json(&output);
+        assert_eq!(report["config"]["trace"], asked);
+        let (traced, plain): (Vec<&Value>, Vec<&Value>) = report["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .partition(|row| row["path"].as_str().unwrap().ends_with("+trace"));
+        assert_eq!((traced.len(), plain.len()), (3, 4));
+        assert!(plain.iter().all(|row| row.get("trace").is_none()));
+        for row in traced {
+            let figure = |name: &str| row[name].as_f64().unwrap();
+            assert_eq!((figure("trace"), figure("pairs")), (asked, 4.0));
+            let difference = figure("mean_ns_with") - figure("mean_ns_without");
+            assert!((figure("extra_ns") - difference).abs() < 1.0, "{row}");
+            assert!(figure("extra_ns_error") > 0.0, "{row}");
+            let without = figure("calls_per_s_without") * figure("calls_per_s_ratio");
+            assert!(
+                (without / figure("calls_per_s") - 1.0).abs() < 1e-6,
+                "{row}"
+            );
+            // Both ends tell of each call, of those that warm up, too.
+            let (spans, calls) = (figure("spans_sent") + figure("spans_lost"), figure("calls"));
+            match ratio {
+                "1" => assert!(figure("spans_sent") > 0.0 && spans >= 2.0 * calls, "{row}"),
+                _ => assert!(spans == 0.0 && calls > 0.0, "{row}"),
+            }
+        }
+        let table = String::from_utf8(output.stderr).unwrap();
+        assert!(table.contains("more a call"), "{table}");
+    }
+    assert!(is_empty(temp.path()), "sockets were left behind");
+}
+
+#[test]
+fn an_environment_without_traces_is_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = compare(temp.path(), "--paths shm --trace 0.5")
+        .env("OTEL_SDK_DISABLED", "true")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("OTEL_SDK_DISABLED"));
+    assert!(is_empty(temp.path()));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! density, scale           latencies as a curve over a logarithmic axis
 //! waterfall                a trace as rows of steps, in the order of the clock
 //! collector, otlp          where traces come from: the services send them here
+//! counter                  the same where only their number is wanted
 //! html                     all of it drawn
 //! ```
 //!
@@ -40,6 +41,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod collector;
+mod counter;
 mod density;
 mod html;
 mod otlp;
@@ -52,5 +54,6 @@ mod waterfall;
 pub mod words;
 
 pub use collector::{Collected, Collector, Sent, answers};
+pub use counter::Counter;
 pub use page::{Group, Idle, Page, Row, Unit};
 pub use trace::{Event, Span, SpanKind, Trace};

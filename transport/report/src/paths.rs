@@ -17,17 +17,20 @@ pub(crate) struct Known {
 
 /// The end of a path's name whose calls carried metadata and a deadline.
 const DRESSED: &str = "+metadata";
+/// The same of one whose calls were traced.
+const TRACED: &str = "+trace";
 
 /// What is known of the path that the command line calls `name`.
 pub(crate) fn known(name: &str) -> Known {
-    let (bare, dressed) = match name.strip_suffix(DRESSED) {
-        Some(bare) => (bare, ", with metadata"),
-        None => (name, ""),
-    };
+    let burdens = [(DRESSED, ", with metadata"), (TRACED, ", traced")];
+    let burdened = burdens
+        .into_iter()
+        .find_map(|(end, burden)| Some((name.strip_suffix(end)?, burden)));
+    let (bare, burden) = burdened.unwrap_or((name, ""));
     let (label, class, when, why) = describe(bare);
     Known {
-        label: format!("{}{dressed}", if label.is_empty() { bare } else { label }),
-        spoken: format!("{}{dressed}", spoken(bare)),
+        label: format!("{}{burden}", if label.is_empty() { bare } else { label }),
+        spoken: format!("{}{burden}", spoken(bare)),
         class,
         when,
         why,
@@ -49,9 +52,9 @@ fn spoken(name: &str) -> &str {
     }
 }
 
-/// Whether its calls carried metadata and a deadline.
-pub(crate) fn is_dressed(name: &str) -> bool {
-    name.ends_with(DRESSED)
+/// Whether its calls carried metadata and a deadline, or were traced: no match for those that were not.
+pub(crate) fn is_burdened(name: &str) -> bool {
+    name.ends_with(DRESSED) || name.ends_with(TRACED)
 }
 
 /// Whether it is gRPC as everybody has it.
@@ -164,9 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn metadata_and_strangers_keep_their_names() {
+    fn burdens_and_strangers_keep_their_names() {
         assert_eq!(known("shm+metadata").label, "Shared memory, with metadata");
-        assert!(is_dressed("shm+metadata") && !is_dressed("shm"));
+        assert_eq!(known("shm+trace").label, "Shared memory, traced");
+        assert!(is_burdened("shm+metadata") && is_burdened("shm+trace") && !is_burdened("shm"));
         assert_eq!(known("carrier-pigeon").label, "carrier-pigeon");
     }
 }

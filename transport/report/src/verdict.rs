@@ -1,7 +1,7 @@
 //! What the figures come to, in a sentence that they alone decide.
 
 use crate::page::{Group, Page, Row, Unit};
-use crate::paths::{is_dressed, is_grpc, is_one_process, known};
+use crate::paths::{is_burdened, is_grpc, is_one_process, known};
 use crate::words::{count, time, times};
 
 /// A difference below it is none that a person should act on.
@@ -91,13 +91,13 @@ impl Page {
     }
 }
 
-/// The fastest row between processes, or inside one if there is no other; metadata is a burden that
-/// the others do not carry.
+/// The fastest row between processes, or inside one if there is no other; metadata or a trace is a burden
+/// that the others do not carry.
 fn best(group: &Group) -> Option<&Row> {
     let fastest = |within_one: bool| {
         let rows = group
             .timed()
-            .filter(|row| !is_dressed(&row.path) && is_one_process(&row.path) == within_one);
+            .filter(|row| !is_burdened(&row.path) && is_one_process(&row.path) == within_one);
         rows.min_by(|a, b| judged(group, a).total_cmp(&judged(group, b)))
     };
     fastest(false).or_else(|| fastest(true))
@@ -107,7 +107,7 @@ fn best(group: &Group) -> Option<&Row> {
 fn rival<'a>(group: &'a Group, best: &Row) -> Option<&'a Row> {
     let others = || {
         let others = group.timed().filter(|row| {
-            row.path != best.path && !is_dressed(&row.path) && !is_one_process(&row.path)
+            row.path != best.path && !is_burdened(&row.path) && !is_one_process(&row.path)
         });
         others.map(|row| (judged(group, row), row))
     };

@@ -57,6 +57,28 @@ pub(crate) enum Beginning {
     Unrecorded(Option<TraceContext>),
 }
 
+fn recorded(trace_id: u128, span_id: u64, flags: u8) -> Beginning {
+    let (trace_id, span_id) = (trace_id.to_be_bytes(), span_id.to_be_bytes());
+    let context = TraceContext::new(trace_id, span_id, flags | TraceContext::SAMPLED);
+    context.map_or(Beginning::Unrecorded(None), Beginning::Recorded)
+}
+
+fn unrecorded(trace_id: u128, span_id: [u8; 8], flags: u8) -> Beginning {
+    let flags = flags & !TraceContext::SAMPLED;
+    Beginning::Unrecorded(TraceContext::new(trace_id.to_be_bytes(), span_id, flags))
+}
+
+/// Of a trace and its first span. Whole words, since this is what an unrecorded call pays for; zero
+/// means none.
+fn new_ids(random: &mut fastrand::Rng) -> (u128, u64) {
+    let high = u128::from(random.u64(..));
+    (high << 64 | u128::from(new_id(random)), new_id(random))
+}
+
+fn new_id(random: &mut fastrand::Rng) -> u64 {
+    random.u64(..).max(1)
+}
+
 /// Decides for each call of a process whether it is recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct CallTracer {
@@ -91,22 +113,24 @@ impl CallTracer {
 
     /// Whether what begins now, as a child of `parent`, is recorded, and what it is known by.
     pub(crate) fn decide(&self, parent: Option<TraceContext>) -> Beginning {
-        let (trace_id, span_id) = RANDOM.with_borrow_mut(|random| {
-            let trace_id = match &parent {
-                Some(parent) => parent.trace_id(),
-                None => random.u128(1..).to_be_bytes(),
+        let Some(parent) = parent else {
+            let (trace_id, span_id) = RANDOM.with_borrow_mut(new_ids);
+            return match self.sampler.records(trace_id, None) {
+                true => recorded(trace_id, span_id, 0),
+                false => unrecorded(trace_id, span_id.to_be_bytes(), 0),
             };
-            (trace_id, random.u64(1..).to_be_bytes())
-        });
-        let sampled = parent.map(|parent| parent.is_sampled());
-        let recorded = self.sampler.records(u128::from_be_bytes(trace_id), sampled);
-        let flags = parent.map_or(0, |parent| parent.flags()) & !TraceContext::SAMPLED;
-        if !recorded {
-            let span_id = parent.map_or(span_id, |parent| parent.span_id());
-            return Beginning::Unrecorded(TraceContext::new(trace_id, span_id, flags));
+        };
+        let trace_id = u128::from_be_bytes(parent.trace_id());
+        match self.sampler.records(trace_id, Some(parent.is_sampled())) {
+            true => recorded(
+                trace_id,
+                RANDOM.with_borrow_mut(new_id),
+                parent.flags() & !TraceContext::SAMPLED,
+            ),
+            // Nobody hears of this call: what it leads to comes from whoever made it.
+            false if !parent.is_sampled() => Beginning::Unrecorded(Some(parent)),
+            false => unrecorded(trace_id, parent.span_id(), parent.flags()),
         }
-        let recorded = TraceContext::new(trace_id, span_id, flags | TraceContext::SAMPLED);
-        recorded.map_or(Beginning::Unrecorded(None), Beginning::Recorded)
     }
 
     fn begin(

@@ -14,6 +14,8 @@ use super::part::Process;
 use super::peer::Peer;
 use super::plan::Plan;
 use super::report::{Config, Report};
+use super::rounds::Stage;
+use super::switch::Tracing;
 use super::{idle, report, rounds, traced};
 
 /// Runs a comparison and leaves nothing of it behind, interrupted or not.
@@ -73,20 +75,24 @@ fn interrupted() -> impl Future<Output = ()> {
 }
 
 async fn measure(options: &Options, plan: &Plan, scratch: &FsPath) -> Result<Vec<Row>, Error> {
+    let tracing = Tracing::start(options)?;
     let mut peers = Vec::new();
     for &path in &options.paths {
-        peers.push(Peer::start(path, scratch).await?);
+        let trace = tracing.as_ref().map(Tracing::options);
+        peers.push(Peer::start(path, scratch, trace).await?);
     }
     let busy: Vec<Process> = (0..options.busy)
         .map(|_| Process::start_part("bench-busy", [""; 0]))
         .collect::<Result<_, _>>()?;
 
     let progress = progress(plan, options);
-    let rows = run_plan(options, plan, &mut peers, &progress).await?;
+    let mut stage = Stage { peers, tracing };
+    let rows = run_plan(options, plan, &mut stage, &progress).await?;
     progress.finish_and_clear();
 
     drop(busy);
-    for peer in peers {
+    tokio::task::block_in_place(|| drop(stage.tracing));
+    for peer in stage.peers {
         peer.stop().await?;
     }
     Ok(rows)
@@ -95,7 +101,7 @@ async fn measure(options: &Options, plan: &Plan, scratch: &FsPath) -> Result<Vec
 async fn run_plan(
     options: &Options,
     plan: &Plan,
-    peers: &mut [Peer],
+    stage: &mut Stage,
     progress: &ProgressBar,
 ) -> Result<Vec<Row>, Error> {
     let each_round = |row: &str| {
@@ -104,11 +110,11 @@ async fn run_plan(
     };
     let mut rows = Vec::new();
     for group in &plan.groups {
-        let timed = rounds::run(plan, group, options.spread, peers, each_round).await?;
+        let timed = rounds::run(plan, group, options.spread, stage, each_round).await?;
         rows.extend(timed.into_iter().map(Row::Calls));
     }
     if let Some(connections) = options.idle {
-        for peer in peers.iter_mut() {
+        for peer in &mut stage.peers {
             each_round(&format!("{} idle, {connections} connections", peer.path));
             let watch = Duration::from_secs_f64(options.seconds);
             rows.push(Row::Idle(idle::watch(peer, connections, watch).await?));

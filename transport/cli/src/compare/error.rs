@@ -18,6 +18,17 @@ pub(crate) enum Error {
     /// `--idle` over a path that is not watched for it.
     #[error("--idle opens many connections, which {0} has not: leave it out of --paths")]
     CannotIdle(Path),
+    /// `--trace` where nothing of Ringway's is timed.
+    #[error("--trace times Ringway's own paths, plain tonic has no traces: add one to --paths")]
+    CannotTrace,
+    /// `--trace` in an environment that forbids it.
+    #[error(
+        "--trace records nothing here: unset OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER in the environment"
+    )]
+    TracesDisabled,
+    /// Tracing could not be set up.
+    #[error("could not set up tracing")]
+    Tracing(#[from] ringway_telemetry::Error),
     /// A row without a server: a fault of the plan's.
     #[error("{0}: no server was started for it")]
     NoServer(Path),

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::options::Kind;
+use super::pairs::Price;
 
 /// Three significant digits: 0.1 % of whatever was measured.
 const DIGITS: u8 = 3;
@@ -94,6 +95,7 @@ impl Tally {
             p999_ns: p(0.999),
             calls_per_s: ratio(to_f64(calls), self.elapsed.as_secs_f64()),
             cpu_ns_per_call: ratio(to_f64(self.cpu_ns), to_f64(calls)),
+            tracing: None,
             latencies: self.latencies,
         }
     }
@@ -122,6 +124,9 @@ pub(crate) struct CallRow {
     pub(crate) p999_ns: u64,
     pub(crate) calls_per_s: f64,
     pub(crate) cpu_ns_per_call: f64,
+    /// Of a row of traced calls: what that cost.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) tracing: Option<Box<Price>>,
     /// Whole, for the page of `--report`.
     #[serde(skip)]
     pub(crate) latencies: Latencies,

@@ -6,6 +6,7 @@
 //!   bench-server     one for each path but inproc
 //!   bench-floor      the far end of a bare mechanism
 //!   bench-busy       somebody else's work, for --busy
+//!   bench-collector  counts the spans of --trace
 //!   bench-traced-*   client and server of calls that --report shows step by step
 //! ```
 //!
@@ -24,6 +25,7 @@ mod machine;
 mod measure;
 mod options;
 mod pace;
+mod pairs;
 mod part;
 mod payload;
 mod peer;
@@ -32,6 +34,7 @@ mod report;
 mod rounds;
 mod server;
 mod stubs;
+mod switch;
 mod traced;
 
 pub(crate) use client::run;
@@ -49,6 +52,9 @@ pub(crate) enum Part {
     /// Echoes over one bare mechanism
     #[command(name = "bench-floor", hide = true)]
     Floor(floors::FloorOptions),
+    /// Counts spans
+    #[command(name = "bench-collector", hide = true)]
+    Collector,
     /// Serves one path, its calls traced
     #[command(name = "bench-traced-server", hide = true)]
     TracedServer(traced::TracedOptions),
@@ -65,6 +71,7 @@ pub(crate) fn play(part: Part) -> Result<(), Error> {
     match part {
         Part::Server(options) => server::run(options),
         Part::Floor(options) => floors::run(options),
+        Part::Collector => switch::collect(),
         Part::TracedServer(options) => traced::serve(options),
         Part::TracedClient(options) => traced::call(options),
         Part::Busy => part::busy(),

@@ -66,6 +66,12 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) metadata: bool,
 
+    /// Time calls with tracing, too, and this share of them recorded (0 to 1): rows PATH+trace, for
+    /// Ringway's own paths. Both ends switch it on and off between short slices of time, so that
+    /// what it costs a call is a mean of differences; spans go to a collector of the comparison's own
+    #[arg(long, value_name = "RATIO", value_parser = share)]
+    pub(crate) trace: Option<f64>,
+
     /// How calls in flight are spread over the client's tasks
     #[arg(long, hide = true, default_value = "tasks")]
     pub(crate) spread: Spread,
@@ -123,6 +129,10 @@ impl Options {
         if let Some(&path) = self.idle.and(single) {
             return Err(Error::CannotIdle(path));
         }
+        let traced = |path: &Path| path.of_ringway().is_some();
+        if self.trace.is_some() && !self.paths.iter().any(traced) {
+            return Err(Error::CannotTrace);
+        }
         let streaming = |kind: &Kind| !kind.is_paceable();
         match self.rate.and(self.kinds.iter().copied().find(streaming)) {
             Some(kind) => Err(Error::CannotPace(kind)),
@@ -143,6 +153,14 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
         Ok(_) => Err("must be above zero".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        Ok(_) => Err("must be from 0 to 1".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -312,6 +330,15 @@ mod tests {
     }
 
     #[test]
+    fn only_calls_of_ringway_are_traced() {
+        let plain = parse("--trace 0.5 --paths grpc-tcp,grpc-unix").unwrap();
+        assert!(matches!(plain.check(), Err(Error::CannotTrace)));
+        let beside = parse("--trace 0.5 --paths grpc-tcp,shm").unwrap();
+        beside.check().unwrap();
+        assert_eq!(beside.trace, Some(0.5));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "--paths carrier-pigeon",
@@ -319,6 +346,9 @@ mod tests {
             "--seconds 0",
             "--seconds NaN",
             "--rate -1",
+            "--trace 1.5",
+            "--trace -0.1",
+            "--trace NaN",
             "--sizes 99999999999",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -5,8 +5,10 @@
 //! JSON on the child's standard output.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::error::Error;
+use super::switch::{OFF, ON, SPANS, Spans, Switch};
 
 /// How long a child may take to end after its standard input did.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,7 +28,7 @@ pub(crate) struct Ready {
     pub(crate) address: String,
 }
 
-/// The answer to any question.
+/// The answer to any question about what the machine is used for.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// User and system time since the process began.
@@ -69,16 +72,18 @@ fn pss_bytes(rollup: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Answers the parent's questions on a thread of its own; resolves when standard input ends.
-pub(crate) fn attend() -> oneshot::Receiver<()> {
+/// The parent's questions, until standard input ends.
+pub(crate) fn questions() -> impl Iterator<Item = String> {
+    io::stdin().lines().map_while(Result::ok)
+}
+
+/// Answers the parent's questions on a thread of its own, with a `switch` those about traces, too;
+/// resolves when standard input ends.
+pub(crate) fn attend(switch: Option<Switch>) -> oneshot::Receiver<()> {
     let (over, is_over) = oneshot::channel();
     std::thread::spawn(move || {
-        for question in io::stdin().lock().lines().map_while(Result::ok) {
-            let usage = match question.as_str() {
-                "memory" => Usage::of_self().unwrap_or_default(),
-                _ => Usage::cpu_of_self(),
-            };
-            announce(&usage);
+        for question in questions() {
+            answer(&question, switch.as_ref());
         }
         let _ = over.send(());
         // Whoever does not take the hint is not waited for.
@@ -88,10 +93,22 @@ pub(crate) fn attend() -> oneshot::Receiver<()> {
     is_over
 }
 
+fn answer(question: &str, switch: Option<&Switch>) {
+    match (question, switch) {
+        ("memory", _) => announce(&Usage::of_self().unwrap_or_default()),
+        (ON | OFF, Some(switch)) => {
+            switch.set(question == ON);
+            announce(&Spans::default());
+        }
+        (SPANS, Some(switch)) => announce(&switch.lost()),
+        _ => announce(&Usage::cpu_of_self()),
+    }
+}
+
 /// Ends this process as soon as its standard input does.
 pub(crate) fn end_with_stdin() {
     std::thread::spawn(|| {
-        for _ in io::stdin().lock().lines().map_while(Result::ok) {}
+        questions().for_each(drop);
         std::process::exit(0);
     });
 }
@@ -106,13 +123,61 @@ pub(crate) fn announce(said: &impl Serialize) {
         .and_then(|()| stdout.flush());
 }
 
+/// What is asked of a child, and what it answers.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    what: String,
+    asked: Option<File>,
+    answers: BufReader<File>,
+}
+
+impl Talk {
+    /// By both pipes of the child that errors call `what`.
+    pub(crate) fn with(what: String, asked: OwnedFd, answers: OwnedFd) -> Self {
+        Talk {
+            what,
+            asked: Some(File::from(asked)),
+            answers: BufReader::new(File::from(answers)),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask<T: DeserializeOwned>(&mut self, question: &str) -> Result<T, Error> {
+        let line = format!("{question}\n");
+        let asked = match &mut self.asked {
+            Some(asked) => asked.write_all(line.as_bytes()),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        asked.map_err(|source| Error::Process {
+            what: format!("{} does not listen", self.what),
+            source,
+        })?;
+        self.hear()
+    }
+
+    /// Waits for the child's next line.
+    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        let mut line = String::new();
+        let heard = self.answers.read_line(&mut line);
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        heard
+            .and_then(|len_bytes| if len_bytes == 0 { Err(ended()) } else { Ok(()) })
+            .map_err(|source| Error::Process {
+                what: format!("{} ended early", self.what),
+                source,
+            })?;
+        serde_json::from_str(&line).map_err(|_| Error::Answer {
+            what: self.what.clone(),
+            line,
+        })
+    }
+}
+
 /// A child process of this binary. Ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
-    what: String,
     child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: Option<BufReader<ChildStdout>>,
+    talk: Talk,
 }
 
 impl Process {
@@ -131,13 +196,12 @@ impl Process {
     pub(crate) fn start(what: impl Into<String>, mut command: Command) -> Result<Self, Error> {
         let what = what.into();
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        match started {
-            Ok(child) => Ok(Process::adopt(what, child)),
-            Err(source) => Err(Error::Process {
+        started
+            .and_then(|child| Process::adopt(what.clone(), child))
+            .map_err(|source| Error::Process {
                 what: format!("could not start {what}"),
                 source,
-            }),
-        }
+            })
     }
 
     /// Starts this binary as `part` with `args`.
@@ -150,14 +214,14 @@ impl Process {
         Process::start(part, command)
     }
 
-    /// Takes over a child that was started with both pipes.
-    pub(crate) fn adopt(what: impl Into<String>, mut child: Child) -> Self {
-        Process {
-            what: what.into(),
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take().map(BufReader::new),
+    fn adopt(what: String, mut child: Child) -> io::Result<Self> {
+        let (Some(asked), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        Ok(Process {
             child,
-        }
+            talk: Talk::with(what, asked.into(), answers.into()),
+        })
     }
 
     /// The child's CPU time so far.
@@ -170,43 +234,20 @@ impl Process {
         self.ask("memory")
     }
 
-    fn ask<T: DeserializeOwned>(&mut self, question: &str) -> Result<T, Error> {
-        let line = format!("{question}\n");
-        let asked = match &mut self.stdin {
-            Some(stdin) => stdin.write_all(line.as_bytes()),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-        };
-        asked.map_err(|source| Error::Process {
-            what: format!("{} does not listen", self.what),
-            source,
-        })?;
-        self.hear()
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask<T: DeserializeOwned>(&mut self, question: &str) -> Result<T, Error> {
+        self.talk.ask(question)
     }
 
     /// Waits for the child's next line.
     pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        let mut line = String::new();
-        let heard = match &mut self.stdout {
-            Some(stdout) => stdout.read_line(&mut line),
-            None => Ok(0),
-        };
-        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        heard
-            .and_then(|len_bytes| if len_bytes == 0 { Err(ended()) } else { Ok(()) })
-            .map_err(|source| Error::Process {
-                what: format!("{} ended early", self.what),
-                source,
-            })?;
-        serde_json::from_str(&line).map_err(|_| Error::Answer {
-            what: self.what.clone(),
-            line,
-        })
+        self.talk.hear()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.stdin = None;
+        self.talk.asked = None;
         let asked = Instant::now();
         while asked.elapsed() < END_TIMEOUT {
             if !matches!(self.child.try_wait(), Ok(None)) {

@@ -27,6 +27,8 @@ pub(crate) const FLOOR_SIZE_BYTES: usize = 64;
 pub(crate) struct Plan {
     pub(crate) groups: Vec<Group>,
     pub(crate) rounds: u16,
+    /// What all rounds of a row take.
+    pub(crate) seconds: f64,
     /// How long each round of each row takes.
     pub(crate) round: Duration,
 }
@@ -48,6 +50,8 @@ pub(crate) enum Subject {
     Path(Path),
     /// The same with metadata and a deadline.
     Dressed(Path),
+    /// Calls with tracing and without, in pairs.
+    Traced(Path),
     /// A mechanism of the machine without any calls.
     Floor(Mechanism),
 }
@@ -68,14 +72,20 @@ impl Plan {
         Plan {
             groups,
             rounds,
+            seconds: options.seconds,
             round: Duration::from_secs_f64(options.seconds / f64::from(rounds)),
         }
     }
 
     /// How many timed rounds there will be in all.
     pub(crate) fn total_rounds(&self) -> u64 {
-        let subjects = self.groups.iter().map(|group| group.subjects.len() as u64);
-        subjects.sum::<u64>() * u64::from(self.rounds)
+        let subjects = self.groups.iter().flat_map(|group| &group.subjects);
+        let rounds = subjects.map(|subject| match subject {
+            // The pairs of a row are one step.
+            Subject::Traced(_) => 1,
+            _ => u64::from(self.rounds),
+        });
+        rounds.sum()
     }
 }
 
@@ -97,6 +107,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Path(path) => path.fmt(f),
             Subject::Dressed(path) => write!(f, "{path}+metadata"),
+            Subject::Traced(path) => write!(f, "{path}+trace"),
             Subject::Floor(floor) => write!(f, "floor:{floor}"),
         }
     }
@@ -126,9 +137,13 @@ fn subjects(options: &Options, kind: Kind) -> Vec<Subject> {
     let dressed = paths
         .clone()
         .filter(|path| options.metadata && kind == Kind::Unary && *path != Path::ShmBlocking);
+    let traced = paths
+        .clone()
+        .filter(|path| options.trace.is_some() && path.of_ringway().is_some());
     paths
         .map(Subject::Path)
         .chain(dressed.map(Subject::Dressed))
+        .chain(traced.map(Subject::Traced))
         .collect()
 }
 
@@ -253,6 +268,19 @@ mod tests {
         let unary = ["shm", "grpc-unix", "shm+metadata", "grpc-unix+metadata"];
         assert_eq!(names(&plan.groups[0]), unary);
         assert_eq!(names(&plan.groups[1]), ["shm", "grpc-unix"]);
+    }
+
+    #[test]
+    fn traces_are_timed_on_the_paths_that_have_them() {
+        let plan =
+            plan("--paths shm,grpc-unix,inproc --kinds bidi --sizes 64 --in-flight 1 --trace 0.01");
+        let names: Vec<_> = plan.groups[0]
+            .subjects
+            .iter()
+            .map(Subject::to_string)
+            .collect();
+        let expected = ["shm", "grpc-unix", "inproc", "shm+trace", "inproc+trace"];
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -10,25 +10,42 @@ use super::floors::FloorPair;
 use super::load::Load;
 use super::measure::{CallRow, Tally};
 use super::options::{Path, Spread};
+use super::pairs::{self, Pairs, Price};
 use super::peer::Peer;
 use super::plan::{Group, Plan, Subject};
 use super::stubs::ours::BenchBlockingClient;
+use super::switch::Tracing;
 
 /// How much of a round is run before its clock starts: a tenth, within limits.
 const WARM_UP_MIN: Duration = Duration::from_millis(20);
 const WARM_UP_MAX: Duration = Duration::from_millis(200);
 
-/// Times all rows of `group`; `peers` hold the server of each of its paths.
+/// What rounds are run on.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// The server of each path.
+    pub(crate) peers: Vec<Peer>,
+    /// Where calls are traced, too.
+    pub(crate) tracing: Option<Tracing>,
+}
+
+/// Times all rows of `group`.
 pub(crate) async fn run(
     plan: &Plan,
     group: &Group,
     spread: Spread,
-    peers: &mut [Peer],
+    stage: &mut Stage,
     each_round: impl Fn(&str),
 ) -> Result<Vec<CallRow>, Error> {
+    let Stage { peers, tracing } = stage;
     let mut entrants = Vec::new();
+    let mut traced = Vec::new();
     for &subject in &group.subjects {
-        entrants.push(Entrant::ready(subject, peers).await?);
+        let entrant = Entrant::ready(subject, peers).await?;
+        match subject {
+            Subject::Traced(path) => traced.push((path, entrant)),
+            _ => entrants.push(entrant),
+        }
     }
     for round in 0..plan.rounds {
         for entrant in &mut entrants {
@@ -42,7 +59,19 @@ pub(crate) async fn run(
         }
     }
     let row = |entrant: Entrant| entrant.total.into_row(group.label(entrant.subject));
-    Ok(entrants.into_iter().map(row).collect())
+    let mut rows: Vec<_> = entrants.into_iter().map(row).collect();
+    for (path, mut entrant) in traced {
+        each_round(&describe(group, entrant.subject));
+        let tracing = tracing.as_mut().ok_or(Error::CannotTrace)?;
+        let load = load_of(plan, group, spread, 0);
+        let price = entrant.in_pairs(path, plan.seconds, group, load, peers, tracing);
+        let price = price.await?;
+        rows.push(CallRow {
+            tracing: Some(Box::new(price)),
+            ..row(entrant)
+        });
+    }
+    Ok(rows)
 }
 
 fn load_of(plan: &Plan, group: &Group, spread: Spread, round: u16) -> Load {
@@ -77,7 +106,7 @@ impl Entrant {
     async fn ready(subject: Subject, peers: &[Peer]) -> Result<Self, Error> {
         let means = match subject {
             Subject::Floor(floor) => Means::Floor(floor),
-            Subject::Path(path) | Subject::Dressed(path) => {
+            Subject::Path(path) | Subject::Dressed(path) | Subject::Traced(path) => {
                 let peer = peers.iter().find(|peer| peer.path == path);
                 let peer = peer.ok_or(Error::NoServer(path))?;
                 if path == Path::ShmBlocking {
@@ -98,6 +127,41 @@ impl Entrant {
             means,
             total: Tally::new(),
         }
+    }
+
+    /// Times slices without and with tracing, in turn. Pairs are their own comparison, so other rows
+    /// need not stand between them; and what one path's spans cost falls on nobody else.
+    async fn in_pairs(
+        &mut self,
+        path: Path,
+        seconds: f64,
+        group: &Group,
+        load: Load,
+        peers: &mut [Peer],
+        tracing: &mut Tracing,
+    ) -> Result<Price, Error> {
+        let (turns, duration) = pairs::turns(seconds);
+        let mut pairs = Pairs::new(load.rate.is_some());
+        let before = tracing.spans(peer_of(peers, path)?)?;
+        for (with, number) in (0..turns)
+            .flat_map(|_| pairs::TURN)
+            .zip((0..=u16::MAX / 2).cycle())
+        {
+            tracing.set(peer_of(peers, path)?, with)?;
+            let slice = Load {
+                duration,
+                round: number * 2 + 1,
+                ..load
+            };
+            pairs.add(with, &self.round(group, slice, peers).await?);
+        }
+        let peer = peer_of(peers, path)?;
+        tracing.set(peer, false)?;
+        let after = tracing.spans(peer)?;
+        let spans = (after.0 - before.0, after.1 - before.1);
+        let (price, total) = pairs.price(tracing.ratio(), spans);
+        self.total = total;
+        Ok(price)
     }
 
     /// Warms up, then times one round.

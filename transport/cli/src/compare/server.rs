@@ -17,6 +17,7 @@ use super::handler::Handler;
 use super::options::Path;
 use super::part;
 use super::stubs::{ours, plain};
+use super::switch::{Switch, TraceOptions};
 
 /// What one stream may have under way: above the largest default payload.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -50,21 +51,34 @@ pub(crate) struct ServerOptions {
     /// A directory for sockets
     #[arg(long)]
     pub(crate) scratch: PathBuf,
+    /// How calls are traced when the parent says so
+    #[command(flatten)]
+    pub(crate) trace: Option<TraceOptions>,
 }
 
 /// The process `bench-server`: serves one path until its standard input ends, or the parent that
 /// it serves over pipes hangs up.
 #[tokio::main]
 pub(crate) async fn run(options: ServerOptions) -> Result<(), Error> {
-    let ServerOptions { path, scratch } = options;
+    let ServerOptions {
+        path,
+        scratch,
+        trace,
+    } = options;
+    let switch = trace.map(|trace| Switch::install(&format!("server, {path}"), &trace));
+    let switch = switch.transpose()?;
     if path == Path::Pipe {
+        if switch.is_some() {
+            // Who hangs up is noticed below.
+            drop(part::attend(switch));
+        }
         let served = bench(ringway::Server::builder(), path).serve_pipe().await;
         return served.map_err(|error| Error::Serve {
             path,
             source: error.into(),
         });
     }
-    let over = part::attend();
+    let over = part::attend(switch);
     let serving = Serving::start(path, &scratch).await?;
     part::announce(&part::Ready {
         address: serving.address.clone(),

@@ -143,7 +143,7 @@ pub(crate) async fn serve(options: TracedOptions) -> Result<(), Error> {
     let failed = |source| Error::Serve { path, source };
     let telemetry = ringway_telemetry::Builder::new().without_logs().init();
     let telemetry = telemetry.map_err(|error| failed(error.into()))?;
-    let over = attend();
+    let over = attend(None);
     let server = bind(path, &options.scratch)
         .await
         .map_err(|error| failed(error.into()))?;

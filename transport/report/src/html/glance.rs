@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::percent;
 use crate::page::{Group, Page, Row};
-use crate::paths::{Known, is_dressed, known};
+use crate::paths::{Known, is_burdened, known};
 use crate::words::{count, time};
 
 /// Latency, throughput and CPU side by side.
@@ -60,7 +60,7 @@ pub(super) fn choice(page: &Page) -> Markup {
 }
 
 fn plain(group: &Group) -> impl Iterator<Item = (&Row, Known)> {
-    let rows = group.timed().filter(|row| !is_dressed(&row.path));
+    let rows = group.timed().filter(|row| !is_burdened(&row.path));
     rows.map(|row| (row, known(&row.path)))
         .filter(|(_, path)| !path.when.is_empty())
 }

@@ -17,6 +17,13 @@ const CROWD: u16 = 2;
 /// How many connections the idle bars watch.
 const IDLE_CONNECTIONS: u32 = 100;
 
+/// What a call that is not recorded may cost more, ns.
+const UNRECORDED_NS_MAX: f64 = 60.0;
+/// The share of traces that the other bar of tracing has recorded, and the share of the calls/s
+/// that is left then.
+const RECORDED: f64 = 0.01;
+const RECORDED_RATIO_MIN: f64 = 0.9;
+
 /// A figure, and what it should be.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bar {
@@ -46,7 +53,12 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
         (0, Some(rate)) if rate == PACED_RATE => run.paced(),
         _ => Vec::new(),
     };
-    found.into_iter().chain(run.idle()).flatten().collect()
+    let traced = match (report.config.busy, report.config.rate) {
+        (0, None) => run.traced(),
+        _ => Vec::new(),
+    };
+    let found = found.into_iter().chain(traced).chain(run.idle());
+    found.flatten().collect()
 }
 
 /// What is read off a row.
@@ -193,6 +205,34 @@ impl Run<'_> {
         })
     }
 
+    /// What tracing may cost: next to nothing where a call is not recorded, a tenth of the
+    /// throughput where one in a hundred is.
+    fn traced(&self) -> Vec<Option<Bar>> {
+        let shapes = [ONE_CALL, MANY_CALLS];
+        shapes.map(|at| self.price(at)).into()
+    }
+
+    fn price(&self, at: Shape) -> Option<Bar> {
+        let price = self.row("shm+trace", at)?.tracing.as_ref()?;
+        if price.trace == 0.0 {
+            return Some(Bar {
+                figure: format!("{at}: shm, tracing that records nothing"),
+                found: format!(
+                    "{:.0} ± {:.0} ns more a call",
+                    price.extra_ns, price.extra_ns_error
+                ),
+                wanted: format!("at most {UNRECORDED_NS_MAX} ns"),
+                met: price.extra_ns <= UNRECORDED_NS_MAX,
+            });
+        }
+        (price.trace == RECORDED).then(|| Bar {
+            figure: format!("{at}: shm, tracing that records 1 %"),
+            found: format!("{:.1} % of the calls/s", price.calls_per_s_ratio * 100.0),
+            wanted: format!("at least {} %", RECORDED_RATIO_MIN * 100.0),
+            met: price.calls_per_s_ratio >= RECORDED_RATIO_MIN,
+        })
+    }
+
     fn idle(&self) -> Vec<Option<Bar>> {
         let row = self.report.rows.iter().find_map(|row| match row {
             Row::Idle(row) if row.path == "shm" && row.connections == IDLE_CONNECTIONS => Some(row),
@@ -245,6 +285,7 @@ pub(super) mod tests {
     use crate::compare::machine::Machine;
     use crate::compare::measure::{Latencies, RowLabel};
     use crate::compare::options::Options;
+    use crate::compare::pairs::Price;
     use crate::compare::report::Config;
 
     #[derive(Parser)]
@@ -276,6 +317,7 @@ pub(super) mod tests {
             p999_ns: p50_ns * 3,
             calls_per_s: 1e9 / to_f64(p50_ns),
             cpu_ns_per_call: to_f64(p50_ns),
+            tracing: None,
             latencies: Latencies::new(),
         })
     }
@@ -347,6 +389,43 @@ pub(super) mod tests {
         assert!(said(&crowded)[0].contains("(bar 1, goal 4)"));
         crowded.config.busy = 3;
         assert!(said(&crowded).is_empty());
+    }
+
+    #[test]
+    fn tracing_is_held_to_its_price() {
+        let traced = |at, trace, extra_ns, calls_per_s_ratio| {
+            let mut row = row("shm+trace", at, 1000);
+            if let Row::Calls(row) = &mut row {
+                row.tracing = Some(Box::new(Price {
+                    trace,
+                    pairs: 8,
+                    mean_ns_without: 1000.0,
+                    mean_ns_with: 1000.0 + extra_ns,
+                    extra_ns,
+                    extra_ns_error: 4.0,
+                    calls_per_s_without: 1e6,
+                    calls_per_s_ratio,
+                    spans_sent: 0,
+                    spans_lost: 0,
+                }));
+            }
+            said(&report(vec![row]))
+        };
+        assert_eq!(
+            traced(ONE_CALL, 0.0, 25.0, 0.97),
+            [
+                "met    unary 64 B, 1 in flight: shm, tracing that records nothing = 25 ± 4 ns more a call (bar at most 60 ns)"
+            ]
+        );
+        assert!(traced(MANY_CALLS, 0.0, 61.0, 1.0)[0].starts_with("MISSED"));
+        assert_eq!(
+            traced(MANY_CALLS, 0.01, 70.0, 0.93),
+            [
+                "met    unary 64 B, 64 in flight: shm, tracing that records 1 % = 93.0 % of the calls/s (bar at least 90 %)"
+            ]
+        );
+        assert!(traced(ONE_CALL, 0.01, 10.0, 0.89)[0].starts_with("MISSED"));
+        assert!(traced(ONE_CALL, 0.5, 1000.0, 0.1).is_empty());
     }
 
     #[test]

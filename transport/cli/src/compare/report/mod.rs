@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) rounds: u16,
     pub(crate) floors: bool,
     pub(crate) metadata: bool,
+    pub(crate) trace: Option<f64>,
     pub(crate) spread: Spread,
 }
 
@@ -55,6 +56,7 @@ impl Config {
             rounds,
             floors: options.floors,
             metadata: options.metadata,
+            trace: options.trace,
             spread: options.spread,
         }
     }
@@ -111,7 +113,11 @@ impl Report {
                 "A debug build: use `cargo run --release`, these figures mean nothing.\n",
             );
         }
-        for table in [table::calls(&self.rows), table::idle(&self.rows)] {
+        for table in [
+            table::calls(&self.rows),
+            table::traced(&self.rows),
+            table::idle(&self.rows),
+        ] {
             text.extend(table.map(|table| format!("{table}\n")));
         }
         for bar in bars::bars(self) {

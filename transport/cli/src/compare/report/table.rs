@@ -3,7 +3,8 @@
 use comfy_table::{CellAlignment, Table, presets};
 use ringway_report::words::{count, size, time};
 
-use crate::compare::measure::{CallRow, IdleRow, Row, to_f64};
+use crate::compare::measure::{CallRow, IdleRow, Row, RowLabel, to_f64};
+use crate::compare::pairs::Price;
 
 const FIRST_NUMBER: usize = 2;
 
@@ -24,6 +25,34 @@ pub(super) fn calls(rows: &[Row]) -> Option<Table> {
     for row in rows {
         if let Row::Calls(row) = row {
             table.add_row(call_cells(row));
+        }
+    }
+    finish(table)
+}
+
+/// What tracing cost; none if it was not asked for.
+pub(super) fn traced(rows: &[Row]) -> Option<Table> {
+    let mut table = table(&[
+        "path",
+        "kind",
+        "size",
+        "in flight",
+        "recorded",
+        "mean without",
+        "mean with",
+        "more a call",
+        "calls/s",
+        "spans sent",
+        "lost",
+    ]);
+    for row in rows {
+        if let Row::Calls(CallRow {
+            label,
+            tracing: Some(price),
+            ..
+        }) = row
+        {
+            table.add_row(traced_cells(label, price));
         }
     }
     finish(table)
@@ -58,6 +87,22 @@ fn call_cells(row: &CallRow) -> [String; 10] {
         time(to_f64(row.p999_ns)),
         count(row.calls_per_s),
         time(row.cpu_ns_per_call),
+    ]
+}
+
+fn traced_cells(label: &RowLabel, price: &Price) -> [String; 11] {
+    [
+        label.path.clone(),
+        label.kind.to_string(),
+        size(label.size_bytes),
+        label.in_flight.to_string(),
+        format!("{} %", price.trace * 100.0),
+        time(price.mean_ns_without),
+        time(price.mean_ns_with),
+        format!("{:.0} ± {:.0} ns", price.extra_ns, price.extra_ns_error),
+        format!("{:.1} %", price.calls_per_s_ratio * 100.0),
+        count(to_f64(price.spans_sent)),
+        count(to_f64(price.spans_lost)),
     ]
 }
 

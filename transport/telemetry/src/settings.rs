@@ -40,6 +40,7 @@ pub struct Builder {
     endpoint: Option<String>,
     sampler: Option<Sampler>,
     without_logs: bool,
+    without_metrics: bool,
     prometheus: Option<String>,
     metric_interval: Option<Duration>,
 }
@@ -95,6 +96,13 @@ impl Builder {
         self
     }
 
+    /// Measures nothing, whatever the environment says: calls are traced alone.
+    #[must_use]
+    pub fn without_metrics(mut self) -> Self {
+        self.without_metrics = true;
+        self
+    }
+
     /// Sets the process up. Hold what it returns until the end of `main`.
     ///
     /// # Errors
@@ -108,7 +116,7 @@ impl Builder {
         let disabled =
             variable("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
         let no_traces = variable("OTEL_TRACES_EXPORTER").as_deref() == Some("none");
-        let metrics = MetricSettings::new(&self).filter(|_| !disabled);
+        let metrics = MetricSettings::new(&self).filter(|_| !disabled && !self.without_metrics);
         let endpoint = self
             .endpoint
             .or_else(|| ENDPOINTS.iter().find_map(|name| variable(name)));

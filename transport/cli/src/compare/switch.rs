@@ -63,6 +63,7 @@ impl Switch {
     pub(crate) fn install(service: &str, options: &TraceOptions) -> Result<Self, Error> {
         let telemetry = Builder::new()
             .without_logs()
+            .without_metrics()
             .service_name(service)
             .endpoint(&options.collector)
             .sampler(Sampler::ratio(options.ratio))

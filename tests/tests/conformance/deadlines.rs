@@ -35,7 +35,8 @@ pub(crate) async fn end_a_call(way: Way) {
 pub(crate) async fn end_a_stream(way: Way) {
     let running = Running::start(way).await;
     let mut client = running.client().await;
-    let short = Duration::from_millis(100);
+    // Long enough for three messages, also where others are busy.
+    let short = Duration::from_secs(1);
     let request = StreamRequest {
         count: 3,
         size_bytes: 3,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Sleep;
 use tonic::Status;
 
@@ -38,7 +38,9 @@ const UNITS: [(char, u128); 6] = [
 /// assert_eq!(ringway_net::timeout::of(&headers), Some(Duration::from_millis(20)));
 /// ```
 pub fn of(headers: &HeaderMap) -> Option<Duration> {
-    parse(headers.get(TIMEOUT_HEADER)?.as_bytes())
+    // Looked up by a name that was parsed before, as each call asks for it.
+    static NAME: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
+    parse(headers.get(&NAME)?.as_bytes())
 }
 
 /// Reads a value of `grpc-timeout`: one to eight digits and a unit.

@@ -29,8 +29,49 @@ impl Caller for Channel {
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
+        // In one piece: each future that a request and its response go through moves them once more.
+        let mut request = request;
         let calling = Calling::begin(method.path());
-        let answered = self.one(method, options, request, calling.trace()).await;
+        let timeout = self.complete(request.metadata_mut());
+        let mut first = None;
+        if let Some(instance) = self.hot() {
+            let connection = &instance.connection;
+            let head = Head::new(request.metadata(), timeout, calling.trace())
+                .inspect_err(|status| calling.failed(status))?;
+            // Asked for only where a further attempt has to know.
+            let began = timeout.map(|_| Instant::now());
+            let path = Path::over(connection);
+            let message = request.get_ref();
+            match client::unary(connection, path, method, options, &head, message).await {
+                Ok(response) => {
+                    self.shared.note(&instance, None);
+                    self.shared.retries.note_success();
+                    calling.succeeded();
+                    return Ok(response);
+                }
+                Err(Failure::Status(status)) if !self.shared.retries.has_policies() => {
+                    self.shared.note(&instance, Some(&status));
+                    calling.failed(&status);
+                    return Err(status);
+                }
+                Err(failure) => {
+                    first = Some(First {
+                        instance,
+                        began,
+                        failure,
+                    })
+                }
+            }
+        }
+        let (metadata, extensions, message) = request.into_parts();
+        let call = Call {
+            plan: Plan { method, options },
+            metadata,
+            timeout,
+            extensions,
+            trace: calling.trace(),
+        };
+        let answered = Box::pin(self.make(call, One::new(message), first)).await;
         calling.end(&answered);
         answered
     }
@@ -147,58 +188,6 @@ struct First {
 }
 
 impl Channel {
-    /// One request, one response: at once over the connection at hand, if there is one.
-    async fn one<M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: Request<M>,
-        trace: &Trace,
-    ) -> Result<Response<R>, Status>
-    where
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let mut request = request;
-        let timeout = self.complete(request.metadata_mut());
-        let mut first = None;
-        if let Some(instance) = self.hot() {
-            let connection = &instance.connection;
-            let head = Head::new(request.metadata(), timeout, trace)?;
-            // Asked for only where a further attempt has to know.
-            let began = timeout.map(|_| Instant::now());
-            let path = Path::over(connection);
-            let message = request.get_ref();
-            match client::unary(connection, path, method, options, &head, message).await {
-                Ok(response) => {
-                    self.shared.note(&instance, None);
-                    self.shared.retries.note_success();
-                    return Ok(response);
-                }
-                Err(Failure::Status(status)) if !self.shared.retries.has_policies() => {
-                    self.shared.note(&instance, Some(&status));
-                    return Err(status);
-                }
-                Err(failure) => {
-                    first = Some(First {
-                        instance,
-                        began,
-                        failure,
-                    })
-                }
-            }
-        }
-        let (metadata, extensions, message) = request.into_parts();
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-            trace,
-        };
-        Box::pin(self.make(call, One::new(message), first)).await
-    }
-
     /// Makes a call, with as many attempts as it takes and may have.
     async fn make<A: Attempt>(
         &mut self,

@@ -21,7 +21,7 @@ use crate::meter::Direction;
 use crate::method::{MessageLimits, Method};
 use crate::status;
 use crate::streaming::{self, Pumped, decode_whole};
-use crate::trace::{self, Step};
+use crate::trace::{self, Step, Trace};
 
 /// A generated service that can answer calls which are no HTTP requests.
 pub trait LocalService: Send + Sync + 'static {
@@ -341,6 +341,14 @@ pub(crate) fn context_of(started: &Started) -> Context {
         .and_then(|timeout| Instant::now().checked_add(timeout));
     let peer = started.call.connection().peer();
     let peer = peer.map(|PeerCredentials { pid, uid, gid }| Peer::Process { uid, gid, pid });
+    let says_nothing = started.trace.is_none() && started.metadata.is_empty();
+    match says_nothing && !trace::is_anybody_asked() {
+        true => Context::of_call(deadline, peer, Trace::None),
+        false => traced_context(started, deadline, peer),
+    }
+}
+
+fn traced_context(started: &Started, deadline: Option<Instant>, peer: Option<Peer>) -> Context {
     // Of whoever knows of traces only by name, their headers come as metadata.
     let said = TraceHeaders::of(&started.metadata);
     let trace = trace::of_server(&started.path, started.trace.or(said.parent), started.seen);

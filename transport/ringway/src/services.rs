@@ -70,22 +70,26 @@ impl Serve for Services {
     }
 
     fn start(&self, started: Started) -> HandlerFuture {
-        if latency::is_watched() {
-            let source = Source::Local(started.call.connection().id());
-            return timed(Timing::begin(source), self.dispatch(started));
+        match latency::is_watched() {
+            true => self.timed(started),
+            false => self.dispatch(started),
         }
-        self.dispatch(started)
     }
 }
 
-fn timed(timing: Timing, handler: HandlerFuture) -> HandlerFuture {
-    Box::pin(async move {
-        handler.await;
-        timing.end();
-    })
-}
-
 impl Services {
+    #[cold]
+    fn timed(&self, started: Started) -> HandlerFuture {
+        let timing = Timing::begin(Source::Local(started.call.connection().id()));
+        let handler = self.dispatch(started);
+        Box::pin(async move {
+            handler.await;
+            timing.end();
+        })
+    }
+
+    // Not a call of its own: what is started is large, and would be moved once more.
+    #[inline(always)]
     fn dispatch(&self, started: Started) -> HandlerFuture {
         let Some(route) = started.route else {
             return ServerCall::new(started, false).unimplemented();

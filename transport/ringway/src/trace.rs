@@ -220,6 +220,12 @@ pub fn here() -> Option<TraceContext> {
     context::with_trace(Trace::context)
 }
 
+/// Whether anybody is asked about calls.
+#[inline]
+pub(crate) fn is_anybody_asked() -> bool {
+    is_active(TRACER_ACTIVE | METER)
+}
+
 #[inline]
 fn tracer() -> Option<&'static dyn Tracer> {
     if !is_active(TRACER_ACTIVE) {
@@ -286,7 +292,7 @@ pub(crate) fn counted_here() -> Trace {
 /// The call that is being handled here is over.
 #[inline]
 pub(crate) fn end_here(code: Code, message: &str) {
-    if is_active(TRACER_ACTIVE | METER) {
+    if is_anybody_asked() {
         context::with_trace(|trace| trace.end(code, message));
     }
 }
@@ -310,12 +316,20 @@ impl Calling {
     /// The call has its answer.
     #[inline]
     pub(crate) fn end<T>(&self, answered: &Result<T, Status>) {
-        if let Trace::Recorded(span) = &self.0 {
-            match answered {
-                Ok(_) => span.end(Code::Ok, ""),
-                Err(status) => span.end(status.code(), status.message()),
-            }
+        match answered {
+            Ok(_) => self.succeeded(),
+            Err(status) => self.failed(status),
         }
+    }
+
+    #[inline]
+    pub(crate) fn succeeded(&self) {
+        self.0.end(Code::Ok, "");
+    }
+
+    #[inline]
+    pub(crate) fn failed(&self, status: &Status) {
+        self.0.end(status.code(), status.message());
     }
 
     /// The call failed, or its answer has begun; who reads that ends the span.

@@ -16,6 +16,7 @@ use tonic::codegen::{Service, StdError};
 use tonic::server::NamedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 
+use crate::begun::Begun;
 use crate::carried::counted;
 use crate::context::{Context, Entered, Handling, Peer};
 use crate::introspection::latency::{self, Source, Timing};
@@ -155,12 +156,20 @@ where
             if let Some(handling) = &handling {
                 inner = counted(inner, handling.0.recorded(), Direction::Sent);
             }
-            Body::new(InContextBody {
+            let is_traced = handling
+                .as_ref()
+                .is_some_and(|handling| handling.0.recorded().with_steps().is_some());
+            let body = InContextBody {
                 handling,
                 timing,
                 inner,
                 frames: 0,
-            })
+            };
+            if is_traced {
+                Body::new(Begun::new(body, context))
+            } else {
+                Body::new(body)
+            }
         })))
     }
 }

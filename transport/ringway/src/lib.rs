@@ -31,6 +31,7 @@
 extern crate self as ringway;
 
 mod attempt;
+mod begun;
 pub mod blocking;
 mod bridge;
 mod caller;

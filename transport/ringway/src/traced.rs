@@ -1,7 +1,7 @@
 //! Traces of calls that travel as HTTP: the header that names them, and the steps that bodies show.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
+use crate::begun::Begun;
 use crate::carried::counted;
 use crate::meter::Direction;
 use crate::path::Path;
@@ -73,10 +74,14 @@ impl Service<Request<Body>> for Traced {
         let request = request.map(|inner| {
             let inner = counted(inner, &trace, Direction::Sent);
             match trace.with_steps() {
-                Some(_) => Body::new(Sent {
-                    inner,
-                    trace: Some(trace.clone()),
-                }),
+                Some(_) => {
+                    let sent = Sent {
+                        inner,
+                        trace: Some(trace.clone()),
+                    };
+                    // Who polls it later is not known yet.
+                    Body::new(Begun::new(sent, &mut Context::from_waker(Waker::noop())))
+                }
                 None => inner,
             }
         });

@@ -1,24 +1,23 @@
 //! The stack as it comes: containers that share a volume, and so memory.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-use crate::engine::{built_image, docker, inspect, jaeger_image};
+use crate::engine::{built_image, docker, inspect, ringway};
+use crate::jaeger;
 use crate::load::{Load, Seen, eventually, page, place};
-use crate::stack::{SERVICES, Stack};
+use crate::stack::{Overlay, SERVICES, Stack};
 
 /// Hops of one order.
 const HOPS: u64 = 7;
 /// Orders a second while something happens to a container.
 const RATE: u32 = 40;
 
-/// One stack for all of these tests.
+/// One stack for most tests: what one of them changes is less than all of it.
 static STACK: Mutex<Option<Stack>> = Mutex::new(None);
 
-fn with_stack(test: impl FnOnce(&Stack)) {
+/// The shared stack, with whatever overlay it has.
+pub(crate) fn with_any_stack(test: impl FnOnce(&mut Stack)) {
     let mut kept = STACK.lock().unwrap_or_else(|poisoned| {
         // What a test that failed left behind says nothing about the next one.
         let mut kept = poisoned.into_inner();
@@ -26,10 +25,36 @@ fn with_stack(test: impl FnOnce(&Stack)) {
         STACK.clear_poison();
         kept
     });
-    test(kept.get_or_insert_with(|| Stack::up("colocated", &[])));
+    let up = || Stack::up_with_jaeger("shared", Overlay::default());
+    test(kept.get_or_insert_with(up));
 }
 
-/// Takes the stack down.
+/// The shared stack, with this overlay.
+pub(crate) fn with_stack(overlay: &Overlay, test: impl FnOnce(&mut Stack)) {
+    with_any_stack(|stack| {
+        stack.switch(overlay);
+        test(stack);
+    });
+}
+
+fn colocated(test: impl FnOnce(&mut Stack)) {
+    with_stack(&Overlay::default(), test);
+}
+
+/// All services are told to end at once, callers and called: each does so by itself. What is left of
+/// the stack is of no use to another test.
+pub(crate) fn sigterm() {
+    with_any_stack(|stack| {
+        stack.compose(&[&["stop", "--timeout", "10"], &SERVICES[..]].concat());
+        for service in SERVICES {
+            let code = inspect(&stack.container(service), "{{.State.ExitCode}}");
+            assert_eq!(code, "0", "{service}");
+        }
+    });
+    end();
+}
+
+/// Takes the shared stack down, should it be up.
 pub(crate) fn end() {
     drop(STACK.lock().map(|mut stack| stack.take()));
 }
@@ -54,7 +79,7 @@ pub(crate) fn image() {
 }
 
 pub(crate) fn shared_memory() {
-    with_stack(|stack| {
+    colocated(|stack| {
         let seen = place(stack.gateway(), 100, 50);
         assert_eq!(seen.hops("shm"), 100 * HOPS, "{seen:?}");
         for service in SERVICES {
@@ -63,39 +88,26 @@ pub(crate) fn shared_memory() {
             let metrics = page(&stack.published(service, 9464), "/metrics");
             assert!(metrics.contains("ringway_path=\"shm\""), "{metrics}");
         }
+        jaeger::check_orders(stack, "shm", 100);
     });
 }
 
-/// Only where there is a Jaeger.
-pub(crate) fn traces() {
-    if jaeger_image().is_none() {
-        println!("left out, RINGWAY_JAEGER names no program");
-        return;
-    }
-    with_stack(|stack| {
-        place(stack.gateway(), 20, 20);
-        let api = stack.published("jaeger", 16686);
-        eventually("each service has sent spans", || {
-            let known = page(&api, "/api/services");
-            SERVICES
-                .iter()
-                .all(|it| known.contains(&format!("\"{it}\"")))
-        });
-        eventually("one trace holds them all", || {
-            let traces: Value =
-                serde_json::from_str(&page(&api, "/api/traces?service=gateway&limit=20")).unwrap();
-            traces["data"].as_array().unwrap().iter().any(|trace| {
-                let names = trace["processes"].as_object().unwrap().values();
-                let names: BTreeSet<_> = names.map(|it| it["serviceName"].as_str()).collect();
-                SERVICES.iter().all(|it| names.contains(&Some(*it)))
-                    && trace.to_string().contains(r#""key":"ringway.path""#)
-            })
-        });
+/// The project's own program, as somebody who looks for a reason asks it inside a container.
+pub(crate) fn tools() {
+    colocated(|stack| {
+        let orders = stack.container("orders");
+        assert_eq!(ringway(&orders, &["doctor", "--json"])["verdict"], "shm");
+        let seen = ringway(
+            &orders,
+            &["top", "--json", "--iterations=1", "orders:50051"],
+        );
+        let paths = seen["paths"].as_array().unwrap();
+        assert!(paths.iter().any(|it| it["path"] == "shm"), "{seen}");
     });
 }
 
 pub(crate) fn no_privileges() {
-    with_stack(|stack| {
+    colocated(|stack| {
         let facts = [
             ("{{.HostConfig.Privileged}}", "false"),
             ("{{.HostConfig.ReadonlyRootfs}}", "true"),
@@ -127,7 +139,7 @@ pub(crate) fn no_privileges() {
 }
 
 pub(crate) fn killed() {
-    with_stack(|stack| {
+    colocated(|stack| {
         let load = Load::start(stack.gateway(), RATE);
         load.until("shared memory at first", is_back);
         let catalog = stack.container("catalog");
@@ -144,7 +156,7 @@ pub(crate) fn killed() {
 }
 
 pub(crate) fn paused() {
-    with_stack(|stack| {
+    colocated(|stack| {
         let load = Load::start(stack.gateway(), RATE);
         load.until("shared memory at first", is_back);
         let inventory = stack.container("inventory");
@@ -160,9 +172,10 @@ pub(crate) fn paused() {
     });
 }
 
-/// Two instances of a service share its calls, and one that is told to end loses none.
-pub(crate) fn drained() {
-    with_stack(|stack| {
+/// Two instances of a service share its calls: of one that is killed only those that it was at may be
+/// lost, of one that is told to end none.
+pub(crate) fn two_instances() {
+    colocated(|stack| {
         stack.compose(&[
             "up",
             "--detach",
@@ -174,18 +187,30 @@ pub(crate) fn drained() {
         ]);
         let catalogs = stack.containers("catalog");
         assert_eq!(catalogs.len(), 2);
-        eventually("both are well", || {
-            catalogs.iter().all(|it| Stack::is_healthy(it))
-        });
+        let both_are_well = || {
+            eventually("both are well", || {
+                catalogs.iter().all(|it| Stack::is_healthy(it))
+            });
+        };
+        both_are_well();
         let sockets = || docker(&["exec", &catalogs[0], "ls", "/run/ringway/catalog:50051"]);
         assert_eq!(sockets().lines().count(), 2);
 
         let load = Load::start(stack.gateway(), RATE);
         load.until("shared memory at first", is_back);
+        docker(&["kill", &catalogs[1]]);
+        let seen = load.until("the other one's answers", is_back);
+        assert!(seen.iter().all(Seen::fails_cleanly), "{seen:?}");
+        docker(&["start", &catalogs[1]]);
+        both_are_well();
+
+        load.until("shared memory again", is_back);
         docker(&["stop", "--time", "10", &catalogs[1]]);
         let after = load.until("orders that went on", is_back);
         assert!(after.iter().all(|seen| seen.failed() == 0), "{after:?}");
         assert_eq!(inspect(&catalogs[1], "{{.State.ExitCode}}"), "0");
         assert_eq!(sockets().lines().count(), 1);
+        // One again, for those that come after.
+        docker(&["rm", &catalogs[1]]);
     });
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 /// The image under test.
 pub(crate) const IMAGE: &str = "ringway-shop:tested";
 /// What the image is made from.
@@ -50,6 +52,12 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 /// What a container's `docker inspect` says by this template.
 pub(crate) fn inspect(container: &str, template: &str) -> String {
     docker(&["inspect", "--format", template, container])
+}
+
+/// What `ringway` says in a container, as JSON.
+pub(crate) fn ringway(container: &str, arguments: &[&str]) -> Value {
+    let said = docker(&[&["exec", container, "ringway"], arguments].concat());
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
 /// A command's standard output, without the last end of line.

@@ -13,10 +13,14 @@
 
 mod colocated;
 mod engine;
+mod jaeger;
 mod limits;
 mod load;
 mod paths;
 mod stack;
+// What is true of an order's trace is so wherever the shop runs.
+#[path = "../../../services/demo/tests/jaeger/trace.rs"]
+mod trace;
 mod trouble;
 
 use std::process::ExitCode;
@@ -25,14 +29,17 @@ use libtest_mimic::{Arguments, Trial};
 
 type Case = (&'static str, fn());
 
+/// In this order: the stack that most of them share changes as little as possible from one to the next,
+/// and what breaks a container comes after what looks at its log and its traces.
 const CASES: &[Case] = &[
     ("the_image_is_of_a_user_of_its_own", colocated::image),
     (
         "with_the_volume_every_hop_is_shared_memory",
         colocated::shared_memory,
     ),
-    ("traces_arrive_in_jaeger", colocated::traces),
     ("containers_have_no_privileges", colocated::no_privileges),
+    ("doctor_and_top_work_inside_a_container", colocated::tools),
+    ("a_socket_left_behind_is_one_warning", trouble::left_behind),
     (
         "a_killed_container_comes_back_to_shared_memory",
         colocated::killed,
@@ -41,16 +48,20 @@ const CASES: &[Case] = &[
         "a_paused_container_holds_nobody_up_for_long",
         colocated::paused,
     ),
-    ("a_container_that_is_stopped_drains", colocated::drained),
-    ("without_the_volume_every_hop_is_grpc", paths::network),
+    (
+        "of_two_instances_one_is_killed_and_one_drains",
+        colocated::two_instances,
+    ),
     ("the_socket_can_be_forced", paths::socket),
     ("without_io_uring_the_socket_works", paths::no_io_uring),
     ("without_memfds_calls_stay_local", paths::no_memfd),
+    ("without_the_volume_every_hop_is_grpc", paths::network),
+    ("the_paths_are_side_by_side_in_jaeger", paths::side_by_side),
+    ("every_service_ends_at_sigterm", colocated::sigterm),
     (
         "a_volume_of_somebody_else_is_one_warning",
         trouble::wrong_owner,
     ),
-    ("a_socket_left_behind_is_one_warning", trouble::left_behind),
     ("half_a_cpu_is_not_spun_away", limits::half_a_cpu),
 ];
 

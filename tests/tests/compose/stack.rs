@@ -1,9 +1,9 @@
 //! A stack that is up.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::engine::{built_image, compose, docker, inspect, jaeger_image, root, said};
+use crate::load::{eventually, try_page};
 
 /// The services that can be called, in the order of `docker-compose up`.
 pub(crate) const SERVICES: [&str; 6] = [
@@ -15,58 +15,82 @@ pub(crate) const SERVICES: [&str; 6] = [
     "gateway",
 ];
 
-/// The files of a stack, and its containers. Dropped, it is gone, with its volume.
+/// Files of `deploy/` and `tests/compose/` that go on top of `compose.yaml`, and their variables.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Overlay {
+    files: Vec<&'static str>,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Overlay {
+    pub(crate) fn of(files: &[&'static str]) -> Self {
+        Self {
+            files: files.to_vec(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// With a value for a variable of the files.
+    pub(crate) fn with(mut self, variable: &'static str, value: String) -> Self {
+        self.variables.push((variable, value));
+        self
+    }
+}
+
+/// What is up, and its containers. Dropped, it is gone, with its volumes.
 pub(crate) struct Stack {
     project: String,
-    files: Vec<PathBuf>,
-    variables: Vec<(&'static str, String)>,
+    overlay: Overlay,
+    jaeger: Option<&'static str>,
     gateway: String,
 }
 
 impl Stack {
-    /// Brings `deploy/compose.yaml` up, with further files of `deploy/` or `tests/compose/`.
-    pub(crate) fn up(project: &str, further: &[&str]) -> Self {
-        Self::up_with(project, further, &[])
+    /// Brings `deploy/compose.yaml` up, with an overlay, and without Jaeger.
+    pub(crate) fn up(project: &str, overlay: Overlay) -> Self {
+        Self::start(project, overlay, None)
     }
 
-    /// The same, with values for variables of the files.
-    pub(crate) fn up_with(
-        project: &str,
-        further: &[&str],
-        variables: &[(&'static str, String)],
-    ) -> Self {
+    /// The same with Jaeger, where there is one.
+    pub(crate) fn up_with_jaeger(project: &str, overlay: Overlay) -> Self {
+        Self::start(project, overlay, jaeger_image())
+    }
+
+    fn start(project: &str, overlay: Overlay, jaeger: Option<&'static str>) -> Self {
         let mut stack = Self {
             project: format!("ringway-test-{project}"),
-            files: Vec::new(),
-            variables: variables.to_vec(),
+            overlay,
+            jaeger,
             gateway: String::new(),
         };
-        stack.add("deploy/compose.yaml");
-        further.iter().for_each(|file| stack.add(file));
-        let set = |name, value: &str| (name, value.to_owned());
-        stack.variables.push(set("SHOP_IMAGE", built_image()));
-        // Ports that nobody has.
-        stack.variables.push(set("SHOP_PORT", "0"));
-        stack.variables.push(set("JAEGER_PORT", "0"));
+        // What an earlier run left behind.
         stack.down();
-        let mut up = vec!["up", "--detach", "--no-build", "gateway"];
-        match jaeger_image() {
-            Some(jaeger) => {
-                stack.add("tests/compose/jaeger.yaml");
-                stack.variables.push(set("JAEGER_IMAGE", jaeger));
-                up.push("jaeger");
-            }
-            // Nobody there, nothing to export, and nothing to warn of.
-            None => stack.variables.push(set("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
-        }
-        stack.compose(&up);
-        stack.gateway = stack.published("gateway", 8080);
+        stack.apply();
         stack
     }
 
-    /// Takes a further file into account from now on.
-    pub(crate) fn add(&mut self, file: &str) {
-        self.files.push(root().join(file));
+    /// Puts another overlay in the place of the one that it has; what does not change goes on running.
+    pub(crate) fn switch(&mut self, overlay: &Overlay) {
+        if self.overlay != *overlay {
+            self.overlay = overlay.clone();
+            self.apply();
+        }
+    }
+
+    fn apply(&mut self) {
+        let mut up = vec!["up", "--detach", "--no-build", "gateway"];
+        up.extend(self.jaeger.map(|_| "jaeger"));
+        self.compose(&up);
+        self.gateway = self.published("gateway", 8080);
+        // It has been started, and no more is known.
+        eventually("the gateway answers", || {
+            try_page(&self.gateway, "/healthz").is_some()
+        });
+    }
+
+    /// Whether it has a Jaeger.
+    pub(crate) fn has_jaeger(&self) -> bool {
+        self.jaeger.is_some()
     }
 
     /// Where the gateway is reached from outside.
@@ -81,12 +105,22 @@ impl Stack {
 
     fn command(&self) -> Command {
         let mut command = compose();
-        for file in &self.files {
-            command.arg("--file").arg(file);
+        let jaeger = self.jaeger.map(|_| "tests/compose/jaeger.yaml");
+        let files = ["deploy/compose.yaml"].into_iter().chain(jaeger);
+        for file in files.chain(self.overlay.files.iter().copied()) {
+            command.arg("--file").arg(root().join(file));
         }
         command
             .args(["--project-name", &self.project])
-            .envs(self.variables.iter().cloned());
+            .env("SHOP_IMAGE", built_image())
+            // Ports that nobody has.
+            .envs([("SHOP_PORT", "0"), ("JAEGER_PORT", "0")])
+            .envs(self.overlay.variables.iter().cloned());
+        match self.jaeger {
+            Some(image) => command.env("JAEGER_IMAGE", image),
+            // Nobody there, nothing to export, and nothing to warn of.
+            None => command.env("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        };
         command
     }
 
@@ -97,7 +131,7 @@ impl Stack {
 
     /// The ids of a service's containers.
     pub(crate) fn containers(&self, service: &str) -> Vec<String> {
-        let ids = self.compose(&["ps", "--quiet", service]);
+        let ids = self.compose(&["ps", "--all", "--quiet", service]);
         ids.lines().map(str::to_owned).collect()
     }
 
@@ -128,12 +162,29 @@ impl Stack {
     }
 
     fn down(&self) {
-        let mut down = self.command();
-        down.args(["down", "--volumes", "--timeout", "5"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // Nothing depends on it: what stays behind is taken down before the next one.
-        let _ = down.status();
+        let quietly = |command: &mut Command| {
+            let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+            // Nothing depends on it: what stays behind is taken down before the next one.
+            let _ = quiet.status();
+        };
+        quietly(
+            self.command()
+                .args(["down", "--volumes", "--remove-orphans", "--timeout", "5"]),
+        );
+        // Those of overlays that it had before, too.
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        let volumes = Command::new("docker")
+            .args(["volume", "ls", "--quiet", "--filter", &label])
+            .output();
+        let volumes = volumes.map_or_else(|_| Vec::new(), |output| output.stdout);
+        let volumes = String::from_utf8_lossy(&volumes).into_owned();
+        if !volumes.is_empty() {
+            quietly(
+                Command::new("docker")
+                    .args(["volume", "rm"])
+                    .args(volumes.lines()),
+            );
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use server::Jaeger;
 use tokio::process::Command;
-use trace::{Trace, check_steps};
+use trace::{calls_of_an_order, check_order};
 
 /// The program, or a line that says why nothing is tested. It is written past the test harness,
 /// which would keep it to itself.
@@ -28,14 +28,6 @@ fn program() -> Option<PathBuf> {
     program
 }
 
-/// Who calls whom for one order, and how often.
-const CALLS: [(&str, &str, u64); 5] = [
-    ("gateway", "orders", 1),
-    ("orders", "catalog", 1),
-    ("orders", "inventory", 2),
-    ("orders", "media", 1),
-    ("orders", "payments", 2),
-];
 const ORDERS: usize = 30;
 /// As `--paths` has them.
 const PATHS: [&str; 3] = ["shm", "socket", "grpc-tcp"];
@@ -43,33 +35,6 @@ const PATHS: [&str; 3] = ["shm", "socket", "grpc-tcp"];
 /// A service in the demo's run over `path`.
 fn named(service: &str, path: &str) -> String {
     format!("{service} ({path})")
-}
-
-fn expected(path: &str) -> BTreeMap<(String, String), u64> {
-    CALLS
-        .iter()
-        .map(|(from, to, calls)| ((named(from, path), named(to, path)), *calls))
-        .collect()
-}
-
-/// One order: every service in it, each call with both ends, its path and its steps.
-fn check_order(order: &Trace, path: &str) {
-    let [root] = order.roots()[..] else {
-        panic!("not one root: {order:#?}");
-    };
-    assert_eq!(root.service, named("gateway", path));
-    assert_eq!(order.edges(), expected(path));
-    for (client, server) in order.calls() {
-        assert_eq!(client.operation, server.operation);
-        for end in [client, server] {
-            assert_eq!(end.tag("rpc.system"), "grpc");
-            assert_eq!(end.tag("rpc.grpc.status_code"), "0");
-            assert!(path.starts_with(end.tag("ringway.path")), "{end:#?}");
-            let name = format!("{}/{}", end.tag("rpc.service"), end.tag("rpc.method"));
-            assert_eq!(end.operation, name);
-        }
-        check_steps(client, server);
-    }
 }
 
 #[tokio::test]
@@ -96,7 +61,7 @@ async fn each_order_is_one_whole_trace_on_each_path() {
         let traces = jaeger.traces(&named("gateway", path), ORDERS).await;
         assert_eq!(traces.len(), ORDERS);
         for order in &traces {
-            check_order(order, path);
+            check_order(order, path, |service| named(service, path));
         }
     }
 
@@ -116,7 +81,7 @@ async fn each_order_is_one_whole_trace_on_each_path() {
 
     let mut graph = BTreeMap::new();
     for path in PATHS {
-        let edges = expected(path).into_iter();
+        let edges = calls_of_an_order(|service| named(service, path)).into_iter();
         graph.extend(edges.map(|(edge, calls)| (edge, calls * ORDERS as u64)));
     }
     let seen = jaeger.dependencies().await.into_iter();

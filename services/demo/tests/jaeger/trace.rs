@@ -1,4 +1,5 @@
-//! A trace as Jaeger's API tells it, and what must be true of each one.
+//! A trace as Jaeger's API tells it, and what must be true of each one of an order. Shared with the
+//! test of `deploy/`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -41,18 +42,18 @@ impl Trace {
             && calls.all(|call| !self.children(call).is_empty())
     }
 
-    pub(crate) fn roots(&self) -> Vec<&Span> {
+    fn roots(&self) -> Vec<&Span> {
         let is_root = |span: &&Span| span.parent.is_none();
         self.spans.iter().filter(is_root).collect()
     }
 
-    pub(crate) fn children(&self, of: &Span) -> Vec<&Span> {
+    fn children(&self, of: &Span) -> Vec<&Span> {
         let is_child = |span: &&Span| span.parent.as_deref() == Some(&of.id);
         self.spans.iter().filter(is_child).collect()
     }
 
     /// Each call, as its two ends tell it.
-    pub(crate) fn calls(&self) -> Vec<(&Span, &Span)> {
+    fn calls(&self) -> Vec<(&Span, &Span)> {
         let clients = self.spans.iter().filter(|span| span.kind() == "client");
         clients
             .map(|client| match self.children(client)[..] {
@@ -63,7 +64,7 @@ impl Trace {
     }
 
     /// How many calls each service makes to each other one.
-    pub(crate) fn edges(&self) -> BTreeMap<(String, String), u64> {
+    fn edges(&self) -> BTreeMap<(String, String), u64> {
         let mut edges = BTreeMap::new();
         for (client, server) in self.calls() {
             let edge = (client.service.clone(), server.service.clone());
@@ -112,13 +113,13 @@ impl Span {
     }
 
     /// `client`, `server` or `internal`.
-    pub(crate) fn kind(&self) -> &str {
+    fn kind(&self) -> &str {
         self.tags
             .get("span.kind")
             .map_or("internal", String::as_str)
     }
 
-    pub(crate) fn tag(&self, name: &str) -> &str {
+    fn tag(&self, name: &str) -> &str {
         let tag = self.tags.get(name);
         tag.unwrap_or_else(|| panic!("no {name} in {self:#?}"))
     }
@@ -126,6 +127,43 @@ impl Span {
     fn times(&self) -> HashMap<&str, u64> {
         let steps = self.steps.iter();
         steps.map(|(name, at)| (name.as_str(), *at)).collect()
+    }
+}
+
+/// Who calls whom for one order, and how often.
+const CALLS: [(&str, &str, u64); 5] = [
+    ("gateway", "orders", 1),
+    ("orders", "catalog", 1),
+    ("orders", "inventory", 2),
+    ("orders", "media", 1),
+    ("orders", "payments", 2),
+];
+
+/// The same under the names that services have in Jaeger.
+pub(crate) fn calls_of_an_order(named: impl Fn(&str) -> String) -> BTreeMap<(String, String), u64> {
+    CALLS
+        .iter()
+        .map(|(from, to, calls)| ((named(from), named(to)), *calls))
+        .collect()
+}
+
+/// One order: every service in it, each call with both ends, its path and its steps.
+pub(crate) fn check_order(order: &Trace, path: &str, named: impl Fn(&str) -> String) {
+    let [root] = order.roots()[..] else {
+        panic!("not one root: {order:#?}");
+    };
+    assert_eq!(root.service, named("gateway"));
+    assert_eq!(order.edges(), calls_of_an_order(named));
+    for (client, server) in order.calls() {
+        assert_eq!(client.operation, server.operation);
+        for end in [client, server] {
+            assert_eq!(end.tag("rpc.system"), "grpc");
+            assert_eq!(end.tag("rpc.grpc.status_code"), "0");
+            assert!(path.starts_with(end.tag("ringway.path")), "{end:#?}");
+            let name = format!("{}/{}", end.tag("rpc.service"), end.tag("rpc.method"));
+            assert_eq!(end.operation, name);
+        }
+        check_steps(client, server);
     }
 }
 
@@ -142,7 +180,7 @@ const STEPS: [(&str, &str); 8] = [
 ];
 
 /// Each step of a call is there, once, and none comes before the one that leads to it.
-pub(crate) fn check_steps(client: &Span, server: &Span) {
+fn check_steps(client: &Span, server: &Span) {
     let ends = HashMap::from([("client", client.times()), ("server", server.times())]);
     let mut last = client.start;
     for (end, step) in STEPS {

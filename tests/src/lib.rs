@@ -9,6 +9,7 @@ mod filtered;
 mod http2;
 mod log;
 mod memory;
+mod messages;
 mod plugin;
 mod process;
 pub mod raw;
@@ -23,6 +24,7 @@ pub use filtered::{Refused, become_filtered, filtered};
 pub use http2::{Http2Server, Script, leaving};
 pub use log::Log;
 pub use memory::{in_a_process_of_its_own, in_a_process_of_its_own_with, resident_bytes};
+pub use messages::{asking, payload, payloads};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{
     ChildClient, ChildServer, call_as_child, can_be_another_user, descriptors, hang_as_child,

@@ -7,13 +7,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ringway::blocking::block_on;
 use ringway::{Channel, Endpoint, Path};
+use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_blocking_client::BenchBlockingClient;
 use ringway_proto::bench::bench_client::BenchClient;
-use ringway_proto::bench::{Payload, StreamRequest};
-use ringway_tests::{ChildServer, Running, Way, rich_status, serve_as_child};
+use ringway_tests::{ChildServer, Running, Way, asking, payload, rich_status, serve_as_child};
 use tokio::runtime::Runtime;
 use tonic::{Code, Request, Status};
 
@@ -52,17 +51,6 @@ impl Served {
     fn inside(&self) -> u64 {
         self.running.seen.inside()
     }
-}
-
-fn payload(sequence: u64, size: usize) -> Payload {
-    let data = Bytes::from(vec![sequence.to_le_bytes()[0]; size]);
-    Payload { sequence, data }
-}
-
-fn asking<T>(wish: &'static str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("x-do", wish.parse().unwrap());
-    request
 }
 
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {

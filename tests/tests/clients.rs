@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringway::{Endpoint, ServerBuilder};
-use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{
-    Addresses, ChildServer, Running, Way, alone, client_of, eventually, free_address, ours,
-    serve_as_child, within,
+    Addresses, ChildServer, Running, Way, alone, asking, client_of, eventually, free_address, ours,
+    payload, serve_as_child, within,
 };
 use rustix::process::Signal;
-use tonic::{Code, Request};
+use tonic::Code;
 
 const NAME: &str = "clients:50051";
 /// How long a peer may be silent, and how long its answer may take.
@@ -34,33 +33,20 @@ async fn server_process() {
     serve_as_child().await;
 }
 
-fn payload() -> Payload {
-    let data = vec![1; 10].into();
-    Payload { sequence: 1, data }
-}
-
-fn hanging() -> Request<Payload> {
-    let mut request = Request::new(payload());
-    request
-        .metadata_mut()
-        .insert("x-do", "hang".parse().unwrap());
-    request
-}
-
 async fn one_client_at_most(way: Way, limit: impl FnOnce(ServerBuilder) -> ServerBuilder) {
     let service = BenchServer::new(ours::Handler::default());
     let running = Running::with(way, |builder| limit(builder).add_service(service)).await;
     let mut first = running.client().await;
-    first.unary(payload()).await.unwrap();
+    first.unary(payload(1, 10)).await.unwrap();
     let mut second = BenchClient::new(running.endpoint().connect_lazy().unwrap());
-    let status = second.unary(payload()).await.unwrap_err();
+    let status = second.unary(payload(1, 10)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{way:?}: {status:?}");
-    first.unary(payload()).await.unwrap();
+    first.unary(payload(1, 10)).await.unwrap();
     drop(first);
     // Its place is free when the server has noticed.
     loop {
         let mut next = BenchClient::new(running.endpoint().connect_lazy().unwrap());
-        if next.unary(payload()).await.is_ok() {
+        if next.unary(payload(1, 10)).await.is_ok() {
             break;
         }
     }
@@ -98,16 +84,16 @@ async fn a_stopped_server_is_given_up(
         .http2_keep_alive_interval(PATIENCE)
         .keep_alive_timeout(PATIENCE);
     let client = client_of(&endpoint).await;
-    client.clone().unary(payload()).await.unwrap();
+    client.clone().unary(payload(1, 10)).await.unwrap();
     let mut hung = client.clone();
-    let hung = tokio::spawn(async move { hung.unary(hanging()).await });
+    let hung = tokio::spawn(async move { hung.unary(asking("hang", payload(1, 10))).await });
     // Longer than a ping and its answer: a server that runs keeps its calls.
     tokio::time::sleep(PATIENCE * 4).await;
     assert!(!hung.is_finished());
     server.signal(Signal::STOP);
     let began = Instant::now();
     let mut unseen = client.clone();
-    let (hung, unseen) = tokio::join!(hung, unseen.unary(payload()));
+    let (hung, unseen) = tokio::join!(hung, unseen.unary(payload(1, 10)));
     for status in [hung.unwrap().unwrap_err(), unseen.unwrap_err()] {
         assert_eq!(status.code(), Code::Unavailable, "{endpoint}: {status:?}");
     }

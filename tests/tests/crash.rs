@@ -10,11 +10,12 @@ use ringway::{Channel, Endpoint};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_tests::{
-    ChildServer, alone, client_of, descriptors, eventually, mapped_regions, serve_as_child,
+    ChildServer, alone, asking, client_of, descriptors, eventually, free_address, mapped_regions,
+    payload, payloads, serve_as_child,
 };
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 const NAME: &str = "crash:50051";
 /// What an ended call may take from the server's death.
@@ -28,23 +29,35 @@ async fn server_process() {
     serve_as_child().await;
 }
 
+/// How clients reach a server process that may be killed.
+const ADDRESSES: [&str; 5] = ["shm://", "socket://", "socket+epoll://", "grpc://", "unix:"];
+
+/// A server in `directory` that is reached in one of these ways, and notes what it executes.
+fn start(way: &str, directory: &Path, executions: &Path) -> (ChildServer, Endpoint) {
+    let (server, address) = match way {
+        "grpc://" => {
+            let address = free_address().to_string();
+            let server = ChildServer::start_listening(directory, &address, executions);
+            (server, format!("{way}{address}"))
+        }
+        "unix:" => {
+            let address = format!("{way}{}", directory.join("grpc.sock").display());
+            let server = ChildServer::start_listening(directory, &address, executions);
+            (server, address)
+        }
+        _ => {
+            let server = ChildServer::start_counting(directory, NAME, executions);
+            (server, format!("{way}{NAME}"))
+        }
+    };
+    let endpoint = Endpoint::new(address).unwrap().directory(directory);
+    (server, endpoint)
+}
+
 fn endpoint(directory: &Path) -> Endpoint {
     Endpoint::new(format!("shm://{NAME}"))
         .unwrap()
         .directory(directory)
-}
-
-fn payload(sequence: u64) -> Payload {
-    let data = vec![5; 100].into();
-    Payload { sequence, data }
-}
-
-fn hanging<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("x-do", "hang".parse().unwrap());
-    request
 }
 
 fn lines(executions: &Path) -> Vec<u64> {
@@ -52,14 +65,17 @@ fn lines(executions: &Path) -> Vec<u64> {
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// How long after the kill the last of the calls ended, and with what.
-async fn killed_during<F>(server: ChildServer, calls: Vec<F>) -> Duration
+/// How long after the kill, which comes when all are `waiting`, the last of the calls ended, and with what.
+async fn killed_during<F>(
+    server: ChildServer,
+    calls: Vec<F>,
+    waiting: impl Future<Output = ()>,
+) -> Duration
 where
     F: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let calls: Vec<_> = calls.into_iter().map(tokio::spawn).collect();
-    // Until each of them waits.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    waiting.await;
     let (killed, kill) = tokio::sync::oneshot::channel();
     tokio::task::spawn_blocking(move || {
         server.kill();
@@ -77,24 +93,32 @@ where
 #[test]
 fn unary_calls_in_flight_end_unavailable_and_are_executed_once() {
     alone(async {
-        let mut shortest = Duration::MAX;
-        for _ in 0..ROUNDS {
-            let directory = tempfile::tempdir().unwrap();
-            let executions = directory.path().join("executions");
-            let server = ChildServer::start_counting(directory.path(), NAME, &executions);
-            let client = client_of(&endpoint(directory.path())).await;
-            let calls = (0..64).map(|sequence| {
-                let mut client = client.clone();
-                async move { client.unary(hanging(payload(sequence))).await.map(drop) }
-            });
-            let took = killed_during(server, calls.collect()).await;
-            shortest = shortest.min(took);
-            let mut executed = lines(&executions);
-            executed.sort_unstable();
-            assert_eq!(executed, (0..64).collect::<Vec<_>>());
+        for way in ADDRESSES {
+            let mut shortest = Duration::MAX;
+            for _ in 0..ROUNDS {
+                shortest = shortest.min(killed_during_unary_calls(way).await);
+            }
+            assert!(shortest < LIMIT, "{way}: {shortest:?}");
         }
-        assert!(shortest < LIMIT, "{shortest:?}");
     });
+}
+
+async fn killed_during_unary_calls(way: &str) -> Duration {
+    let directory = tempfile::tempdir().unwrap();
+    let executions = directory.path().join("executions");
+    let (server, endpoint) = start(way, directory.path(), &executions);
+    let client = client_of(&endpoint).await;
+    let calls = (0..64).map(|sequence| {
+        let mut client = client.clone();
+        let request = asking("hang", payload(sequence, 100));
+        async move { client.unary(request).await.map(drop) }
+    });
+    let waiting = eventually("all calls hang", || lines(&executions).len() == 64);
+    let took = killed_during(server, calls.collect(), waiting).await;
+    let mut executed = lines(&executions);
+    executed.sort_unstable();
+    assert_eq!(executed, (0..64).collect::<Vec<_>>(), "{way}");
+    took
 }
 
 /// All three kinds of stream at once.
@@ -106,18 +130,20 @@ async fn stream_all_ways(mut client: BenchClient<Channel>, kind: u64) -> Result<
                 count: 10,
                 size_bytes: 100,
             };
-            let mut stream = client.server_stream(hanging(request)).await?.into_inner();
+            let mut stream = client
+                .server_stream(asking("hang", request))
+                .await?
+                .into_inner();
             while stream.message().await?.is_some() {}
         }
         1 => {
-            let requests =
-                tokio_stream::iter((0..10).map(payload)).chain(ReceiverStream::new(receiver));
+            let requests = payloads(10, 100).chain(ReceiverStream::new(receiver));
             client.client_stream(requests).await?;
         }
         _ => {
             let response = client.bidi(ReceiverStream::new(receiver)).await?;
             let mut replies = response.into_inner();
-            sender.send(payload(1)).await.unwrap();
+            sender.send(payload(1, 100)).await.unwrap();
             while replies.message().await?.is_some() {}
         }
     }
@@ -128,15 +154,19 @@ async fn stream_all_ways(mut client: BenchClient<Channel>, kind: u64) -> Result<
 #[test]
 fn streams_end_unavailable() {
     alone(async {
-        let mut shortest = Duration::MAX;
-        for _ in 0..ROUNDS {
-            let directory = tempfile::tempdir().unwrap();
-            let server = ChildServer::start(directory.path(), NAME);
-            let client = client_of(&endpoint(directory.path())).await;
-            let calls = (0..12).map(|kind| stream_all_ways(client.clone(), kind));
-            shortest = shortest.min(killed_during(server, calls.collect()).await);
+        for way in ADDRESSES {
+            let mut shortest = Duration::MAX;
+            for _ in 0..ROUNDS {
+                let directory = tempfile::tempdir().unwrap();
+                let executions = directory.path().join("executions");
+                let (server, endpoint) = start(way, directory.path(), &executions);
+                let client = client_of(&endpoint).await;
+                let calls = (0..12).map(|kind| stream_all_ways(client.clone(), kind));
+                let waiting = tokio::time::sleep(Duration::from_millis(50));
+                shortest = shortest.min(killed_during(server, calls.collect(), waiting).await);
+            }
+            assert!(shortest < LIMIT, "{way}: {shortest:?}");
         }
-        assert!(shortest < LIMIT, "{shortest:?}");
     });
 }
 
@@ -162,7 +192,7 @@ async fn connect_use_and_kill() {
     client.unary(Payload { sequence: 1, data }).await.unwrap();
     assert!(mapped_regions() > 0);
     let mut hung = client.clone();
-    let hung = tokio::spawn(async move { hung.unary(hanging(payload(1))).await });
+    let hung = tokio::spawn(async move { hung.unary(asking("hang", payload(1, 100))).await });
     let request = StreamRequest {
         count: u64::MAX,
         size_bytes: 100,
@@ -234,7 +264,7 @@ async fn call_until(
         if *stopped.borrow() {
             break;
         }
-        match client.unary(payload(sequence)).await {
+        match client.unary(payload(sequence, 100)).await {
             Ok(_) => answered.push(sequence),
             Err(status) => {
                 assert_eq!(status.code(), Code::Unavailable, "{status:?}");

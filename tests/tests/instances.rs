@@ -7,21 +7,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringway::{BackoffOptions, Channel, Endpoint, OutlierOptions, Server};
-use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
-use ringway_tests::{Seen, client_of, within};
+use ringway_tests::{Seen, client_of, payload, within};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request};
 
 const NAME: &str = "several:50051";
 const SCHEMES: [&str; 3] = ["shm", "socket", "inproc"];
-
-fn payload() -> Payload {
-    let data = vec![1; 10].into();
-    Payload { sequence: 1, data }
-}
 
 /// One instance, until this is dropped.
 struct Instance {
@@ -60,7 +54,7 @@ async fn all_called(client: &mut BenchClient<Channel>, instances: &[&Instance]) 
     let before: Vec<_> = instances.iter().map(|one| one.seen.entered()).collect();
     let pairs = || instances.iter().zip(&before);
     while pairs().any(|(one, before)| one.seen.entered() == *before) {
-        client.unary(payload()).await.unwrap();
+        client.unary(payload(1, 10)).await.unwrap();
     }
 }
 
@@ -79,7 +73,7 @@ async fn one_call_after_the_other_is_spread_over_all() {
             all_called(&mut client, &instances.iter().collect::<Vec<_>>()).await;
             let before: Vec<_> = instances.iter().map(|one| one.seen.entered()).collect();
             for _ in 0..3000 {
-                client.unary(payload()).await.unwrap();
+                client.unary(payload(1, 10)).await.unwrap();
             }
             for (one, before) in instances.iter().zip(before) {
                 let calls = one.seen.entered() - before;
@@ -106,7 +100,7 @@ async fn calls_go_where_fewer_are_in_flight() {
             let hanging: Vec<_> = (0..40)
                 .map(|_| {
                     let mut client = client.clone();
-                    let mut request = Request::new(payload());
+                    let mut request = Request::new(payload(1, 10));
                     request
                         .metadata_mut()
                         .insert("x-do", "hang".parse().unwrap());
@@ -139,7 +133,7 @@ async fn an_instance_that_comes_later_is_called_too() {
             let (name, endpoint) = named(scheme, directory.path());
             let first = serve(directory.path(), &name).await;
             let mut client = client_of(&endpoint).await;
-            client.unary(payload()).await.unwrap();
+            client.unary(payload(1, 10)).await.unwrap();
             let second = serve(directory.path(), &name).await;
             all_called(&mut client, &[&first, &second]).await;
             drop(first);
@@ -171,7 +165,7 @@ async fn an_instance_that_fails_is_put_aside_and_comes_back() {
             bad.seen.fail_from_now_on(true);
             let mut failures = 0;
             while failures < 5 {
-                match client.unary(payload()).await {
+                match client.unary(payload(1, 10)).await {
                     Ok(_) => {}
                     Err(status) => {
                         assert_eq!(status.code(), Code::Unavailable);
@@ -181,7 +175,7 @@ async fn an_instance_that_fails_is_put_aside_and_comes_back() {
             }
             let before = bad.seen.entered();
             for _ in 0..200 {
-                client.unary(payload()).await.unwrap();
+                client.unary(payload(1, 10)).await.unwrap();
             }
             assert_eq!(bad.seen.entered(), before, "{scheme}: it still gets calls");
             bad.seen.fail_from_now_on(false);
@@ -216,7 +210,7 @@ async fn an_instance_that_refuses_is_tried_again() {
         });
         let mut client = client_of(&endpoint).await;
         for _ in 0..200 {
-            client.unary(payload()).await.unwrap();
+            client.unary(payload(1, 10)).await.unwrap();
         }
         for _ in 0..3 {
             tries.recv().await.unwrap();

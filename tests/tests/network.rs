@@ -5,18 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringway::{BackoffOptions, Channel, Endpoint, OutlierOptions, RetryPolicy, WaitForReady};
-use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_tests::{
-    Addresses, Http2Server, Running, Script, Way, client_of, free_address, leaving, within,
+    Addresses, Http2Server, Running, Script, Way, client_of, free_address, leaving, payload, within,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request};
-
-fn payload(sequence: u64) -> Payload {
-    let data = vec![5; 1000].into();
-    Payload { sequence, data }
-}
 
 fn at(server: &Http2Server) -> Endpoint {
     Endpoint::new(format!("grpc://{}", server.address)).unwrap()
@@ -24,8 +18,8 @@ fn at(server: &Http2Server) -> Endpoint {
 
 async fn succeeds(client: &mut BenchClient<Channel>) {
     assert_eq!(
-        client.unary(payload(7)).await.unwrap().into_inner(),
-        payload(7)
+        client.unary(payload(7, 1000)).await.unwrap().into_inner(),
+        payload(7, 1000)
     );
 }
 
@@ -85,7 +79,7 @@ async fn a_reset_fails_its_call_alone() {
             let client = client_of(&at(&server)).await;
             succeeds(&mut client.clone()).await;
             let (mut doomed, mut other) = (client.clone(), client.clone());
-            let (failed, ()) = tokio::join!(doomed.unary(payload(1)), succeeds(&mut other));
+            let (failed, ()) = tokio::join!(doomed.unary(payload(1, 1000)), succeeds(&mut other));
             let status = failed.unwrap_err();
             assert_eq!(status.code(), Code::Internal, "{script:?}: {status:?}");
             succeeds(&mut client.clone()).await;
@@ -125,7 +119,7 @@ async fn a_refused_call_is_sent_again_once() {
         let mut client = client_of(&at(&server)).await;
         succeeds(&mut client).await;
         assert_eq!(server.calls(), 2);
-        let status = client.unary(payload(1)).await.unwrap_err();
+        let status = client.unary(payload(1, 1000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert_eq!(server.calls(), 4);
     })
@@ -157,9 +151,9 @@ async fn a_call_that_every_instance_leaves_out_ends() {
     within(async {
         let endpoint = Addresses::new([leaving().await, leaving().await]).endpoint();
         let mut client = client_of(&endpoint).await;
-        let status = client.unary(payload(1)).await.unwrap_err();
+        let status = client.unary(payload(1, 1000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        let mut soon = Request::new(payload(1));
+        let mut soon = Request::new(payload(1, 1000));
         soon.set_timeout(Duration::from_millis(200));
         let status = client.unary(soon).await.unwrap_err();
         let late = matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable);
@@ -201,14 +195,14 @@ async fn calls_fail_at_once_between_attempts_to_connect_unless_they_wait() {
         let address = free_address();
         let endpoint = Endpoint::new(format!("grpc://{address}")).unwrap();
         let mut client = client_of(&quick(endpoint)).await;
-        let status = client.unary(payload(1)).await.unwrap_err();
+        let status = client.unary(payload(1, 1000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(
             status.message().contains(&address.to_string()),
             "{status:?}"
         );
 
-        let mut hasty = Request::new(payload(1));
+        let mut hasty = Request::new(payload(1, 1000));
         hasty.extensions_mut().insert(WaitForReady(true));
         hasty.set_timeout(Duration::from_millis(50));
         let began = Instant::now();
@@ -216,7 +210,7 @@ async fn calls_fail_at_once_between_attempts_to_connect_unless_they_wait() {
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(began.elapsed() >= Duration::from_millis(50));
 
-        let mut patient = Request::new(payload(1));
+        let mut patient = Request::new(payload(1, 1000));
         patient.extensions_mut().insert(WaitForReady(true));
         let mut waiting = client.clone();
         let waiting = tokio::spawn(async move { waiting.unary(patient).await });
@@ -263,7 +257,7 @@ async fn attempts_to_connect_keep_their_distance() {
             attempts
         });
         let mut client = client_of(&quick(endpoint)).await;
-        let status = client.unary(payload(1)).await.unwrap_err();
+        let status = client.unary(payload(1, 1000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let attempts = attempts.await.unwrap();
         let waited: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();

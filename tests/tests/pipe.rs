@@ -9,13 +9,18 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ringway::{Channel, Child, Error, Path, Server};
 use ringway_local::LocalConfig;
+use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
-use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_tests::ours::Handler;
-use ringway_tests::{Manner, alone, descriptors, eventually, plugin, serve_as_plugin, within};
+use ringway_tests::{
+    Manner, alone, asking, descriptors, eventually, payload, payloads, plugin, serve_as_plugin,
+    within,
+};
+use ringway_wire::KeepAlive;
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 /// What an ended call may take from the child's death.
 const LIMIT: Duration = Duration::from_millis(100);
@@ -26,19 +31,6 @@ const ROUNDS: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plugin_process() {
     serve_as_plugin().await;
-}
-
-fn payload(sequence: u64) -> Payload {
-    let data = vec![5; 100].into();
-    Payload { sequence, data }
-}
-
-fn hanging<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("x-do", "hang".parse().unwrap());
-    request
 }
 
 /// Whether the process is no more, or waits for somebody else to take note of its end.
@@ -69,19 +61,19 @@ async fn a_child_serves_every_kind_and_may_print() {
     within(async {
         let mut child = Child::spawn(plugin(Manner::Talkative)).await.unwrap();
         let mut client = BenchClient::new(child.channel());
-        let response = client.unary(payload(1)).await.unwrap();
+        let response = client.unary(payload(1, 100)).await.unwrap();
         assert_eq!(Path::of(&response), Some(Path::Pipe));
-        assert_eq!(response.into_inner(), payload(1));
+        assert_eq!(response.into_inner(), payload(1, 100));
         let request = StreamRequest {
             count: 1000,
             size_bytes: 1000,
         };
         let stream = client.server_stream(request).await.unwrap().into_inner();
         assert_eq!(stream.map(Result::unwrap).count().await, 1000);
-        let requests = tokio_stream::iter((0..100).map(payload));
+        let requests = payloads(100, 100);
         let summary = client.client_stream(requests).await.unwrap().into_inner();
         assert_eq!(summary.messages, 100);
-        let requests = tokio_stream::iter((0..100).map(payload));
+        let requests = payloads(100, 100);
         let replies = client.bidi(requests).await.unwrap().into_inner();
         assert_eq!(replies.map(Result::unwrap).count().await, 100);
         let mut said = String::new();
@@ -122,13 +114,19 @@ where
 /// One unary call or one stream that never ends.
 async fn wait_for_ever(mut client: BenchClient<Channel>, number: u64) -> Result<(), Status> {
     if number.is_multiple_of(2) {
-        return client.unary(hanging(payload(number))).await.map(drop);
+        return client
+            .unary(asking("hang", payload(number, 100)))
+            .await
+            .map(drop);
     }
     let request = StreamRequest {
         count: 3,
         size_bytes: 100,
     };
-    let mut stream = client.server_stream(hanging(request)).await?.into_inner();
+    let mut stream = client
+        .server_stream(asking("hang", request))
+        .await?
+        .into_inner();
     while stream.message().await?.is_some() {}
     Ok(())
 }
@@ -155,7 +153,7 @@ async fn calls_say_how_a_child_died() {
             let took = died_during(calls, move || kill(pid), "signal: 9").await;
             shortest = shortest.min(took);
             let mut client = BenchClient::new(child.channel());
-            let status = client.unary(payload(1)).await.unwrap_err();
+            let status = client.unary(payload(1, 100)).await.unwrap_err();
             assert_eq!(status.code(), Code::Unavailable);
             assert!(status.message().contains("signal: 9"), "{status:?}");
             assert_eq!(child.wait().await.unwrap().code(), None);
@@ -189,6 +187,32 @@ async fn a_child_that_closes_its_pipes_is_given_up() {
     .await;
 }
 
+/// It hangs up no pipe: only its silence tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_is_stopped_is_given_up() {
+    within(async {
+        let patience = Duration::from_millis(100);
+        let mut config = LocalConfig::default();
+        config.wire.keepalive = Some(KeepAlive {
+            interval: patience,
+            timeout: patience,
+            while_idle: false,
+        });
+        let child = Child::spawn_with(plugin(Manner::Stubborn), &config).await;
+        let child = child.unwrap();
+        let mut client = BenchClient::new(child.channel());
+        let hung = tokio::spawn(async move { client.unary(asking("hang", payload(1, 100))).await });
+        // Longer than a ping and its answer: a child that runs keeps its calls.
+        tokio::time::sleep(patience * 4).await;
+        assert!(!hung.is_finished());
+        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, Signal::STOP).unwrap();
+        let status = hung.await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_inherited_the_pipes_keeps_no_call_waiting() {
     within(async {
@@ -216,7 +240,9 @@ fn a_dropped_child_leaves_nothing_behind() {
             let child = Child::spawn(plugin(Manner::Stubborn)).await.unwrap();
             let (pid, channel) = (child.id(), child.channel());
             drop(child);
-            let status = BenchClient::new(channel).unary(hanging(payload(1))).await;
+            let status = BenchClient::new(channel)
+                .unary(asking("hang", payload(1, 100)))
+                .await;
             assert_eq!(status.unwrap_err().code(), Code::Unavailable);
             eventually("it is killed and waited for", || is_waited_for(pid)).await;
         }

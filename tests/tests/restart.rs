@@ -5,9 +5,11 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use ringway::{BackoffOptions, Channel, Endpoint};
+use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
-use ringway_proto::bench::{Payload, StreamRequest};
-use ringway_tests::{Addresses, ChildServer, alone, eventually, free_address, serve_as_child};
+use ringway_tests::{
+    Addresses, ChildServer, alone, eventually, free_address, payload, serve_as_child,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
@@ -24,11 +26,6 @@ async fn server_process() {
     serve_as_child().await;
 }
 
-fn payload(sequence: u64) -> Payload {
-    let data = vec![5; 100].into();
-    Payload { sequence, data }
-}
-
 /// Calls of every kind, one after the other, until told to stop; the first failure ends it.
 async fn call_all_ways(
     mut client: BenchClient<Channel>,
@@ -40,7 +37,7 @@ async fn call_all_ways(
         }
         match sequence % 5 {
             0 => {
-                let requests = tokio_stream::iter((0..5).map(payload));
+                let requests = tokio_stream::iter((0..5).map(|sequence| payload(sequence, 100)));
                 let summary = client.client_stream(requests).await?.into_inner();
                 assert_eq!(summary.messages, 5);
             }
@@ -53,7 +50,7 @@ async fn call_all_ways(
                 assert_eq!(stream.collect::<Vec<_>>().await.len(), 5);
             }
             2 => {
-                let requests = tokio_stream::iter((0..5).map(payload));
+                let requests = tokio_stream::iter((0..5).map(|sequence| payload(sequence, 100)));
                 let mut replies = client.bidi(requests).await?.into_inner();
                 for sequence in 0..5 {
                     let reply = replies.message().await?.unwrap();
@@ -62,14 +59,14 @@ async fn call_all_ways(
                 assert_eq!(replies.message().await?, None);
             }
             3 => {
-                let mut request = Request::new(payload(sequence));
+                let mut request = Request::new(payload(sequence, 100));
                 request
                     .metadata_mut()
                     .insert("x-do", "nap".parse().unwrap());
                 client.unary(request).await?;
             }
             _ => {
-                client.unary(payload(sequence)).await?;
+                client.unary(payload(sequence, 100)).await?;
             }
         }
     }

@@ -11,7 +11,7 @@ use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
-use ringway_tests::{ChildServer, client_of, free_address, serve_as_child, within};
+use ringway_tests::{ChildServer, client_of, free_address, payload, serve_as_child, within};
 use ringway_wire::{Capabilities, Config, Hello, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
@@ -21,11 +21,6 @@ use tonic::transport::ClientTlsConfig;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_process() {
     serve_as_child().await;
-}
-
-fn payload() -> Payload {
-    let data = vec![1; 10].into();
-    Payload { sequence: 1, data }
 }
 
 /// A server of this process that is reached over the network and, if it may, locally.
@@ -63,7 +58,7 @@ async fn serve_at(address: &str, directory: &FilePath) -> Both {
 
 async fn path_taken(endpoint: &Endpoint) -> Path {
     let mut client = client_of(endpoint).await;
-    Path::of(&client.unary(payload()).await.unwrap()).unwrap()
+    Path::of(&client.unary(payload(1, 10)).await.unwrap()).unwrap()
 }
 
 fn at(address: &str, directory: &FilePath) -> Endpoint {
@@ -149,13 +144,13 @@ async fn an_absent_server_is_one_clear_error() {
             "{error}"
         );
         let mut client = BenchClient::new(forced.connect_lazy().unwrap());
-        let status = client.unary(payload()).await.unwrap_err();
+        let status = client.unary(payload(1, 10)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(status.message().contains("nobody:1"), "{status:?}");
 
         // A port on which nobody listens.
         let mut client = client_of(&at("127.0.0.1:1", directory.path())).await;
-        let status = client.unary(payload()).await.unwrap_err();
+        let status = client.unary(payload(1, 10)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 
         let server = serve_on_both(directory.path()).await;
@@ -296,7 +291,7 @@ async fn tls_is_never_left_out() {
         let with_tls = at(&server.address, directory.path()).tls_config(ClientTlsConfig::new());
         // The server's network path speaks no TLS, and its local one, which would, is not taken.
         let mut client = client_of(&with_tls).await;
-        let status = client.unary(payload()).await.unwrap_err();
+        let status = client.unary(payload(1, 10)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let https = at(&format!("https://{}", server.address), directory.path());
         let error = https.connect().await.unwrap_err().to_string();
@@ -359,22 +354,31 @@ async fn a_channel_moves_to_the_network_and_back() {
         let mut client = BenchClient::new(channel.clone());
         let mut older_clone = client.clone();
         let path = |response: &tonic::Response<Payload>| Path::of(response).unwrap();
-        assert_eq!(path(&client.unary(payload()).await.unwrap()), Path::Shm);
         assert_eq!(
-            path(&older_clone.unary(payload()).await.unwrap()),
+            path(&client.unary(payload(1, 10)).await.unwrap()),
+            Path::Shm
+        );
+        assert_eq!(
+            path(&older_clone.unary(payload(1, 10)).await.unwrap()),
             Path::Shm
         );
         local.kill();
         moves(&mut client, Path::Grpc).await;
         moves(&mut older_clone, Path::Grpc).await;
         for _ in 0..20 {
-            assert_eq!(path(&client.unary(payload()).await.unwrap()), Path::Grpc);
+            assert_eq!(
+                path(&client.unary(payload(1, 10)).await.unwrap()),
+                Path::Grpc
+            );
         }
         let local = ChildServer::start(directory.path(), &network.address);
         moves(&mut client, Path::Shm).await;
         moves(&mut older_clone, Path::Shm).await;
         for _ in 0..20 {
-            assert_eq!(path(&client.unary(payload()).await.unwrap()), Path::Shm);
+            assert_eq!(
+                path(&client.unary(payload(1, 10)).await.unwrap()),
+                Path::Shm
+            );
         }
         drop(local);
     })
@@ -384,7 +388,7 @@ async fn a_channel_moves_to_the_network_and_back() {
 /// Calls until one takes `path`. The call that notices the death may fail, and nothing but so.
 async fn moves(client: &mut BenchClient<ringway::Channel>, path: Path) {
     loop {
-        match client.unary(payload()).await {
+        match client.unary(payload(1, 10)).await {
             Ok(response) if Path::of(&response) == Some(path) => return,
             Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
             Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
@@ -411,13 +415,20 @@ async fn a_server_that_comes_later_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
     within(async {
-        let schemes = ["", "shm://", "socket://", "inproc://", "grpc://"];
+        let schemes = [
+            "",
+            "shm://",
+            "socket://",
+            "socket+epoll://",
+            "inproc://",
+            "grpc://",
+        ];
         for (port, scheme) in schemes.iter().enumerate() {
             let directory = tempfile::tempdir().unwrap();
             let address = free_address().to_string();
             let endpoint = at(&format!("{scheme}{address}"), directory.path());
             let mut waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
-            let mut request = tonic::Request::new(payload());
+            let mut request = tonic::Request::new(payload(1, 10));
             // Each way of saying so in turn.
             if port % 2 == 0 {
                 request.extensions_mut().insert(WaitForReady(true));
@@ -426,7 +437,7 @@ async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
                 waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
             }
             let mut hasty = waiting.clone();
-            let mut impatient = tonic::Request::new(payload());
+            let mut impatient = tonic::Request::new(payload(1, 10));
             impatient.extensions_mut().insert(WaitForReady(false));
             let status = hasty.unary(impatient).await.unwrap_err();
             assert_eq!(status.code(), Code::Unavailable, "{scheme}: {status:?}");

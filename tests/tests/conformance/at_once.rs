@@ -3,11 +3,8 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use ringway_tests::{Running, Way, eventually};
+use ringway_tests::{Running, Way, asking, eventually, payload};
 use tokio_stream::wrappers::ReceiverStream;
-
-use crate::failures::asking;
-use crate::kinds::payload;
 
 const ROUNDS: u64 = 200;
 

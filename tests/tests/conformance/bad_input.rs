@@ -12,14 +12,12 @@ use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
 use ringway_proto::grpc_testing::test_service_server::TestServiceServer;
 use ringway_tests::raw::{framed, send, send_in_parts, to};
-use ringway_tests::{Running, Way, plain};
+use ringway_tests::{Running, Way, payload, payloads, plain};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
-
-use crate::kinds::{payload, payloads};
 
 const UNARY: &str = "/ringway.bench.v1.Bench/Unary";
 const UPLOAD: &str = "/ringway.bench.v1.Bench/ClientStream";

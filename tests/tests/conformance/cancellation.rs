@@ -5,12 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringway_proto::bench::StreamRequest;
-use ringway_tests::{Running, Way, eventually};
+use ringway_tests::{Running, Way, asking, eventually, payload, payloads};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-
-use crate::failures::asking;
-use crate::kinds::{payload, payloads};
 
 pub(crate) async fn a_dropped_call_cancels_its_handler(way: Way) {
     let running = Running::start(way).await;

@@ -13,8 +13,6 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
-use crate::kinds;
-
 const ENCODINGS: [CompressionEncoding; 3] = [
     CompressionEncoding::Gzip,
     CompressionEncoding::Deflate,
@@ -44,9 +42,15 @@ pub(crate) async fn by_our_stubs(way: Way) {
     for encoding in ENCODINGS {
         let client = running.client().await;
         let mut client = client.send_compressed(encoding).accept_compressed(encoding);
-        let response = client.unary(kinds::payload(1, 10_000)).await.unwrap();
-        assert_eq!(response.into_inner(), kinds::payload(1, 10_000));
-        let replies = client.bidi(kinds::payloads(20, 1000)).await.unwrap();
+        let response = client
+            .unary(ringway_tests::payload(1, 10_000))
+            .await
+            .unwrap();
+        assert_eq!(response.into_inner(), ringway_tests::payload(1, 10_000));
+        let replies = client
+            .bidi(ringway_tests::payloads(20, 1000))
+            .await
+            .unwrap();
         assert_eq!(replies.into_inner().collect::<Vec<_>>().await.len(), 20);
     }
 }

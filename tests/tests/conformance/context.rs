@@ -7,16 +7,13 @@ use ringway::{Channel, Context, Peer, ServerBuilder};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way, eventually, ours};
+use ringway_tests::{Running, Way, asking, eventually, ours, payload, payloads};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Code, Request, Response, Status, Streaming};
-
-use crate::failures::asking;
-use crate::kinds::{payload, payloads};
 
 /// A handler that has another server do all its work, and knows nothing of contexts.
 struct Front {

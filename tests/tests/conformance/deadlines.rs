@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use ringway_proto::bench::StreamRequest;
-use ringway_tests::{Running, Way, eventually};
+use ringway_tests::{Running, Way, asking, eventually, payload, payloads};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
-
-use crate::failures::asking;
-use crate::kinds::{payload, payloads};
 
 fn hanging<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = asking("hang", message);
@@ -49,6 +47,27 @@ pub(crate) async fn end_a_stream(way: Way) {
     let status = stream.message().await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     eventually("the source is dropped", || running.seen.inside() == 0).await;
+}
+
+/// Though messages go back and forth all the while.
+pub(crate) async fn end_an_exchange(way: Way) {
+    let running = Running::start(way).await;
+    let mut client = running.client().await;
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    let mut request = Request::new(ReceiverStream::new(receiver));
+    request.set_timeout(Duration::from_millis(200));
+    let mut replies = client.bidi(request).await.unwrap().into_inner();
+    let status = loop {
+        // Nobody takes it any more once the call is over.
+        let _ = requests.send(payload(1, 100)).await;
+        match replies.message().await {
+            Ok(reply) => assert!(reply.is_some(), "it ended silently"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    eventually("the echo is dropped", || running.seen.inside() == 0).await;
+    client.unary(payload(1, 1)).await.unwrap();
 }
 
 pub(crate) async fn that_are_past(way: Way) {

@@ -6,11 +6,8 @@ use std::time::Duration;
 use ringway::Error;
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_server::BenchServer;
-use ringway_tests::{Running, Way, eventually, ours};
+use ringway_tests::{Running, Way, asking, eventually, ours, payload};
 use tonic::Code;
-
-use crate::failures::asking;
-use crate::kinds::payload;
 
 /// Calls and streams in flight come to their end, and only then does the server.
 pub(crate) async fn calls_in_flight_come_to_their_end(way: Way) {

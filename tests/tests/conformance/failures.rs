@@ -1,17 +1,9 @@
 //! Calls that fail, and connections that don't.
 
 use ringway_proto::bench::{Payload, StreamRequest};
-use ringway_tests::{Running, Way, rich_status};
+use ringway_tests::{Running, Way, asking, payload, payloads, rich_status};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
-
-use crate::kinds::{payload, payloads};
-
-pub(crate) fn asking<T>(wish: &'static str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("x-do", wish.parse().unwrap());
-    request
-}
 
 fn assert_rich(status: &Status) {
     let expected = rich_status();

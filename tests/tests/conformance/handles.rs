@@ -1,10 +1,8 @@
 //! Calls that are given up by tonic's handle, while somebody waits for their end.
 
-use ringway_tests::{Running, Way, eventually};
+use ringway_tests::{Running, Way, eventually, payload};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
-
-use crate::kinds::payload;
 
 pub(crate) async fn a_handle_cancels_an_upload(way: Way) {
     let running = Running::start(way).await;

@@ -1,27 +1,10 @@
 //! The four kinds of call, and messages of every size.
 
-use bytes::Bytes;
 use ringway::Path;
-use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way};
+use ringway_proto::bench::{StreamRequest, Summary};
+use ringway_tests::{Running, Way, payload, payloads};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt};
-
-pub(crate) fn payload(sequence: u64, size: usize) -> Payload {
-    // Repeated rather than made byte by byte, which takes seconds in a debug build.
-    let first = sequence.to_le_bytes()[0];
-    let pattern: [u8; 256] = std::array::from_fn(|at| at.to_le_bytes()[0] ^ first);
-    let mut data = pattern.repeat(size.div_ceil(pattern.len()));
-    data.truncate(size);
-    Payload {
-        sequence,
-        data: Bytes::from(data),
-    }
-}
-
-pub(crate) fn payloads(count: u64, size: usize) -> impl Stream<Item = Payload> + Send + 'static {
-    tokio_stream::iter((0..count).map(move |sequence| payload(sequence, size)))
-}
 
 /// Around the tiers: inline, a block, several segments; then the limit itself.
 const SIZES: [usize; 14] = [

@@ -7,12 +7,10 @@ use ringway::{Channel, Trailers};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way};
+use ringway_tests::{Running, Way, payload, payloads};
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
-
-use crate::kinds::{payload, payloads};
 
 const NAME: &str = "x-large";
 const WHERE: &str = "x-where";

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use ringway_proto::bench::bench_server::BenchServer;
-use ringway_tests::{Running, Way, eventually, ours};
+use ringway_tests::{Running, Way, asking, eventually, ours, payload};
 use tonic::Code;
-
-use crate::failures::asking;
-use crate::kinds::payload;
 
 /// One call too many ends as it does with tonic, and the next one is handled when there is room.
 pub(crate) async fn one_call_too_many_at_once(way: Way) {

@@ -6,11 +6,8 @@ use futures_util::future::{join_all, try_join_all};
 use ringway_net::NetOptions;
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
-use ringway_tests::{Running, Way, eventually};
+use ringway_tests::{Running, Way, asking, eventually, payload, payloads};
 use tokio_stream::StreamExt;
-
-use crate::failures::asking;
-use crate::kinds::{payload, payloads};
 
 pub(crate) async fn many_calls_in_flight(way: Way) {
     let running = Running::start(way).await;

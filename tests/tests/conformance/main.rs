@@ -76,6 +76,7 @@ macro_rules! suite {
                 promptly::a_dropped_call_stops_the_calls_of_its_handler,
                 deadlines::end_a_call,
                 deadlines::end_a_stream,
+                deadlines::end_an_exchange,
                 deadlines::that_are_past,
                 context::a_deadline_reaches_the_calls_of_a_handler,
                 context::a_dropped_call_cancels_the_calls_of_its_handler,

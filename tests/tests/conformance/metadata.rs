@@ -3,12 +3,10 @@
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
-use ringway_tests::{Running, Way, arrived_names, plain, reserved_names};
+use ringway_tests::{Running, Way, arrived_names, payload, payloads, plain, reserved_names};
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::server::TcpIncoming;
-
-use crate::kinds::{payload, payloads};
 
 fn with_metadata<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);

@@ -10,14 +10,11 @@ use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::raw::{framed, send, to};
-use ringway_tests::{Running, Way, ours};
+use ringway_tests::{Running, Way, asking, ours, payload, payloads};
 use tokio_stream::StreamExt;
 use tonic::body::Body;
 use tonic::{Code, Request, Status};
 use tower::Layer;
-
-use crate::failures::asking;
-use crate::kinds::{payload, payloads};
 
 pub(crate) async fn an_interceptor_adds_metadata(way: Way) {
     let running = Running::start(way).await;

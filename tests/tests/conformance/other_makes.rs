@@ -5,7 +5,7 @@ use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
 use ringway_proto::bench_tonic::{Payload, StreamRequest};
-use ringway_tests::{Running, Way, plain, rich_status};
+use ringway_tests::{Running, Way, asking, plain, rich_status};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
@@ -18,11 +18,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::failures::asking;
-use crate::kinds;
-
 fn payload(sequence: u64, size: usize) -> Payload {
-    let data = kinds::payload(sequence, size).data;
+    let data = ringway_tests::payload(sequence, size).data;
     Payload { sequence, data }
 }
 
@@ -102,7 +99,7 @@ pub(crate) async fn our_stubs_to_a_plain_service(way: Way) {
 
 async fn every_kind_of_ours(mut client: BenchClient<ringway::Channel>) {
     for size in [0, 64, 10_000, 1 << 20] {
-        let sent = kinds::payload(1, size);
+        let sent = ringway_tests::payload(1, size);
         let response = client.unary(sent.clone()).await.unwrap();
         assert_eq!(response.into_inner(), sent);
     }
@@ -113,18 +110,18 @@ async fn every_kind_of_ours(mut client: BenchClient<ringway::Channel>) {
     let stream = client.server_stream(request).await.unwrap().into_inner();
     assert_eq!(stream.collect::<Vec<_>>().await.len(), 1000);
     let summary = client
-        .client_stream(kinds::payloads(500, 100))
+        .client_stream(ringway_tests::payloads(500, 100))
         .await
         .unwrap();
     assert_eq!(summary.into_inner().bytes, 50_000);
     let replies = client
-        .bidi(kinds::payloads(500, 100))
+        .bidi(ringway_tests::payloads(500, 100))
         .await
         .unwrap()
         .into_inner();
     assert_eq!(replies.collect::<Vec<_>>().await.len(), 500);
     let status = client
-        .unary(asking("fail", kinds::payload(1, 1)))
+        .unary(asking("fail", ringway_tests::payload(1, 1)))
         .await
         .unwrap_err();
     assert_eq!(status.details(), rich_status().details());

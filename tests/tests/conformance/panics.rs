@@ -5,15 +5,14 @@ use std::pin::Pin;
 
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way};
+use ringway_tests::{Running, Way, asking, payload};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::failures::{asking, assert_panicked};
-use crate::kinds::payload;
+use crate::failures::assert_panicked;
 
 /// Panics where it is asked to.
 struct Panics;

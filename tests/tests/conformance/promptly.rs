@@ -5,11 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use ringway_tests::{Running, Seen, Way, eventually};
+use ringway_tests::{Running, Seen, Way, asking, eventually, payload};
 
 use crate::context::{Chain, chain, three};
-use crate::failures::asking;
-use crate::kinds::payload;
 
 const DROPS: usize = 100;
 /// Far more than it takes, far less than any timeout: nobody may find out by one.

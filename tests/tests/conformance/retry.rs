@@ -8,11 +8,9 @@ use ringway::{Channel, Endpoint, RetryPolicy, RetryThrottling};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way, client_of, ours};
+use ringway_tests::{Running, Way, client_of, ours, payload, payloads};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
-
-use crate::kinds::{payload, payloads};
 
 /// Fails as it is told before it does what the usual handler does.
 #[derive(Debug, Clone, Default)]

@@ -3,11 +3,9 @@
 use ringway::Trailers;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way, ours};
+use ringway_tests::{Running, Way, ours, payload, payloads};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-
-use crate::kinds::{payload, payloads};
 
 /// Adds trailers to what the usual handler answers.
 #[derive(Default)]

@@ -20,8 +20,9 @@ use crate::metadata;
 use crate::meter::Direction;
 use crate::method::{CallOptions, MessageLimits, Method};
 use crate::path::Path;
+use crate::pump::{Pumped, pump};
 use crate::status;
-use crate::streaming::{self, Pumped, decode_whole};
+use crate::streaming::{self, decode_whole};
 use crate::trace::{Span, Stamps, Step, Trace};
 
 /// Makes calls for a generated client.
@@ -475,7 +476,7 @@ where
     // Whoever runs a pass polls it: perhaps the handler of another call.
     let context = Context::inherited();
     call.attach(Box::pin(context.scope(async move {
-        let pumped = streaming::pump(&sender, requests.map(Ok), limits, &trace).await;
+        let pumped = pump(&sender, requests.map(Ok), limits, &trace).await;
         match pumped {
             // The call may have ended meanwhile: then there is nothing to close.
             Pumped::All => drop(poll_fn(|context| sender.poll_half_close(context)).await),

@@ -19,8 +19,9 @@ use crate::context::{Context, Handled, Peer};
 use crate::metadata::{self, TraceHeaders};
 use crate::meter::Direction;
 use crate::method::{MessageLimits, Method};
+use crate::pump::{Pumped, pump};
 use crate::status;
-use crate::streaming::{self, Pumped, decode_whole};
+use crate::streaming::{self, decode_whole};
 use crate::trace::{self, Step, Trace};
 
 /// A generated service that can answer calls which are no HTTP requests.
@@ -481,7 +482,7 @@ where
     if sent.await.is_err() {
         return;
     }
-    match streaming::pump(&sender, stream, limits, &trace::counted_here()).await {
+    match pump(&sender, stream, limits, &trace::counted_here()).await {
         Pumped::All => {
             trace::step_here(Step::HandlerEnded);
             let trailing = extensions.remove::<Trailers>().unwrap_or_default();

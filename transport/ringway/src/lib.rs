@@ -57,6 +57,7 @@ pub mod meter;
 mod method;
 mod path;
 mod pipe;
+mod pump;
 mod resend;
 mod retry;
 mod server;

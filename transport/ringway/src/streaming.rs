@@ -1,13 +1,12 @@
-//! tonic's `Streaming` over a local call, and the pump that feeds a call from a stream.
+//! tonic's `Streaming` over a local call.
 //!
 //! `Streaming` insists on a body of framed bytes. It gets markers: an empty message in its framing
 //! for each message that waits in a queue beside it, which our [`Decoder`] pops. So a payload is
 //! decoded where it arrived, without a second copy through tonic's buffer.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -16,9 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use prost::Message;
-use ringway_local::{Call, CallSender, Form, Inbound};
-use ringway_net::Outgoing;
-use tokio_stream::Stream;
+use ringway_local::{Call, Inbound};
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
@@ -36,11 +33,7 @@ const MAX_MARKERS: usize = 512;
 static MARKERS: [u8; MARKER_BYTES * MAX_MARKERS] = [0; MARKER_BYTES * MAX_MARKERS];
 
 /// Length in front of each message of a packed frame.
-const LENGTH_BYTES: usize = 4;
-/// A frame of packed messages is closed at about this size.
-const PACK_BYTES: usize = 6 * 1024;
-/// Messages of a packed frame, at most.
-const PACK_MESSAGES: usize = 256;
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// What the body has taken in, for the decoder beside it.
 type Queue = Arc<Mutex<Arrived>>;
@@ -375,150 +368,6 @@ pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
         None,
         None,
     )
-}
-
-/// How a pump ended.
-pub(crate) enum Pumped {
-    /// The stream ended.
-    All,
-    /// The stream ended with a status.
-    Failed(Status),
-    /// The call ended first.
-    CallOver,
-}
-
-/// Sends a stream's messages, several small ones in a frame where they are ready together.
-pub(crate) async fn pump<S, T>(
-    call: &CallSender,
-    stream: S,
-    limits: MessageLimits,
-    trace: &Trace,
-) -> Pumped
-where
-    S: Stream<Item = Result<T, Status>>,
-    T: Outgoing,
-{
-    let mut stream = pin!(stream);
-    let mut batch = Batch::default();
-    loop {
-        let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits)).await;
-        if !batch.is_empty() && send(call, &mut batch, trace).await.is_err() {
-            return Pumped::CallOver;
-        }
-        match filled {
-            Filled::More => {}
-            Filled::End => return Pumped::All,
-            Filled::Failed(status) => return Pumped::Failed(status),
-        }
-    }
-}
-
-async fn send<T: Outgoing>(
-    call: &CallSender,
-    batch: &mut Batch<T>,
-    trace: &Trace,
-) -> Result<(), ()> {
-    let form = match batch.messages.len() {
-        0 | 1 => Form::Plain,
-        several => Form::Packed(u32::try_from(several).unwrap_or(u32::MAX)),
-    };
-    let len = batch.len_bytes;
-    let sent = poll_fn(|context| call.poll_send(context, form, len, &mut |out| batch.write(out)));
-    let sent = sent.await;
-    if sent.is_ok() {
-        let messages = batch.messages.len();
-        let prefixes = if messages > 1 {
-            messages * LENGTH_BYTES
-        } else {
-            0
-        };
-        trace.carried(Direction::Sent, messages, len - prefixes);
-    }
-    batch.clear();
-    sent.map_err(drop)
-}
-
-/// Messages that were ready together.
-struct Batch<T> {
-    messages: Vec<T>,
-    /// Bytes of the frame: one message bare, several each behind its length.
-    len_bytes: usize,
-}
-
-impl<T> Default for Batch<T> {
-    fn default() -> Self {
-        Self {
-            messages: Vec::new(),
-            len_bytes: 0,
-        }
-    }
-}
-
-enum Filled {
-    More,
-    End,
-    Failed(Status),
-}
-
-impl<T: Outgoing> Batch<T> {
-    /// Takes what is ready; pending only while nothing is.
-    fn fill<S: Stream<Item = Result<T, Status>>>(
-        &mut self,
-        context: &mut Context<'_>,
-        mut stream: Pin<&mut S>,
-        limits: MessageLimits,
-    ) -> Poll<Filled> {
-        while self.len_bytes < PACK_BYTES && self.messages.len() < PACK_MESSAGES {
-            match stream.as_mut().poll_next(context) {
-                Poll::Pending if self.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Filled::More),
-                Poll::Ready(None) => return Poll::Ready(Filled::End),
-                Poll::Ready(Some(Err(status))) => return Poll::Ready(Filled::Failed(status)),
-                Poll::Ready(Some(Ok(message))) => {
-                    if let Err(status) = self.push(message, limits) {
-                        return Poll::Ready(Filled::Failed(status));
-                    }
-                }
-            }
-        }
-        Poll::Ready(Filled::More)
-    }
-
-    fn push(&mut self, message: T, limits: MessageLimits) -> Result<(), Status> {
-        let len = message.message().encoded_len();
-        limits.check_encoding(len)?;
-        // The first message's length counts only once there is a second.
-        self.len_bytes += match self.messages.len() {
-            0 => len,
-            1 => 2 * LENGTH_BYTES + len,
-            _ => LENGTH_BYTES + len,
-        };
-        self.messages.push(message);
-        Ok(())
-    }
-
-    fn write(&self, out: &mut [u8]) {
-        let mut out = out;
-        let packed = self.messages.len() > 1;
-        for message in self.messages.iter().map(Outgoing::message) {
-            if packed {
-                let len = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
-                bytes::BufMut::put_u32_le(&mut out, len);
-            }
-            message.encode_raw(&mut out);
-        }
-    }
-}
-
-impl<T> Batch<T> {
-    fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    fn clear(&mut self) {
-        self.messages.clear();
-        self.len_bytes = 0;
-    }
 }
 
 /// Metadata of a status as trailers, for a stream that ended well. Trailers that can't come are a

@@ -22,6 +22,7 @@ pub(crate) use messages::{Messages, PREFIX_BYTES, Step, framed};
 pub(crate) use server::HttpService;
 
 use crate::meter::Direction;
+use crate::pump::Turn;
 use crate::status;
 use crate::streaming::count_of;
 use crate::trace::Trace;
@@ -37,6 +38,7 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let mut turn = Turn::default();
     loop {
         let message = match poll_fn(|context| messages.poll_next(context)).await? {
             Step::Message(message) => message,
@@ -48,6 +50,7 @@ where
             .await
             .map_err(|error| status::unsent(&error))?;
         trace.carried(Direction::Sent, 1, bytes.len());
+        turn.sent(bytes.len()).await;
     }
 }
 

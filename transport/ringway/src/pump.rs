@@ -1,0 +1,214 @@
+//! The pump that feeds a call from a stream of messages.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use prost::Message;
+use ringway_local::{CallSender, Form};
+use ringway_net::Outgoing;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::meter::Direction;
+use crate::method::MessageLimits;
+use crate::streaming::LENGTH_BYTES;
+use crate::trace::Trace;
+
+/// A frame of packed messages is closed at about this size.
+const PACK_BYTES: usize = 6 * 1024;
+/// Messages of a packed frame, at most.
+const PACK_MESSAGES: usize = 256;
+/// What a stream sends before others have their turn. Whoever polls it holds up the connection's other
+/// calls, and what arrives for this one; a source that is always ready would go on until it has spent its
+/// credit.
+const BYTES_AT_ONCE: usize = 32 * 1024;
+/// What a frame counts for beside its messages: an empty one is work as well.
+const FRAME_BYTES: usize = 64;
+
+/// How a pump ended.
+pub(crate) enum Pumped {
+    /// The stream ended.
+    All,
+    /// The stream ended with a status.
+    Failed(Status),
+    /// The call ended first.
+    CallOver,
+}
+
+/// Sends a stream's messages, several small ones in a frame where they are ready together.
+pub(crate) async fn pump<S, T>(
+    call: &CallSender,
+    stream: S,
+    limits: MessageLimits,
+    trace: &Trace,
+) -> Pumped
+where
+    S: Stream<Item = Result<T, Status>>,
+    T: Outgoing,
+{
+    let mut stream = pin!(stream);
+    let (mut batch, mut turn) = (Batch::default(), Turn::default());
+    loop {
+        let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits)).await;
+        let len = batch.len_bytes;
+        if !batch.is_empty() && send(call, &mut batch, trace).await.is_err() {
+            return Pumped::CallOver;
+        }
+        match filled {
+            Filled::More => turn.sent(len).await,
+            Filled::End => return Pumped::All,
+            Filled::Failed(status) => return Pumped::Failed(status),
+        }
+    }
+}
+
+async fn send<T: Outgoing>(
+    call: &CallSender,
+    batch: &mut Batch<T>,
+    trace: &Trace,
+) -> Result<(), ()> {
+    let form = match batch.messages.len() {
+        0 | 1 => Form::Plain,
+        several => Form::Packed(u32::try_from(several).unwrap_or(u32::MAX)),
+    };
+    let len = batch.len_bytes;
+    let sent = poll_fn(|context| call.poll_send(context, form, len, &mut |out| batch.write(out)));
+    let sent = sent.await;
+    if sent.is_ok() {
+        let messages = batch.messages.len();
+        let prefixes = if messages > 1 {
+            messages * LENGTH_BYTES
+        } else {
+            0
+        };
+        trace.carried(Direction::Sent, messages, len - prefixes);
+    }
+    batch.clear();
+    sent.map_err(drop)
+}
+
+/// Messages that were ready together.
+struct Batch<T> {
+    messages: Vec<T>,
+    /// Bytes of the frame: one message bare, several each behind its length.
+    len_bytes: usize,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            len_bytes: 0,
+        }
+    }
+}
+
+enum Filled {
+    More,
+    End,
+    Failed(Status),
+}
+
+impl<T: Outgoing> Batch<T> {
+    /// Takes what is ready; pending only while nothing is.
+    fn fill<S: Stream<Item = Result<T, Status>>>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut stream: Pin<&mut S>,
+        limits: MessageLimits,
+    ) -> Poll<Filled> {
+        while self.len_bytes < PACK_BYTES && self.messages.len() < PACK_MESSAGES {
+            match stream.as_mut().poll_next(context) {
+                Poll::Pending if self.is_empty() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Filled::More),
+                Poll::Ready(None) => return Poll::Ready(Filled::End),
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Filled::Failed(status)),
+                Poll::Ready(Some(Ok(message))) => {
+                    if let Err(status) = self.push(message, limits) {
+                        return Poll::Ready(Filled::Failed(status));
+                    }
+                }
+            }
+        }
+        Poll::Ready(Filled::More)
+    }
+
+    fn push(&mut self, message: T, limits: MessageLimits) -> Result<(), Status> {
+        let len = message.message().encoded_len();
+        limits.check_encoding(len)?;
+        // The first message's length counts only once there is a second.
+        self.len_bytes += match self.messages.len() {
+            0 => len,
+            1 => 2 * LENGTH_BYTES + len,
+            _ => LENGTH_BYTES + len,
+        };
+        self.messages.push(message);
+        Ok(())
+    }
+
+    fn write(&self, out: &mut [u8]) {
+        let mut out = out;
+        let packed = self.messages.len() > 1;
+        for message in self.messages.iter().map(Outgoing::message) {
+            if packed {
+                let len = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
+                bytes::BufMut::put_u32_le(&mut out, len);
+            }
+            message.encode_raw(&mut out);
+        }
+    }
+}
+
+impl<T> Batch<T> {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.len_bytes = 0;
+    }
+}
+
+/// What a stream has sent since others had their turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    bytes: usize,
+}
+
+impl Turn {
+    /// A frame of `len` bytes was sent. Ends at once, or is woken and pending once where it is others' turn.
+    pub(crate) async fn sent(&mut self, len: usize) {
+        self.bytes += FRAME_BYTES + len;
+        poll_fn(|context| {
+            if self.bytes < BYTES_AT_ONCE {
+                return Poll::Ready(());
+            }
+            self.bytes = 0;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn others_have_their_turn_after_so_many_bytes_or_frames() {
+        for (len, frames) in [(0, 512), (6 * 1024, 6), (BYTES_AT_ONCE, 1), (1 << 30, 1)] {
+            let mut turn = Turn::default();
+            for _ in 0..3 {
+                for _ in 1..frames {
+                    assert_eq!(turn.sent(len).now_or_never(), Some(()), "{len}");
+                }
+                assert_eq!(turn.sent(len).now_or_never(), None, "{len}");
+            }
+        }
+    }
+}

@@ -1,7 +1,5 @@
 //! Many calls at once, and none that stands in another's way.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
@@ -192,26 +190,4 @@ pub(crate) async fn calls_in_flight_finish_while_the_server_stops(way: Way) {
         call.await.unwrap().unwrap();
     }
     stopping.await.unwrap();
-}
-
-/// A source that is always ready is not asked until it has spent its credit: the answer, and other calls,
-/// have their turn before. On one thread, where nothing else runs meanwhile.
-#[tokio::test]
-async fn a_source_that_is_always_ready_holds_nobody_up() {
-    const CREDIT_BYTES: u64 = 4 << 20;
-    let running = Running::start(Way::Inproc).await;
-    let mut client = running.client().await;
-    let produced = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&produced);
-    let endless = tokio_stream::iter(0..).map(move |sequence| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        payload(sequence, 100)
-    });
-    let mut other = client.clone();
-    let (replies, answer) = tokio::join!(client.bidi(endless), other.unary(payload(1, 1)));
-    let mut replies = replies.unwrap().into_inner();
-    answer.unwrap();
-    assert!(replies.message().await.unwrap().is_some());
-    let bytes = produced.load(Ordering::SeqCst) * 100;
-    assert!(bytes < CREDIT_BYTES / 2, "{bytes} bytes were sent before");
 }

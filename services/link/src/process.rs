@@ -1,5 +1,6 @@
 //! A service as a process: its log, its traces and metrics, its end.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::process::ExitCode;
 
@@ -11,7 +12,8 @@ pub async fn run<E: Display>(name: &str, service: impl Future<Output = Result<()
     let telemetry = match telemetry {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("{name}: {error}");
+            let why = error.source().map(|why| format!(": {why}"));
+            eprintln!("{name}: {error}{}", why.unwrap_or_default());
             return ExitCode::FAILURE;
         }
     };

@@ -1,5 +1,6 @@
 //! The way to the collector. Spans go into a bounded queue, and a thread takes them from there: a
-//! call never waits for a collector, and what does not fit is lost, and counted.
+//! call never waits for a collector, and what does not fit is lost, and counted. The runtime and the
+//! count are the metrics' as well.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ pub(crate) fn spans(endpoint: &str, resource: &Resource, runtime: &Handle) -> Re
         })?;
     exporter.set_resource(resource);
     let stated = variable("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|size| size.parse().ok());
-    let loss = Arc::new(Loss::new(endpoint, "spans"));
+    let loss = Arc::new(Loss::new(endpoint, "spans", ""));
     Ok(Gate::new(
         exporter,
         runtime,
@@ -84,16 +85,19 @@ pub(crate) struct Loss {
     endpoint: String,
     /// What is sent there.
     what: &'static str,
+    /// What to do if it never takes any.
+    advice: &'static str,
     count: AtomicU64,
     /// Said for this outage.
     said: AtomicBool,
 }
 
 impl Loss {
-    pub(crate) fn new(endpoint: &str, what: &'static str) -> Self {
+    pub(crate) fn new(endpoint: &str, what: &'static str, advice: &'static str) -> Self {
         Self {
             endpoint: endpoint.to_owned(),
             what,
+            advice,
             count: AtomicU64::new(0),
             said: AtomicBool::new(false),
         }
@@ -109,7 +113,8 @@ impl Loss {
         if !self.said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 endpoint = %self.endpoint, %why,
-                "the collector does not get our {}; said once, until the export works again", self.what
+                "the collector does not get our {}{}; said once, until the export works again",
+                self.what, self.advice
             );
         }
     }
@@ -273,7 +278,7 @@ mod tests {
     }
 
     fn gate(collector: &Collector, runtime: &ExportRuntime, capacity: usize) -> Gate {
-        let loss = Arc::new(Loss::new("tested", "spans"));
+        let loss = Arc::new(Loss::new("tested", "spans", ""));
         Gate::new(collector.clone(), runtime.handle(), capacity, loss)
     }
 

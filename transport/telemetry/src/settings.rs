@@ -19,6 +19,7 @@ const METRIC_ENDPOINTS: [&str; 2] = [
 ];
 /// Which exporters of metrics: `otlp`, `prometheus`, both with a comma between, or `none`.
 const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
+const METRICS_EXPORTERS: [&str; 3] = ["otlp", "prometheus", "none"];
 const PROMETHEUS_HOST: &str = "OTEL_EXPORTER_PROMETHEUS_HOST";
 const PROMETHEUS_PORT: &str = "OTEL_EXPORTER_PROMETHEUS_PORT";
 /// OpenTelemetry, "Environment Variable Specification".
@@ -116,7 +117,10 @@ impl Builder {
         let disabled =
             variable("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
         let no_traces = variable("OTEL_TRACES_EXPORTER").as_deref() == Some("none");
-        let metrics = MetricSettings::new(&self).filter(|_| !disabled && !self.without_metrics);
+        let metrics = match disabled || self.without_metrics {
+            true => None,
+            false => MetricSettings::new(&self, variable)?,
+        };
         let endpoint = self
             .endpoint
             .or_else(|| ENDPOINTS.iter().find_map(|name| variable(name)));
@@ -155,28 +159,59 @@ pub(crate) struct MetricSettings {
 }
 
 impl MetricSettings {
-    /// As `builder` and the environment say; `None` where nobody is to be told.
-    fn new(builder: &Builder) -> Option<Self> {
-        let exporters = variable(METRICS_EXPORTER);
-        let wanted = |name: &str| {
-            let exporters = exporters.as_deref()?;
-            Some(exporters.split(',').any(|one| one.trim() == name))
-        };
+    /// As `builder` says, and where it says nothing the variables; `None` where nobody is to be told.
+    fn new(
+        builder: &Builder,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, Error> {
+        let exporters = Exporters::named(variable(METRICS_EXPORTER))?;
         let endpoint = builder.endpoint.clone();
         let otlp = endpoint.or_else(|| METRIC_ENDPOINTS.iter().find_map(|name| variable(name)));
         let (host, port) = (variable(PROMETHEUS_HOST), variable(PROMETHEUS_PORT));
-        let named = host.is_some() || port.is_some();
-        let page = wanted("prometheus").unwrap_or(named).then(|| {
+        let is_placed = host.is_some() || port.is_some();
+        let page = exporters.prometheus.unwrap_or(is_placed).then(|| {
             let (default_host, default_port) = PROMETHEUS_DEFAULTS;
             let host = host.as_deref().unwrap_or(default_host);
             format!("{host}:{}", port.as_deref().unwrap_or(default_port))
         });
         let settings = Self {
-            otlp: otlp.filter(|_| wanted("otlp").unwrap_or(true)),
+            otlp: otlp.filter(|_| exporters.otlp.unwrap_or(true)),
             prometheus: builder.prometheus.clone().or(page),
             interval: builder.metric_interval,
         };
-        (settings.otlp.is_some() || settings.prometheus.is_some()).then_some(settings)
+        let is_wanted = settings.otlp.is_some() || settings.prometheus.is_some();
+        Ok(is_wanted.then_some(settings))
+    }
+}
+
+/// Which exporters of metrics are asked for; `None` where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+struct Exporters {
+    otlp: Option<bool>,
+    prometheus: Option<bool>,
+}
+
+impl Exporters {
+    fn named(value: Option<String>) -> Result<Self, Error> {
+        let Some(value) = value else {
+            return Ok(Self::default());
+        };
+        let names: Vec<_> = value.split(',').map(str::trim).collect();
+        if let Some(unknown) = names.iter().find(|name| !METRICS_EXPORTERS.contains(name)) {
+            let reason = format!(
+                "`{unknown}` is no exporter: use {}",
+                METRICS_EXPORTERS.join(", ")
+            );
+            return Err(Error::Setting {
+                variable: METRICS_EXPORTER,
+                value,
+                reason,
+            });
+        }
+        Ok(Self {
+            otlp: Some(names.contains(&"otlp")),
+            prometheus: Some(names.contains(&"prometheus")),
+        })
     }
 }
 
@@ -197,4 +232,80 @@ fn resource(service_name: Option<String>) -> Resource {
 /// Variable Specification").
 pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLLECTOR: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+
+    /// Collector and page that `builder` and these variables ask for.
+    fn asked(
+        builder: &Builder,
+        variables: &[(&str, &str)],
+    ) -> Result<(Option<String>, Option<String>), Error> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let settings = MetricSettings::new(builder, variable)?;
+        Ok(settings.map_or((None, None), |all| (all.otlp, all.prometheus)))
+    }
+
+    #[test]
+    fn metrics_go_where_the_environment_says() {
+        let exporter = |value| ("OTEL_METRICS_EXPORTER", value);
+        let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://other:4317");
+        let (host, port) = ((PROMETHEUS_HOST, "0.0.0.0"), (PROMETHEUS_PORT, "9999"));
+        let (collector, other) = (Some("http://collector:4317"), Some("http://other:4317"));
+        for (variables, otlp, page) in [
+            (&[][..], None, None),
+            (&[COLLECTOR], collector, None),
+            (&[COLLECTOR, own], other, None),
+            (&[COLLECTOR, exporter("none")], None, None),
+            (
+                &[COLLECTOR, exporter("prometheus")],
+                None,
+                Some("localhost:9464"),
+            ),
+            (
+                &[COLLECTOR, exporter("otlp, prometheus"), host],
+                collector,
+                Some("0.0.0.0:9464"),
+            ),
+            (&[port], None, Some("localhost:9999")),
+            (&[COLLECTOR, port, exporter("otlp")], collector, None),
+        ] {
+            let asked = asked(&Builder::new(), variables).unwrap();
+            assert_eq!(
+                asked,
+                (otlp.map(str::to_owned), page.map(str::to_owned)),
+                "{variables:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_program_may_say_it_too() {
+        let builder = Builder::new()
+            .endpoint("http://own:4317")
+            .prometheus("127.0.0.1:0");
+        let (otlp, page) = asked(&builder, &[COLLECTOR]).unwrap();
+        assert_eq!(otlp.as_deref(), Some("http://own:4317"));
+        assert_eq!(page.as_deref(), Some("127.0.0.1:0"));
+    }
+
+    #[test]
+    fn an_exporter_that_there_is_not_is_an_error_that_names_it() {
+        let asked = asked(
+            &Builder::new(),
+            &[("OTEL_METRICS_EXPORTER", "otlp,console")],
+        );
+        let error = asked.unwrap_err().to_string();
+        assert!(
+            error.contains("`console`") && error.contains("prometheus"),
+            "{error}"
+        );
+    }
 }

@@ -15,8 +15,7 @@ use tokio::runtime::Handle;
 use crate::Error;
 use crate::export::Loss;
 
-/// What is lost here, and what to do about it if the collector never takes any.
-const METRICS: &str = "metrics (OTEL_METRICS_EXPORTER=none where the collector takes traces alone)";
+const ADVICE: &str = " (if it takes traces alone, say OTEL_METRICS_EXPORTER=none)";
 
 /// A reader that sends to `endpoint`, each `interval` or as `OTEL_METRIC_EXPORT_INTERVAL` says; and the count of
 /// what it could not send.
@@ -34,7 +33,7 @@ pub(super) fn reader(
             endpoint: endpoint.to_owned(),
             source,
         })?;
-    let loss = Arc::new(Loss::new(endpoint, METRICS));
+    let loss = Arc::new(Loss::new(endpoint, "metrics", ADVICE));
     let reader = PeriodicReader::builder(Outgoing {
         inner: exporter,
         runtime: runtime.clone(),

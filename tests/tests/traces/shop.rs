@@ -33,13 +33,12 @@ pub(crate) fn service_process() {
     assert_eq!(code, std::process::ExitCode::SUCCESS);
 }
 
-fn environment<'a>(endpoint: &'a str, ratio: &'a str) -> [(&'a str, &'a str); 5] {
+fn environment<'a>(endpoint: &'a str, ratio: &'a str) -> [(&'a str, &'a str); 4] {
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", ratio),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
     ]
 }
 
@@ -115,7 +114,7 @@ async fn an_order_over(scheme: &str) {
     assert_eq!(collector.spans_of(last.trace_id()).len(), SPANS);
 }
 
-/// Both ends of each call of three orders or more have told how long it took, under the service's name.
+/// Both ends of each call of an order have told how long it took, under their service's name.
 fn is_measured(collector: &Collector, path: &str) {
     for (name, service) in CALLS {
         let (rpc_service, method) = name.split_once('/').unwrap();
@@ -131,7 +130,7 @@ fn is_measured(collector: &Collector, path: &str) {
                 ("ringway.path", path),
             ];
             let calls = collector.metric(metric, &of_call);
-            assert!(calls >= Some(3), "{metric} {of_call:?}: {calls:?}");
+            assert!(calls >= Some(1), "{metric} {of_call:?}: {calls:?}");
         }
     }
 }

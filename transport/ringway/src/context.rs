@@ -173,6 +173,7 @@ impl Context {
     }
 
     /// The same with a `tracestate`, which goes where the trace goes.
+    #[inline]
     pub(crate) fn with_trace_state(self, state: Option<AsciiMetadataValue>) -> Self {
         let Some(state) = state else { return self };
         let mut outgoing = MetadataMap::new();

@@ -77,11 +77,16 @@ pub(crate) struct TraceHeaders {
 }
 
 impl TraceHeaders {
+    #[inline]
     pub(crate) fn of(block: &[u8]) -> Self {
-        let mut found = Self::default();
-        if block.is_empty() {
-            return found;
+        match block.is_empty() {
+            true => Self::default(),
+            false => Self::in_block(block),
         }
+    }
+
+    fn in_block(block: &[u8]) -> Self {
+        let mut found = Self::default();
         for (name, value) in Metadata::decode(block).into_iter().flatten() {
             match name {
                 b"traceparent" => {

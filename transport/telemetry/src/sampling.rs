@@ -1,5 +1,7 @@
 //! Which traces are recorded: decided where a trace begins, before anything is built for it.
 
+use ringway::trace::TraceContext;
+
 use crate::Error;
 
 pub(crate) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -91,7 +93,13 @@ impl Sampler {
         }
     }
 
-    /// The same for the program's own spans, which OpenTelemetry's SDK samples.
+    /// Whether what `parent` leads to is not recorded, because it is not recorded itself.
+    #[inline]
+    pub(crate) fn leaves_out(&self, parent: &TraceContext) -> bool {
+        self.parent_based && !parent.is_sampled()
+    }
+
+    /// How the program's own spans are sampled, which OpenTelemetry's SDK does.
     pub(crate) fn of_sdk(&self) -> opentelemetry_sdk::trace::Sampler {
         use opentelemetry_sdk::trace::Sampler as Sdk;
         let root = Sdk::TraceIdRatioBased(self.ratio);

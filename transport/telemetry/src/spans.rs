@@ -112,6 +112,7 @@ impl CallTracer {
     }
 
     /// Whether what begins now, as a child of `parent`, is recorded, and what it is known by.
+    #[inline]
     pub(crate) fn decide(&self, parent: Option<TraceContext>) -> Beginning {
         let Some(parent) = parent else {
             let (trace_id, span_id) = RANDOM.with_borrow_mut(new_ids);
@@ -133,6 +134,7 @@ impl CallTracer {
         }
     }
 
+    #[inline]
     fn begin(
         &self,
         side: &'static Side,
@@ -140,10 +142,21 @@ impl CallTracer {
         parent: Option<TraceContext>,
         seen: Option<SystemTime>,
     ) -> Trace {
-        let context = match self.decide(parent) {
-            Beginning::Recorded(context) => context,
-            Beginning::Unrecorded(context) => return context.map_or(Trace::None, Trace::Passing),
-        };
+        match self.decide(parent) {
+            Beginning::Recorded(context) => self.record(side, path, context, parent, seen),
+            Beginning::Unrecorded(context) => context.map_or(Trace::None, Trace::Passing),
+        }
+    }
+
+    #[cold]
+    fn record(
+        &self,
+        side: &'static Side,
+        path: &str,
+        context: TraceContext,
+        parent: Option<TraceContext>,
+        seen: Option<SystemTime>,
+    ) -> Trace {
         let started = seen.unwrap_or_else(SystemTime::now);
         Trace::Recorded(Arc::new(CallSpan {
             shared: Arc::clone(&self.shared),
@@ -164,6 +177,11 @@ impl Tracer for CallTracer {
     }
 
     fn server(&self, path: &str, parent: Option<TraceContext>, seen: Option<SystemTime>) -> Trace {
+        if let Some(parent) = parent
+            && self.sampler.leaves_out(&parent)
+        {
+            return Trace::Passing(parent);
+        }
         let trace = self.begin(&SERVER, path, parent, seen);
         if let Trace::Recorded(span) = &trace {
             span.step(Step::Seen, seen.unwrap_or_else(SystemTime::now));

@@ -39,16 +39,22 @@ pub(crate) struct Frame {
     pub(crate) payload: Bytes,
 }
 
+/// Long enough for a request's method, deadline and trace.
+const SHORT_HEAD_BYTES: usize = 40;
+
 /// A frame's head. Most are a few bytes, not worth an allocation.
 #[derive(Debug)]
 pub(crate) enum Head {
-    Short { bytes: [u8; 16], len: u8 },
+    Short {
+        bytes: [u8; SHORT_HEAD_BYTES],
+        len: u8,
+    },
     Long(Bytes),
 }
 
 impl Head {
     pub(crate) fn copy(head: &[u8]) -> Self {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; SHORT_HEAD_BYTES];
         match (bytes.get_mut(..head.len()), u8::try_from(head.len())) {
             (Some(place), Ok(len)) => {
                 place.copy_from_slice(head);

@@ -8,6 +8,7 @@ use ringway::{Endpoint, Path, Server};
 use ringway_interop::{Case, Client};
 use ringway_local::Directory;
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::compare::with_causes;
@@ -62,7 +63,7 @@ async fn try_local(directory: &Directory) -> Vec<Tried> {
         tried.push(Tried::of(scheme, came_to));
     }
     if let Ok((_, serving)) = serving {
-        stop(serving).await;
+        serving.stop().await;
     }
     clean_up(directory, &name, root_was_there);
     tried
@@ -74,27 +75,40 @@ async fn try_network() -> Result<(), String> {
     let (address, serving) = serve(builder).await?;
     let address = address.ok_or("no address was bound")?;
     let came_to = call(&format!("grpc://{address}"), Path::Grpc).await;
-    stop(serving).await;
+    serving.stop().await;
     came_to
 }
 
+/// A server that runs.
+struct Serving {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Has it drain: once it has, its socket is gone. An abort would leave that for later.
+    async fn stop(self) {
+        drop(self.stop);
+        let _ = self.task.await;
+    }
+}
+
 /// A server of the interoperability service; its network address, if it has one.
-async fn serve(
-    builder: ringway::ServerBuilder,
-) -> Result<(Option<String>, JoinHandle<()>), String> {
+async fn serve(builder: ringway::ServerBuilder) -> Result<(Option<String>, Serving), String> {
+    let builder = builder.drain_timeout(PATIENCE);
     let bound = ringway_interop::add_to(builder).bind().await;
     let server = bound.map_err(|error| with_causes(&error))?;
     let address = server.addresses().first().map(ToString::to_string);
-    let serving = async {
+    let (stop, stopped) = oneshot::channel();
+    let serving = server.serve_with_shutdown(async {
+        // Nothing is ever sent: it is the sender's end that counts.
+        let _ = stopped.await;
+    });
+    let task = tokio::spawn(async {
         // What goes wrong shows in the calls.
-        let _ = server.serve().await;
-    };
-    Ok((address, tokio::spawn(serving)))
-}
-
-async fn stop(serving: JoinHandle<()>) {
-    serving.abort();
-    let _ = serving.await;
+        let _ = serving.await;
+    });
+    Ok((address, Serving { stop, task }))
 }
 
 async fn call(address: &str, path: Path) -> Result<(), String> {

@@ -154,7 +154,8 @@ async fn an_instance_that_fails_is_put_aside_and_comes_back() {
                 serve(directory.path(), &name).await,
                 serve(directory.path(), &name).await,
             );
-            let aside = Duration::from_secs(1);
+            // Longer than two hundred calls take, also where others are busy.
+            let aside = Duration::from_secs(3);
             let endpoint = endpoint.outliers(OutlierOptions {
                 consecutive_failures: 5,
                 base_time: aside,

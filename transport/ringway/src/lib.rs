@@ -45,6 +45,7 @@ mod context;
 mod dispatch;
 mod endpoint;
 mod error;
+mod framing;
 mod in_context;
 mod inproc;
 mod instances;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
@@ -20,8 +20,9 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 
 use super::{ACCEPT_ENCODING, ENCODING, Encoding};
-use crate::bridge::{HttpService, Messages, PREFIX_BYTES, Step, framed};
+use crate::bridge::{HttpService, Messages, Step, framed};
 use crate::dispatch::{LocalService, ServerCall};
+use crate::framing::{Part, followed};
 use crate::method::Method;
 
 /// Messages whose flags are kept for somebody who may never ask.
@@ -212,7 +213,7 @@ fn through(
     let Some(compress) = extensions.remove::<Compress>() else {
         let came = CameCompressed::default();
         extensions.insert(came.clone());
-        return Body::new(Watched::new(body, came));
+        return flags_noted(body, came);
     };
     match encoding {
         Some(encoding) if !headers.contains_key(ENCODING) => {
@@ -283,89 +284,31 @@ impl HttpBody for Compressing {
 }
 
 /// A body whose messages' flags are noted as they pass.
-struct Watched {
-    body: Body,
-    came: CameCompressed,
-    /// What has come of the next message's prefix.
-    prefix: Vec<u8>,
-    /// Bytes of the present message that are still to come.
-    rest: usize,
-}
-
-impl Watched {
-    fn new(body: Body, came: CameCompressed) -> Self {
-        Self {
-            body,
-            came,
-            prefix: Vec::with_capacity(PREFIX_BYTES),
-            rest: 0,
+fn flags_noted(body: Body, came: CameCompressed) -> Body {
+    followed(body, move |part| {
+        if let Part::Begin { compressed } = part {
+            came.push(compressed);
         }
-    }
-
-    fn note(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            let skipped = self.rest.min(data.len());
-            self.rest -= skipped;
-            data.advance(skipped);
-            let wanted = PREFIX_BYTES - self.prefix.len();
-            let (more, behind) = data.split_at(wanted.min(data.len()));
-            self.prefix.extend_from_slice(more);
-            data = behind;
-            if let [flag, length @ ..] = &self.prefix[..]
-                && let Ok(length) = <[u8; 4]>::try_from(length)
-            {
-                self.came.push(*flag == 1);
-                self.rest = u32::from_be_bytes(length) as usize;
-                self.prefix.clear();
-            }
-        }
-    }
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.note(data);
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
 
-    #[test]
-    fn flags_are_found_wherever_frames_are_cut() {
-        let messages: [(bool, &[u8]); 4] =
-            [(true, b"abc"), (false, b""), (true, b""), (false, b"z")];
-        let all = messages.map(|(flag, bytes)| framed(bytes, flag)).concat();
-        for len in 1..=all.len() {
-            let came = CameCompressed::default();
-            let mut watched = Watched::new(Body::empty(), came.clone());
-            all.chunks(len).for_each(|part| watched.note(part));
-            for (flag, _) in messages {
-                assert_eq!(came.next(), Some(flag), "frames of {len} bytes");
-            }
-            assert_eq!(came.next(), None);
+    #[tokio::test]
+    async fn flags_are_noted_as_messages_pass() {
+        let flags = [true, false, true, false];
+        let all = flags.map(|flag| framed(b"abc", flag)).concat();
+        let came = CameCompressed::default();
+        let body = Body::new(http_body_util::Full::new(Bytes::from(all)));
+        flags_noted(body, came.clone()).collect().await.unwrap();
+        for flag in flags {
+            assert_eq!(came.next(), Some(flag));
         }
+        assert_eq!(came.next(), None);
     }
 
     #[test]

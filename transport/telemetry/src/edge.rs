@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use http::{Extensions, HeaderMap, Request, Response};
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceContextExt};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks, SpanProcessor};
 use ringway::Scoped;
 use ringway::trace::TraceContext;
@@ -210,7 +210,7 @@ impl Drop for EdgeSpan {
                 i64::from(status),
             ));
         }
-        tracer.gate().on_end(SpanData {
+        tracer.spans().on_end(SpanData {
             span_context: span_context(&self.trace),
             parent_span_id: self.parent.map_or(SpanId::INVALID, |parent| {
                 SpanId::from_bytes(parent.span_id())
@@ -229,7 +229,8 @@ impl Drop for EdgeSpan {
                 Some(_) => Status::error(""),
                 None => Status::error("given up before it was answered"),
             },
-            instrumentation_scope: tracer.scope().clone(),
+            // Spans are sent as of one scope.
+            instrumentation_scope: InstrumentationScope::default(),
         });
     }
 }

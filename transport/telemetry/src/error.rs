@@ -38,7 +38,15 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// The exporter can't be built.
+    /// What is given as the collector's address is none.
+    #[error("{endpoint} is no collector's address: give a URL, such as http://localhost:4317")]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// The exporter of metrics can't be built.
     #[error("no exporter for {endpoint}")]
     Exporter {
         /// Where it would send to.

@@ -7,7 +7,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 
-use crate::export::{self, ExportRuntime, Gate};
+use crate::export::{self, ExportRuntime, Spans};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::spans::{CallTracer, SCOPE};
@@ -33,7 +33,7 @@ pub struct Telemetry {
 #[derive(Debug)]
 struct Traces {
     provider: SdkTracerProvider,
-    gate: Gate,
+    spans: Spans,
 }
 
 /// Sets the process up.
@@ -51,7 +51,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Telemetry, Error> {
     }
     if let (Some(endpoint), Some(runtime)) = (&settings.traces, &telemetry.runtime) {
         let traces = Traces::start(endpoint, settings, runtime.handle())?;
-        let tracer = CallTracer::new(settings.sampler, traces.gate.clone());
+        let tracer = CallTracer::new(settings.sampler, traces.spans.clone());
         ringway::trace::install(Box::new(tracer.clone()))?;
         edge::install(tracer);
         telemetry.traces = Some(traces);
@@ -64,13 +64,13 @@ pub(crate) fn start(settings: &Settings) -> Result<Telemetry, Error> {
 
 impl Traces {
     fn start(endpoint: &str, settings: &Settings, runtime: &Handle) -> Result<Self, Error> {
-        let gate = export::spans(endpoint, &settings.resource, runtime)?;
+        let spans = export::spans(endpoint, &settings.resource, SCOPE, runtime)?;
         let provider = SdkTracerProvider::builder()
             .with_resource(settings.resource.clone())
             .with_sampler(settings.sampler.of_sdk())
-            .with_span_processor(gate.clone())
+            .with_span_processor(spans.clone())
             .build();
-        Ok(Self { provider, gate })
+        Ok(Self { provider, spans })
     }
 
     fn tracer(&self) -> SdkTracer {
@@ -92,7 +92,7 @@ impl Telemetry {
     /// Spans that were lost since the start: their queue was full, or the collector did not take them.
     pub fn lost_spans(&self) -> u64 {
         let traces = self.traces.as_ref();
-        traces.map_or(0, |traces| traces.gate.loss().count())
+        traces.map_or(0, |traces| traces.spans.loss().count())
     }
 
     /// Readings of the metrics that the collector did not take. What they would have told is in the next one,
@@ -122,7 +122,7 @@ impl Telemetry {
         if let Some(traces) = self.traces.take() {
             ringway::trace::set_active(false);
             sent = traces.provider.shutdown_with_timeout(FLUSH_TIMEOUT).is_ok();
-            sent &= traces.gate.loss().count() == lost;
+            sent &= traces.spans.loss().count() == lost;
         }
         if let (Some(metrics), Some(runtime)) = (self.metrics.take(), self.runtime.take()) {
             let left = FLUSH_TIMEOUT.saturating_sub(began.elapsed());

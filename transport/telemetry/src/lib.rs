@@ -16,7 +16,8 @@
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the collector, by gRPC: `http://localhost:4317`; without it nothing is recorded |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who this is |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded, [`Sampler`] |
-//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_*` | as OpenTelemetry says |
+//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `_HEADERS`, `_COMPRESSION` (`gzip`), for traces alone `OTEL_EXPORTER_OTLP_TRACES_…` | as OpenTelemetry says |
+//! | `OTEL_BSP_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE`, `_SCHEDULE_DELAY` | spans that wait (8,192), that are sent at once (512), and for how long they wait at most (5,000 ms) |
 //! | `OTEL_METRICS_EXPORTER` | `otlp` (where there is a collector), `prometheus`, both with a comma between, or `none` |
 //! | `OTEL_EXPORTER_PROMETHEUS_HOST`, `OTEL_EXPORTER_PROMETHEUS_PORT` | where Prometheus finds `/metrics`: `localhost`, 9464 |
 //! | `OTEL_METRIC_EXPORT_INTERVAL` | how often metrics are sent, in milliseconds: 60,000 |

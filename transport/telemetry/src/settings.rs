@@ -1,6 +1,7 @@
 //! What the environment and the program ask for.
 
 use std::env;
+use std::str::FromStr;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -232,6 +233,12 @@ fn resource(service_name: Option<String>) -> Resource {
 /// Variable Specification").
 pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A variable that holds a number: what is none counts as nothing said, of which the specification
+/// wants a warning at most.
+pub(crate) fn number<T: FromStr>(name: &str) -> Option<T> {
+    variable(name).and_then(|value| value.trim().parse().ok())
 }
 
 #[cfg(test)]

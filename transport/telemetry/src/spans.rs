@@ -7,20 +7,20 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry::{Context, InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks, SpanProcessor};
+use bytes::Bytes;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use parking_lot::Mutex;
 use ringway::Path;
 use ringway::trace::{Span, Step, Trace, TraceContext, Tracer};
 use tonic::Code;
 
 use crate::Sampler;
-use crate::export::Gate;
+use crate::export::{SpanWriter, Spans, Value};
 use crate::unsampled;
 
 /// What OpenTelemetry calls the instrumentation scope of these spans.
@@ -83,32 +83,17 @@ fn new_id(random: &mut fastrand::Rng) -> u64 {
 #[derive(Debug, Clone)]
 pub(crate) struct CallTracer {
     sampler: Sampler,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    gate: Gate,
-    scope: InstrumentationScope,
+    spans: Spans,
 }
 
 impl CallTracer {
-    pub(crate) fn new(sampler: Sampler, gate: Gate) -> Self {
-        let scope = InstrumentationScope::builder(SCOPE)
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
-        Self {
-            sampler,
-            shared: Arc::new(Shared { gate, scope }),
-        }
+    pub(crate) fn new(sampler: Sampler, spans: Spans) -> Self {
+        Self { sampler, spans }
     }
 
-    pub(crate) fn gate(&self) -> &Gate {
-        &self.shared.gate
-    }
-
-    pub(crate) fn scope(&self) -> &InstrumentationScope {
-        &self.shared.scope
+    /// Where what is recorded goes.
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.spans
     }
 
     /// Whether what begins now, as a child of `parent`, is recorded, and what it is known by.
@@ -159,7 +144,7 @@ impl CallTracer {
     ) -> Trace {
         let started = seen.unwrap_or_else(SystemTime::now);
         Trace::Recorded(Arc::new(CallSpan {
-            shared: Arc::clone(&self.shared),
+            spans: self.spans.clone(),
             side,
             name: path.strip_prefix('/').unwrap_or(path).into(),
             context,
@@ -271,7 +256,7 @@ impl Side {
 
 /// One end's part in a call.
 struct CallSpan {
-    shared: Arc<Shared>,
+    spans: Spans,
     side: &'static Side,
     /// `package.Service/Method`.
     name: Box<str>,
@@ -296,55 +281,38 @@ impl CallSpan {
             .get_or_init(|| Context::new().with_remote_span_context(span_context(&self.context)))
     }
 
-    fn data(&self, noted: &Noted, code: Code, message: &str) -> SpanData {
+    /// As it is sent. Attributes are named as in OpenTelemetry's "Semantic conventions for gRPC".
+    fn written(&self, noted: &Noted, code: Code, message: &str) -> Bytes {
+        let Side {
+            kind,
+            steps,
+            parent_is_remote,
+        } = self.side;
+        let is_remote = self.parent.is_some() && *parent_is_remote;
+        let mut span = SpanWriter::new(&self.context, self.parent, is_remote, *kind);
+        span.name(&self.name);
         // A server's part ends when its answer is out: what the client does with it is seen later.
-        let published = noted.steps[3].filter(|_| self.side.kind == SpanKind::Server);
-        let mut events = SpanEvents::default();
-        let steps = self.side.steps.iter().zip(noted.steps);
-        events.events = steps
-            .filter_map(|(step, at)| Some(Event::new(step.name(), at?, Vec::new(), 0)))
-            .collect();
-        SpanData {
-            span_context: span_context(&self.context),
-            parent_span_id: self.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
-            parent_span_is_remote: self.parent.is_some() && self.side.parent_is_remote,
-            span_kind: self.side.kind.clone(),
-            name: self.name.to_string().into(),
-            start_time: self.started,
-            end_time: published.unwrap_or_else(SystemTime::now),
-            attributes: self.attributes(noted.path, code),
-            dropped_attributes_count: 0,
-            events,
-            links: SpanLinks::default(),
-            status: match self.side.blames(code) {
-                true => Status::error(message.to_owned()),
-                false => Status::Unset,
-            },
-            instrumentation_scope: self.shared.scope.clone(),
-        }
-    }
-
-    /// As OpenTelemetry's "Semantic conventions for gRPC" name them, and the path.
-    fn attributes(&self, path: Option<(Path, &'static str)>, code: Code) -> Vec<KeyValue> {
+        let published = noted.steps[3].filter(|_| *kind == SpanKind::Server);
+        span.times(self.started, published.unwrap_or_else(SystemTime::now));
         let (service, method) = self.name.rsplit_once('/').unwrap_or((&self.name, ""));
-        let mut attributes = Vec::with_capacity(6);
-        attributes.extend([
-            KeyValue::new("rpc.system", "grpc"),
-            KeyValue::new("rpc.service", service.to_owned()),
-            KeyValue::new("rpc.method", method.to_owned()),
-            KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))),
-        ]);
-        if let Some((path, transport)) = path {
-            attributes.extend([
-                KeyValue::new("network.transport", transport),
-                KeyValue::new("ringway.path", path.name()),
-            ]);
+        let number = i64::from(i32::from(code));
+        span.attribute("rpc.system", Value::Text("grpc"));
+        span.attribute("rpc.service", Value::Text(service));
+        span.attribute("rpc.method", Value::Text(method));
+        span.attribute("rpc.grpc.status_code", Value::Number(number));
+        if let Some((path, transport)) = noted.path {
+            span.attribute("network.transport", Value::Text(transport));
+            span.attribute("ringway.path", Value::Text(path.name()));
         }
-        attributes
-    }
-
-    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+        for (step, at) in steps.iter().zip(noted.steps) {
+            if let Some(at) = at {
+                span.event(step.name(), at);
+            }
+        }
+        if self.side.blames(code) {
+            span.error(message);
+        }
+        span.finish()
     }
 }
 
@@ -356,22 +324,22 @@ impl Span for CallSpan {
     fn step(&self, step: Step, at: SystemTime) {
         let place = self.side.steps.iter().position(|known| *known == step);
         if let Some(place) = place {
-            self.noted().steps[place] = Some(at);
+            self.noted.lock().steps[place] = Some(at);
         }
     }
 
     fn goes_by(&self, path: Path, transport: &'static str) {
-        self.noted().path = Some((path, transport));
+        self.noted.lock().path = Some((path, transport));
     }
 
     fn end(&self, code: Code, message: &str) {
-        let mut noted = self.noted();
+        let mut noted = self.noted.lock();
         if std::mem::replace(&mut noted.over, true) {
             return;
         }
-        let data = self.data(&noted, code, message);
+        let written = self.written(&noted, code, message);
         drop(noted);
-        self.shared.gate.on_end(data);
+        self.spans.push(written);
     }
 
     fn enter(&self) -> Box<dyn Any> {

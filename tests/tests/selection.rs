@@ -42,9 +42,13 @@ async fn serve_on_both(directory: &FilePath) -> Both {
 }
 
 async fn serve_at(address: &str, directory: &FilePath) -> Both {
+    serve_named(address, address, directory).await
+}
+
+async fn serve_named(name: &str, address: &str, directory: &FilePath) -> Both {
     let server = Server::builder()
         .directory(directory)
-        .name(address)
+        .name(name)
         .listen(address)
         .unwrap()
         .add_service(BenchServer::new(Handler::default()))
@@ -422,11 +426,17 @@ async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
             "socket+epoll://",
             "inproc://",
             "grpc://",
+            "unix:",
         ];
-        for (port, scheme) in schemes.iter().enumerate() {
+        for (port, scheme) in schemes.into_iter().enumerate() {
             let directory = tempfile::tempdir().unwrap();
-            let address = free_address().to_string();
-            let endpoint = at(&format!("{scheme}{address}"), directory.path());
+            let name = free_address().to_string();
+            let socket = format!("unix:{}", directory.path().join("grpc.sock").display());
+            let (address, listens) = match scheme {
+                "unix:" => (socket.clone(), &socket),
+                _ => (format!("{scheme}{name}"), &name),
+            };
+            let endpoint = at(&address, directory.path());
             let mut waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
             let mut request = tonic::Request::new(payload(1, 10));
             // Each way of saying so in turn.
@@ -443,7 +453,7 @@ async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
             assert_eq!(status.code(), Code::Unavailable, "{scheme}: {status:?}");
 
             let call = tokio::spawn(async move { waiting.unary(request).await });
-            let server = serve_at(&address, directory.path()).await;
+            let server = serve_named(&name, listens, directory.path()).await;
             call.await.unwrap().unwrap();
             drop(server);
         }

@@ -52,14 +52,28 @@ async fn plain_client(server: &Running) -> BenchClient<tonic::transport::Channel
     BenchClient::connect(address).await.unwrap()
 }
 
-fn with_traceparent(sequence: u64, traceparent: &str) -> Request<Payload> {
-    let mut request = Request::new(Payload {
-        sequence,
-        data: Vec::new().into(),
-    });
+fn with_traceparent<M>(message: M, traceparent: &str) -> Request<M> {
+    let mut request = Request::new(message);
     let metadata = request.metadata_mut();
     metadata.insert("traceparent", traceparent.parse().unwrap());
     request
+}
+
+fn plain_payload(sequence: u64) -> Payload {
+    Payload {
+        sequence,
+        data: Vec::new().into(),
+    }
+}
+
+/// The `count` spans of the trace that `Front` handled a call with this number in.
+async fn spans_around(sequence: u64, count: usize) -> Vec<Span> {
+    eventually("the handler's spans have come", || {
+        TELEMETRY.flush();
+        own_spans(sequence).len() == 2
+    })
+    .await;
+    sent(own_spans(sequence)[0].trace_id(), count).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,38 +82,53 @@ async fn a_plain_grpc_client_s_trace_goes_on() {
     let server = Running::start(Way::GrpcTcp).await;
     let mut client = plain_client(&server).await;
     let trace = a_trace(TraceContext::SAMPLED);
-    let request = with_traceparent(1, &trace.to_string());
+    let request = with_traceparent(plain_payload(1), &trace.to_string());
     within(client.unary(request)).await.unwrap();
     let spans = sent(&trace.trace_id(), 1).await;
     assert!(spans[0].is_server() && spans[0].is_child_of_context(&trace));
 }
 
+/// Also from a caller whose path says it in another way: there it came as metadata.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_traceparent_is_a_new_trace() {
-    LazyLock::force(&TELEMETRY);
-    let back = Running::start(Way::GrpcTcp).await;
-    let front = Front::before(&back, Way::GrpcTcp).await;
-    let mut client = plain_client(&front).await;
     let bad = [
         "nonsense",
         "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
     ];
-    for (number, traceparent) in bad.into_iter().enumerate() {
-        let sequence = 2_000 + number as u64;
-        within(client.unary(with_traceparent(sequence, traceparent)))
-            .await
-            .unwrap();
-        eventually("the handler's spans have come", || {
-            TELEMETRY.flush();
-            own_spans(sequence).len() == 2
-        })
-        .await;
-        // Its server's span is the first of seven.
-        let spans = sent(own_spans(sequence)[0].trace_id(), 7).await;
-        let root = one(&spans, Span::is_root);
-        assert!(root.is_server(), "{traceparent}");
+    for (place, way) in WAYS.into_iter().enumerate() {
+        let back = Running::start(way).await;
+        let front = Front::before(&back, way).await;
+        let mut client = front.client().await;
+        LazyLock::force(&TELEMETRY);
+        for (number, traceparent) in bad.into_iter().enumerate() {
+            let sequence = 2_000 + (place * bad.len() + number) as u64;
+            within(client.unary(with_traceparent(payload(sequence), traceparent)))
+                .await
+                .unwrap();
+            let spans = spans_around(sequence, 8).await;
+            assert!(
+                one(&spans, Span::is_root).is_client(),
+                "{way:?}, {traceparent}"
+            );
+        }
     }
+}
+
+/// From a client that knows of no traces but has such a header.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_grpc_client_s_bad_traceparent_is_a_new_trace() {
+    LazyLock::force(&TELEMETRY);
+    let back = Running::start(Way::GrpcTcp).await;
+    let front = Front::before(&back, Way::GrpcTcp).await;
+    let mut client = plain_client(&front).await;
+    let sequence = 2_900;
+    within(client.unary(with_traceparent(plain_payload(sequence), "00-nonsense-01")))
+        .await
+        .unwrap();
+    // Its server's span is the first of seven.
+    let spans = spans_around(sequence, 7).await;
+    assert!(one(&spans, Span::is_root).is_server());
 }
 
 /// A call that nothing led to begins a trace, and what it leads to belongs to that one.
@@ -113,12 +142,7 @@ async fn a_first_call_begins_a_trace() {
         within(front.client().await.unary(payload(sequence)))
             .await
             .unwrap();
-        eventually("the handler's spans have come", || {
-            TELEMETRY.flush();
-            own_spans(sequence).len() == 2
-        })
-        .await;
-        let spans = sent(own_spans(sequence)[0].trace_id(), 8).await;
+        let spans = spans_around(sequence, 8).await;
         assert!(one(&spans, Span::is_root).is_client(), "{way:?}");
     }
 }

@@ -2,14 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use ringway::Directory;
-use ringway_tests::{Refused, become_filtered, can_be_another_user, filtered};
+use ringway_tests::{InteropServer, Refused, become_filtered, can_be_another_user, filtered};
 use serde_json::Value;
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
@@ -59,33 +58,6 @@ fn works(report: &Value, path: &str) -> bool {
     let paths = report["paths"].as_array().unwrap();
     let tried = paths.iter().find(|tried| tried["path"] == path).unwrap();
     tried["works"].as_bool().unwrap()
-}
-
-/// A server that local clients find as [`NAME`].
-struct Server(Child);
-
-impl Server {
-    fn start(directory: &Path) -> Self {
-        let mut child = Command::new(RINGWAY)
-            .args(["interop-server", "--port", "0", "--name", NAME])
-            .env("RINGWAY_DIR", directory)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut said).unwrap();
-        assert!(said.starts_with("serving"), "{said}");
-        Self(child)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill.
-        let _ = self.0.kill();
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]
@@ -212,7 +184,7 @@ fn a_directory_of_another_owner_is_named() {
 #[test]
 fn a_server_is_met_and_a_stale_socket_told_apart() {
     let temporary = tempfile::tempdir().unwrap();
-    let server = Server::start(temporary.path());
+    let server = InteropServer::start(RINGWAY, temporary.path(), NAME, None);
     let of_name = Directory::at(temporary.path()).of_name(NAME).unwrap();
     let stale = of_name.join("0-stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
@@ -223,7 +195,7 @@ fn a_server_is_met_and_a_stale_socket_told_apart() {
     assert!(sockets[0]["path"].is_null(), "{report:#}");
     assert!(says(&sockets[0], "nobody listens"), "{report:#}");
     assert_eq!(sockets[1]["path"], "shm", "{report:#}");
-    assert_eq!(sockets[1]["peer_pid"], server.0.id(), "{report:#}");
+    assert_eq!(sockets[1]["peer_pid"], server.pid(), "{report:#}");
     assert_eq!(report["server"]["path"], "shm", "{report:#}");
 
     let forced = format!("socket://{NAME}");

@@ -1,40 +1,26 @@
 //! `ringway interop-server` and `ringway interop-client` as a person runs them.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
+use ringway_tests::InteropServer;
+
+const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 const NAME: &str = "interop:1";
 
 /// A server process, and where clients find it.
-struct Server {
-    child: Child,
+struct Served {
+    server: InteropServer,
     directory: tempfile::TempDir,
-    tcp: String,
 }
 
-impl Server {
+impl Served {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let unix = directory.path().join("grpc.sock");
-        let mut child = ringway(directory.path())
-            .args(["interop-server", "--port", "0", "--name", NAME, "--unix"])
-            .arg(unix)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut said).unwrap();
-        let addresses = said.strip_prefix("serving gRPC at 0.0.0.0:").unwrap();
-        let (port, _) = addresses.split_once(' ').unwrap();
-        let tcp = format!("127.0.0.1:{port}");
-        Self {
-            child,
-            directory,
-            tcp,
-        }
+        let server = InteropServer::start(RINGWAY, &root(directory.path()), NAME, Some(&unix));
+        Self { server, directory }
     }
 
     fn run(&self, args: &str) -> Output {
@@ -44,26 +30,15 @@ impl Server {
             .output()
             .unwrap()
     }
-
-    /// Whether it ends as it should when it is told to.
-    fn stop(mut self) -> bool {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap().success()
-    }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill.
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
+fn root(directory: &Path) -> PathBuf {
+    directory.join("ringway")
 }
 
 fn ringway(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-    command.env("RINGWAY_DIR", directory.join("ringway"));
+    let mut command = Command::new(RINGWAY);
+    command.env("RINGWAY_DIR", root(directory));
     command
 }
 
@@ -74,8 +49,8 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn the_client_reaches_the_server_on_each_path() {
-    let server = Server::start();
-    let unix = server.directory.path().join("grpc.sock");
+    let served = Served::start();
+    let unix = served.directory.path().join("grpc.sock");
     let addresses = [
         ("shm", NAME.to_owned()),
         ("socket", NAME.to_owned()),
@@ -83,22 +58,22 @@ fn the_client_reaches_the_server_on_each_path() {
         ("pipe", NAME.to_owned()),
         ("inproc", NAME.to_owned()),
         ("auto", NAME.to_owned()),
-        ("grpc-tcp", server.tcp.clone()),
+        ("grpc-tcp", served.server.tcp().to_owned()),
         ("grpc-unix", unix.display().to_string()),
     ];
     for (path, address) in addresses {
         let cases = "--case empty_unary,ping_pong --case special_status_message";
-        let output = server.run(&format!("--path {path} --server {address} {cases}"));
+        let output = served.run(&format!("--path {path} --server {address} {cases}"));
         assert!(output.status.success(), "{path}: {}", said(&output));
         assert_eq!(said(&output).matches(": passed").count(), 3, "{path}");
     }
-    assert!(server.stop());
+    assert!(served.server.stop());
 }
 
 #[test]
 fn all_cases_pass_at_once() {
-    let server = Server::start();
-    let output = server.run(&format!("--path inproc --server {NAME} --case all"));
+    let served = Served::start();
+    let output = served.run(&format!("--path inproc --server {NAME} --case all"));
     assert!(output.status.success(), "{}", said(&output));
     let all = said(&output);
     assert_eq!(all.matches(": passed").count(), 21, "{all}");

@@ -1,56 +1,19 @@
 //! `ringway top` against a server process under load.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringway::Endpoint;
 use ringway_proto::grpc_testing::Empty;
 use ringway_proto::grpc_testing::test_service_client::TestServiceClient;
-use ringway_tests::{Running, Way, within};
+use ringway_tests::{InteropServer, Running, Way, within};
 use serde_json::Value;
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 const NAME: &str = "watched:1";
-
-/// A server process, and where clients find it.
-struct Server {
-    child: Child,
-    directory: tempfile::TempDir,
-    tcp: String,
-}
-
-impl Server {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new(RINGWAY)
-            .args(["interop-server", "--port", "0", "--name", NAME])
-            .env("RINGWAY_DIR", directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut said).unwrap();
-        let (_, port) = said.trim().rsplit_once(':').unwrap();
-        Self {
-            child,
-            directory,
-            tcp: format!("127.0.0.1:{port}"),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill.
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
-}
 
 async fn top(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(RINGWAY);
@@ -95,28 +58,27 @@ async fn load(endpoint: Endpoint, stop: Arc<AtomicBool>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_servers_connections_are_told_by_path() {
     within(async {
-        let server = Server::start();
+        let directory = tempfile::tempdir().unwrap();
+        let server = InteropServer::start(RINGWAY, directory.path(), NAME, None);
         let stop = Arc::new(AtomicBool::new(false));
         let loads = [
             format!("shm://{NAME}"),
             format!("socket://{NAME}"),
-            format!("grpc://{}", server.tcp),
+            format!("grpc://{}", server.tcp()),
         ]
         .map(|address| {
-            let endpoint = Endpoint::new(address)
-                .unwrap()
-                .directory(server.directory.path());
+            let endpoint = Endpoint::new(address).unwrap().directory(directory.path());
             tokio::spawn(load(endpoint, Arc::clone(&stop)))
         });
         // By its name, and by its network address.
-        for address in [NAME.to_owned(), format!("grpc://{}", server.tcp)] {
+        for address in [NAME.to_owned(), format!("grpc://{}", server.tcp())] {
             let looks = ["--iterations", "3", "--interval", "0.2", &address];
-            let intervals = lines(&top(server.directory.path(), &looks).await);
+            let intervals = lines(&top(directory.path(), &looks).await);
             assert_eq!(intervals.len(), 3);
             let last = &intervals[2];
             assert_eq!(
                 (&last["server"], &last["pid"]),
-                (&address.into(), &server.child.id().into())
+                (&address.into(), &server.pid().into())
             );
             for path in ["shm", "socket", "grpc"] {
                 let row = busiest(last, path);
@@ -141,7 +103,7 @@ async fn a_servers_connections_are_told_by_path() {
         }
         // Whoever names none finds all.
         let found = top(
-            server.directory.path(),
+            directory.path(),
             &["--iterations", "1", "--interval", "0.1"],
         )
         .await;

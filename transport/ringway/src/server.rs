@@ -248,7 +248,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Which users' clients are let in on the local paths.
+    /// Which users' clients are let in on the local paths. gRPC over a Unix socket is none of them: it is open to
+    /// whoever may open the socket's file.
     #[must_use]
     pub fn local_peers(mut self, peers: UidPolicy) -> Self {
         self.local.peers = peers;

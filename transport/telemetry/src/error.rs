@@ -39,12 +39,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// What is given as the collector's address is none.
-    #[error("{endpoint} is no collector's address: give a URL, such as http://localhost:4317")]
+    #[error(
+        "{endpoint} is no collector's address ({reason}): give a URL, such as http://localhost:4317"
+    )]
     Endpoint {
         /// What was given.
         endpoint: String,
         /// What is wrong with it.
-        source: tonic::transport::Error,
+        reason: String,
     },
     /// The exporter of metrics can't be built.
     #[error("no exporter for {endpoint}")]

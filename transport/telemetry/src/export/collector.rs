@@ -86,14 +86,11 @@ impl Collector {
         runtime: &Handle,
     ) -> Result<Self, Error> {
         let _entered = runtime.enter();
-        let channel = Endpoint::from_str(endpoint)
-            .and_then(|it| it.user_agent(USER_AGENT))
-            .map_err(|source| Error::Endpoint {
-                endpoint: endpoint.to_owned(),
-                source,
-            })?
-            .connect_lazy();
-        let mut grpc = Grpc::new(channel);
+        let channel = address(endpoint).map_err(|reason| Error::Endpoint {
+            endpoint: endpoint.to_owned(),
+            reason,
+        })?;
+        let mut grpc = Grpc::new(channel.connect_lazy());
         if let Some(compression) = manner.compression {
             grpc = grpc.send_compressed(compression);
         }
@@ -135,6 +132,17 @@ impl Destination for Collector {
             Ok(answer) => answer,
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
         }
+    }
+}
+
+fn address(url: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_str(url).and_then(|it| it.user_agent(USER_AGENT));
+    let endpoint = endpoint.map_err(|error| error.to_string())?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => Ok(endpoint),
+        Some("https") => Err("TLS to a collector is not supported".to_owned()),
+        Some(other) => Err(format!("`{other}` is no scheme of it")),
+        None => Err("it names no scheme".to_owned()),
     }
 }
 
@@ -277,13 +285,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_refused_at_once() {
-        let sender = Sender::new(&opentelemetry_sdk::Resource::builder().build(), "tested");
-        let refused = Collector::new("no url", Manner::default(), sender, &Handle::current());
-        let error = refused.unwrap_err().to_string();
-        assert!(
-            error.contains("no url") && error.contains("4317"),
-            "{error}"
-        );
+        for (url, reason) in [
+            ("no url", "invalid"),
+            ("localhost:4317", "no scheme"),
+            ("https://localhost:4317", "TLS"),
+            ("grpc://localhost:4317", "`grpc`"),
+        ] {
+            let sender = Sender::new(&opentelemetry_sdk::Resource::builder().build(), "tested");
+            let refused = Collector::new(url, Manner::default(), sender, &Handle::current());
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(url) && error.contains(reason), "{error}");
+        }
+        assert!(address("http://localhost:4317").is_ok());
     }
 
     #[test]

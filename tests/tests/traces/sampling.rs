@@ -88,7 +88,7 @@ async fn a_plain_grpc_client_s_trace_goes_on() {
     assert!(spans[0].is_server() && spans[0].is_child_of_context(&trace));
 }
 
-/// Also from a caller whose path says it in another way: there it came as metadata.
+/// On every path: the caller's own trace takes the place of what its metadata say.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_traceparent_is_a_new_trace() {
     let bad = [

@@ -7,7 +7,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 
-use crate::export::{self, ExportRuntime, Spans};
+use crate::export::{self, ExportRuntime, SpanQueue};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::spans::{CallTracer, SCOPE};
@@ -33,7 +33,7 @@ pub struct Telemetry {
 #[derive(Debug)]
 struct Traces {
     provider: SdkTracerProvider,
-    spans: Spans,
+    spans: SpanQueue,
 }
 
 /// Sets the process up.

@@ -20,7 +20,7 @@ use ringway::trace::{Span, Step, Trace, TraceContext, Tracer};
 use tonic::Code;
 
 use crate::Sampler;
-use crate::export::{SpanWriter, Spans, Value};
+use crate::export::{SpanQueue, SpanWriter, Value};
 use crate::unsampled;
 
 /// What OpenTelemetry calls the instrumentation scope of these spans.
@@ -83,16 +83,16 @@ fn new_id(random: &mut fastrand::Rng) -> u64 {
 #[derive(Debug, Clone)]
 pub(crate) struct CallTracer {
     sampler: Sampler,
-    spans: Spans,
+    spans: SpanQueue,
 }
 
 impl CallTracer {
-    pub(crate) fn new(sampler: Sampler, spans: Spans) -> Self {
+    pub(crate) fn new(sampler: Sampler, spans: SpanQueue) -> Self {
         Self { sampler, spans }
     }
 
     /// Where what is recorded goes.
-    pub(crate) fn spans(&self) -> &Spans {
+    pub(crate) fn spans(&self) -> &SpanQueue {
         &self.spans
     }
 
@@ -256,7 +256,7 @@ impl Side {
 
 /// One end's part in a call.
 struct CallSpan {
-    spans: Spans,
+    spans: SpanQueue,
     side: &'static Side,
     /// `package.Service/Method`.
     name: Box<str>,

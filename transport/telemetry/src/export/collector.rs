@@ -22,7 +22,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
-use super::otlp::{ExportRequest, Sender};
+use super::otlp::{ExportRequest, Origin};
 use super::queue::{Destination, Rejected};
 use crate::Error;
 use crate::settings::{number, variable};
@@ -75,14 +75,14 @@ impl Manner {
 pub(super) struct Collector {
     grpc: Grpc<Channel>,
     manner: Manner,
-    sender: Sender,
+    origin: Origin,
 }
 
 impl Collector {
     pub(super) fn new(
         endpoint: &str,
         manner: Manner,
-        sender: Sender,
+        origin: Origin,
         runtime: &Handle,
     ) -> Result<Self, Error> {
         let _entered = runtime.enter();
@@ -97,7 +97,7 @@ impl Collector {
         Ok(Self {
             grpc,
             manner,
-            sender,
+            origin,
         })
     }
 
@@ -119,7 +119,7 @@ impl Collector {
 
 impl Destination for Collector {
     async fn send(&self, spans: Vec<Bytes>) -> Result<Rejected, Status> {
-        let message = self.sender.request(spans);
+        let message = self.origin.request(spans);
         let backoff = ExponentialBuilder::default()
             .with_min_delay(FIRST_BACKOFF)
             .with_max_times(RETRIES)
@@ -189,9 +189,8 @@ fn stated<T>(
 fn compression(value: &str) -> Result<Option<CompressionEncoding>, String> {
     match value {
         "gzip" => Ok(Some(CompressionEncoding::Gzip)),
-        "zstd" => Ok(Some(CompressionEncoding::Zstd)),
         "none" => Ok(None),
-        _ => Err("use gzip, zstd or none".to_owned()),
+        _ => Err("use gzip or none".to_owned()),
     }
 }
 
@@ -268,8 +267,8 @@ mod tests {
             timeout: Duration::from_secs(20),
             compression: Some(CompressionEncoding::Gzip),
         };
-        let sender = Sender::new(&opentelemetry_sdk::Resource::builder().build(), "tested");
-        let collector = Collector::new(&endpoint, manner, sender, &Handle::current()).unwrap();
+        let origin = Origin::new(&opentelemetry_sdk::Resource::builder().build(), "tested");
+        let collector = Collector::new(&endpoint, manner, origin, &Handle::current()).unwrap();
         let spans = vec![Bytes::new(); 3];
         let rejected = collector.send(spans).await.unwrap();
         assert_eq!((rejected.spans, &*rejected.why), (1, "too old"));
@@ -291,8 +290,8 @@ mod tests {
             ("https://localhost:4317", "TLS"),
             ("grpc://localhost:4317", "`grpc`"),
         ] {
-            let sender = Sender::new(&opentelemetry_sdk::Resource::builder().build(), "tested");
-            let refused = Collector::new(url, Manner::default(), sender, &Handle::current());
+            let origin = Origin::new(&opentelemetry_sdk::Resource::builder().build(), "tested");
+            let refused = Collector::new(url, Manner::default(), origin, &Handle::current());
             let error = refused.unwrap_err().to_string();
             assert!(error.contains(url) && error.contains(reason), "{error}");
         }

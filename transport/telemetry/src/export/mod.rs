@@ -20,7 +20,7 @@ use opentelemetry_sdk::Resource;
 use tokio::runtime::{Handle, Runtime};
 
 pub(crate) use self::otlp::{SpanWriter, Value};
-pub(crate) use self::queue::Spans;
+pub(crate) use self::queue::SpanQueue;
 use crate::Error;
 
 /// The thread on which exporters do their input and output. They must not depend on the program's
@@ -63,13 +63,13 @@ pub(crate) fn spans(
     resource: &Resource,
     scope: &'static str,
     runtime: &Handle,
-) -> Result<Spans, Error> {
-    let sender = otlp::Sender::new(resource, scope);
+) -> Result<SpanQueue, Error> {
+    let origin = otlp::Origin::new(resource, scope);
     let manner = collector::Manner::of_environment()?;
-    let collector = collector::Collector::new(endpoint, manner, sender, runtime)?;
+    let collector = collector::Collector::new(endpoint, manner, origin, runtime)?;
     let loss = Arc::new(Loss::new(endpoint, "spans", ""));
     let limits = queue::Limits::of_environment();
-    Ok(Spans::start(collector, limits, loss, runtime))
+    Ok(SpanQueue::start(collector, limits, loss, runtime))
 }
 
 /// What was lost on the way, and whether that was said.

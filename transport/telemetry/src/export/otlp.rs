@@ -45,15 +45,15 @@ struct ScopeSpans {
     spans: Vec<Bytes>,
 }
 
-/// Who sends.
+/// Whose spans these are: the process, and the library that made them.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(super) struct Origin {
     resource: Resource,
     schema_url: String,
     scope: InstrumentationScope,
 }
 
-impl Sender {
+impl Origin {
     pub(super) fn new(resource: &opentelemetry_sdk::Resource, scope: &'static str) -> Self {
         let resource =
             opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema::from(
@@ -353,7 +353,7 @@ mod tests {
             .build();
         let span = written(None, |span| span.name("one"));
         let spans = vec![span.encode_to_vec().into(); 2];
-        let request = Sender::new(&resource, "ringway").request(spans);
+        let request = Origin::new(&resource, "ringway").request(spans);
         let request = ExportTraceServiceRequest::decode(&*request.encode_to_vec()).unwrap();
         let [of_resource] = &*request.resource_spans else {
             panic!("{request:?}");

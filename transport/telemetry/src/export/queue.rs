@@ -48,8 +48,8 @@ pub(super) struct Limits {
 
 impl Limits {
     /// As OpenTelemetry's "Environment Variable Specification" names them. The queue holds more than
-    /// it says: at a thousand sampled calls a second these are the spans of some seconds, and they
-    /// take about 4 MiB at most.
+    /// it says: at a thousand sampled calls a second these are the spans of some seconds; those of
+    /// calls take about 4 MiB.
     pub(super) fn of_environment() -> Self {
         let capacity = number("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(8_192);
         Self {
@@ -65,7 +65,7 @@ impl Limits {
 
 /// The queue's entrance.
 #[derive(Debug, Clone)]
-pub(crate) struct Spans {
+pub(crate) struct SpanQueue {
     shared: Arc<Shared>,
     flushes: mpsc::UnboundedSender<Flush>,
 }
@@ -91,7 +91,7 @@ struct Queue {
     ended: bool,
 }
 
-impl Spans {
+impl SpanQueue {
     /// A queue whose spans a task of `runtime` sends.
     pub(super) fn start(
         destination: impl Destination,
@@ -143,7 +143,7 @@ impl Spans {
     }
 }
 
-impl SpanProcessor for Spans {
+impl SpanProcessor for SpanQueue {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -186,16 +186,19 @@ async fn send_all(
     mut flushes: mpsc::UnboundedReceiver<Flush>,
 ) {
     loop {
-        let (least, asked) = tokio::select! {
+        let (only_whole_batches, asked) = tokio::select! {
             flush = flushes.recv() => match flush {
-                Some(flush) => (1, Some(flush)),
+                Some(flush) => (false, Some(flush)),
                 None => return,
             },
-            () = shared.full.notified() => (shared.limits.batch, None),
-            () = tokio::time::sleep(shared.limits.delay) => (1, None),
+            () = shared.full.notified() => (true, None),
+            () = tokio::time::sleep(shared.limits.delay) => (false, None),
         };
+        // What comes meanwhile waits for its own turn: it would go out in ever smaller batches.
+        let mut due = shared.due(only_whole_batches);
         let mut taken = true;
-        while let Some(spans) = shared.batch(least) {
+        while let Some(spans) = shared.batch(due) {
+            due -= spans.len();
             taken &= shared.account(destination.send(spans).await);
         }
         if let Some(asked) = asked {
@@ -206,13 +209,22 @@ async fn send_all(
 }
 
 impl Shared {
-    /// The next batch, if at least so many wait.
-    fn batch(&self, least: usize) -> Option<Vec<Bytes>> {
+    /// How many spans wait, or how many of them make whole batches.
+    fn due(&self, only_whole_batches: bool) -> usize {
+        let waiting = self.queue.lock().waiting.len();
+        match only_whole_batches {
+            true => waiting - waiting % self.limits.batch,
+            false => waiting,
+        }
+    }
+
+    /// The next batch, if any of so many spans are left.
+    fn batch(&self, due: usize) -> Option<Vec<Bytes>> {
         let mut queue = self.queue.lock();
-        if queue.waiting.len() < least {
+        let size = due.min(self.limits.batch).min(queue.waiting.len());
+        if size == 0 {
             return None;
         }
-        let size = queue.waiting.len().min(self.limits.batch);
         queue.sent = size;
         Some(queue.waiting.drain(..size).collect())
     }
@@ -256,6 +268,8 @@ mod tests {
         hangs: Arc<AtomicBool>,
         rejects: Arc<AtomicUsize>,
         kept: Arc<Mutex<Vec<Bytes>>>,
+        /// Has another span come while some are being sent.
+        refills: Arc<Mutex<Option<SpanQueue>>>,
     }
 
     impl Destination for Fake {
@@ -267,6 +281,9 @@ mod tests {
                 return Err(Status::permission_denied("not you"));
             }
             self.kept.lock().extend(spans);
+            if let Some(queue) = &*self.refills.lock() {
+                queue.push(Bytes::new());
+            }
             Ok(Rejected {
                 spans: self.rejects.load(Ordering::SeqCst),
                 why: "too old".to_owned(),
@@ -276,7 +293,7 @@ mod tests {
 
     struct Tested {
         fake: Fake,
-        spans: Spans,
+        spans: SpanQueue,
         _runtime: ExportRuntime,
     }
 
@@ -289,7 +306,7 @@ mod tests {
         };
         let loss = Arc::new(Loss::new("tested", "spans", ""));
         Tested {
-            spans: Spans::start(fake.clone(), limits, loss, runtime.handle()),
+            spans: SpanQueue::start(fake.clone(), limits, loss, runtime.handle()),
             fake,
             _runtime: runtime,
         }
@@ -351,6 +368,17 @@ mod tests {
         }
         assert!(tested.spans.force_flush().is_ok());
         assert_eq!(tested.kept_and_lost(), (11, 0));
+    }
+
+    #[test]
+    fn a_flush_ends_while_more_spans_come() {
+        let tested = tested(100, 100);
+        *tested.fake.refills.lock() = Some(tested.spans.clone());
+        assert!(tested.send(9));
+        assert_eq!(tested.kept_and_lost(), (9, 0));
+        // The one that came meanwhile.
+        assert!(tested.send(0));
+        assert_eq!(tested.kept_and_lost(), (10, 0));
     }
 
     #[test]

@@ -134,6 +134,14 @@ impl Instances {
         open.map(|instance| Arc::clone(&instance.connection))
     }
 
+    /// Calls that those in the list have had so far.
+    pub(crate) fn calls(&self) -> u64 {
+        let list = self.list.lock();
+        list.iter()
+            .map(|instance| instance.connection.calls())
+            .sum()
+    }
+
     /// Whether `name` is connected, or there is no place for it.
     pub(crate) fn needs_no(&self, name: &str) -> bool {
         let list = self.list.lock();

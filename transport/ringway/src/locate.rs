@@ -16,9 +16,11 @@ use crate::instances::Stay;
 use crate::path::Path;
 use crate::pipe::WayByPipe;
 
-/// How often a channel that has a local server looks for further instances: reading a directory
-/// takes some ten microseconds.
+/// How often a channel that has a local server looks for further instances.
 const LOOK_FOR_MORE_AFTER: Duration = Duration::from_secs(1);
+/// The same for one that nobody calls: to wake up and read a directory takes a hundred microseconds,
+/// and a process may hold hundreds of channels.
+const LOOK_FOR_MORE_WHEN_IDLE: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Connects to the first local instance that can be had; further ones are connected beside it.
@@ -148,6 +150,7 @@ impl Found {
 /// could not be connected; for as long as the channel is there.
 async fn look_for_more(shared: Weak<Shared>) {
     let mut refused: HashMap<String, (Backoff, Instant)> = HashMap::new();
+    let mut calls_before = None;
     loop {
         let Some(channel) = shared.upgrade() else {
             return;
@@ -170,8 +173,14 @@ async fn look_for_more(shared: Weak<Shared>) {
             let (backoff, until) = refused.entry(name).or_insert_with(fresh);
             *until = now + backoff.next_delay();
         }
+        let calls = Some(channel.instances.calls());
         drop(channel);
-        tokio::time::sleep(LOOK_FOR_MORE_AFTER).await;
+        let is_idle = std::mem::replace(&mut calls_before, calls) == calls;
+        tokio::time::sleep(match is_idle {
+            true => LOOK_FOR_MORE_WHEN_IDLE,
+            false => LOOK_FOR_MORE_AFTER,
+        })
+        .await;
     }
 }
 
@@ -183,4 +192,70 @@ pub(crate) fn is_elsewhere(error: &Error) -> bool {
 /// Absent, or killed so that its socket was left behind.
 fn has_gone(error: &Error) -> bool {
     matches!(error, Error::Local(error) if error.is_absence())
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Request};
+
+    use super::*;
+    use crate::channel::Channel;
+    use crate::client::Caller;
+    use crate::inproc::Registration;
+    use crate::method::{CallOptions, Method};
+    use crate::services::Services;
+
+    static NOT_THERE: Method = Method::new("a.Service", "Method", "/a.Service/Method");
+
+    /// A server's instance without services.
+    fn instance(name: &str) -> Registration {
+        let services = Arc::new(Services::default());
+        Registration::new(&[name.to_owned()], &services, &LocalConfig::default())
+    }
+
+    fn knows_all(channel: &Channel) -> bool {
+        let shared = &channel.shared;
+        let found = shared.find_instances().unwrap();
+        let mut found = found.iter();
+        found.all(|found| shared.instances.needs_no(&found.name()))
+    }
+
+    async fn call(channel: &mut Channel) {
+        let options = CallOptions::default();
+        let answer = channel
+            .unary::<(), ()>(&NOT_THERE, &options, Request::new(()))
+            .await;
+        assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_channel_looks_less_often_for_further_instances() {
+        let seconds = |count| tokio::time::sleep(Duration::from_secs(count));
+        let name = "looked-for:1";
+        let _first = instance(name);
+        let endpoint = Endpoint::new(format!("inproc://{name}")).unwrap();
+        let mut channel = endpoint.connect().await.unwrap();
+        // It has looked at 0, 1 and 11 s.
+        seconds(13).await;
+        let second = instance(name);
+        seconds(5).await;
+        assert!(!knows_all(&channel), "it looked although nobody calls it");
+        seconds(6).await;
+        assert!(knows_all(&channel), "it does not look any more");
+
+        drop(second);
+        let _third = instance(name);
+        for _ in 0..20 {
+            call(&mut channel).await;
+            seconds(1).await;
+        }
+        assert!(knows_all(&channel));
+        let _fourth = instance(name);
+        call(&mut channel).await;
+        seconds(2).await;
+        assert!(
+            knows_all(&channel),
+            "it does not look although it is called"
+        );
+    }
 }

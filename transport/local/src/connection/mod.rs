@@ -254,6 +254,11 @@ impl Connection {
         self.lock().in_flight()
     }
 
+    /// Calls that were begun on it so far.
+    pub fn calls(&self) -> u64 {
+        self.state.lock().calls()
+    }
+
     /// Says which server it leads to, where the caller of [`Self::start`] knows. Once.
     pub(crate) fn set_name(&self, name: &str) {
         // A second name would be the same.

@@ -89,6 +89,11 @@ impl State {
         self.core.calls_in_flight()
     }
 
+    /// Calls that were begun so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.counts.calls
+    }
+
     pub(crate) fn drain(&mut self) {
         self.core.drain();
         // What does not fit now goes out with the next pass.

@@ -72,7 +72,7 @@ where
     ) -> fmt::Result {
         let otel = || opentelemetry::Context::map_current(of_otel);
         if let Some(trace) = trace::here().or_else(otel) {
-            let trace_id = u128::from_be_bytes(trace.trace_id());
+            let trace_id = trace.trace_number();
             write!(writer, "trace_id={trace_id:032x} ")?;
         }
         self.0.format_event(context, writer, event)

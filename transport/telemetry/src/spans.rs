@@ -58,14 +58,13 @@ pub(crate) enum Beginning {
 }
 
 fn recorded(trace_id: u128, span_id: u64, flags: u8) -> Beginning {
-    let (trace_id, span_id) = (trace_id.to_be_bytes(), span_id.to_be_bytes());
-    let context = TraceContext::new(trace_id, span_id, flags | TraceContext::SAMPLED);
+    let context = TraceContext::of_numbers(trace_id, span_id, flags | TraceContext::SAMPLED);
     context.map_or(Beginning::Unrecorded(None), Beginning::Recorded)
 }
 
-fn unrecorded(trace_id: u128, span_id: [u8; 8], flags: u8) -> Beginning {
+fn unrecorded(trace_id: u128, span_id: u64, flags: u8) -> Beginning {
     let flags = flags & !TraceContext::SAMPLED;
-    Beginning::Unrecorded(TraceContext::new(trace_id.to_be_bytes(), span_id, flags))
+    Beginning::Unrecorded(TraceContext::of_numbers(trace_id, span_id, flags))
 }
 
 /// Of a trace and its first span. Whole words, since this is what an unrecorded call pays for; zero
@@ -103,10 +102,10 @@ impl CallTracer {
             let (trace_id, span_id) = RANDOM.with_borrow_mut(new_ids);
             return match self.sampler.records(trace_id, None) {
                 true => recorded(trace_id, span_id, 0),
-                false => unrecorded(trace_id, span_id.to_be_bytes(), 0),
+                false => unrecorded(trace_id, span_id, 0),
             };
         };
-        let trace_id = u128::from_be_bytes(parent.trace_id());
+        let trace_id = parent.trace_number();
         match self.sampler.records(trace_id, Some(parent.is_sampled())) {
             true => recorded(
                 trace_id,
@@ -115,7 +114,11 @@ impl CallTracer {
             ),
             // Nobody hears of this call: what it leads to comes from whoever made it.
             false if !parent.is_sampled() => Beginning::Unrecorded(Some(parent)),
-            false => unrecorded(trace_id, parent.span_id(), parent.flags()),
+            false => unrecorded(
+                trace_id,
+                u64::from_be_bytes(parent.span_id()),
+                parent.flags(),
+            ),
         }
     }
 

@@ -2,6 +2,7 @@
 //! bytes in a request's head, and as the text of a `traceparent` header.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// A span of a trace, and whether the trace is recorded.
 ///
@@ -14,10 +15,13 @@ use std::fmt;
 /// assert_eq!(trace.to_string(), text);
 /// assert_eq!(TraceContext::from_bytes(trace.to_bytes()), Some(trace));
 /// ```
+// Whole words: each call moves it some times, and a processor waits for bytes that were written in
+// other pieces than they are read in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
-    trace_id: [u8; 16],
-    span_id: [u8; 8],
+    /// The high half, then the low one.
+    trace_id: [u64; 2],
+    span_id: NonZeroU64,
     flags: u8,
 }
 
@@ -33,22 +37,40 @@ impl TraceContext {
     /// `None` if an id is all zeros, which means none.
     #[inline]
     pub fn new(trace_id: [u8; 16], span_id: [u8; 8], flags: u8) -> Option<Self> {
-        let valid = trace_id != [0; 16] && span_id != [0; 8];
-        valid.then_some(Self {
-            trace_id,
+        let trace_id = u128::from_be_bytes(trace_id);
+        Self::of_numbers(trace_id, u64::from_be_bytes(span_id), flags)
+    }
+
+    /// The same of ids as numbers, whose first byte is the highest.
+    #[inline]
+    pub fn of_numbers(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
+        #[allow(clippy::cast_possible_truncation, reason = "each takes its half")]
+        let halves = [(trace_id >> 64) as u64, trace_id as u64];
+        let span_id = NonZeroU64::new(span_id).filter(|_| trace_id != 0)?;
+        Some(Self {
+            trace_id: halves,
             span_id,
             flags,
         })
     }
 
     /// The trace's id.
+    #[inline]
     pub const fn trace_id(&self) -> [u8; 16] {
-        self.trace_id
+        self.trace_number().to_be_bytes()
+    }
+
+    /// The trace's id as a number, whose first byte is the highest.
+    #[inline]
+    pub const fn trace_number(&self) -> u128 {
+        let [high, low] = self.trace_id;
+        (high as u128) << 64 | low as u128
     }
 
     /// The id of the span that the call is a child of.
+    #[inline]
     pub const fn span_id(&self) -> [u8; 8] {
-        self.span_id
+        self.span_id.get().to_be_bytes()
     }
 
     /// The flags as they came.
@@ -66,8 +88,8 @@ impl TraceContext {
     #[inline]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..16].copy_from_slice(&self.trace_id);
-        bytes[16..24].copy_from_slice(&self.span_id);
+        bytes[..16].copy_from_slice(&self.trace_id());
+        bytes[16..24].copy_from_slice(&self.span_id());
         bytes[24] = self.flags;
         bytes
     }
@@ -103,10 +125,7 @@ impl TraceContext {
 /// A `traceparent` of version 00.
 impl fmt::Display for TraceContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trace_id, span_id) = (
-            u128::from_be_bytes(self.trace_id),
-            u64::from_be_bytes(self.span_id),
-        );
+        let (trace_id, span_id) = (self.trace_number(), self.span_id);
         write!(
             formatter,
             "00-{trace_id:032x}-{span_id:016x}-{:02x}",

@@ -50,7 +50,7 @@ pub(crate) trait Attempt: Send {
         &mut self,
         plan: Plan<'_>,
         connection: &Arc<Connection>,
-        head: &Head,
+        head: &Head<'_>,
     ) -> impl Future<Output = Result<Response<Self::Answer>, Failure>> + Send;
 
     /// Attempts it over the network.
@@ -100,7 +100,7 @@ where
         &mut self,
         Plan { method, options }: Plan<'_>,
         connection: &Arc<Connection>,
-        head: &Head,
+        head: &Head<'_>,
     ) -> Result<Response<R>, Failure> {
         let path = Path::over(connection);
         client::unary(connection, path, method, options, head, &*self.0).await
@@ -139,7 +139,7 @@ where
         &mut self,
         Plan { method, options }: Plan<'_>,
         connection: &Arc<Connection>,
-        head: &Head,
+        head: &Head<'_>,
     ) -> Result<Response<Streaming<R>>, Failure> {
         let (path, message) = (Path::over(connection), &*self.0.0);
         client::server_streaming(connection, path, method, options, head, message).await
@@ -195,7 +195,7 @@ where
         &mut self,
         Plan { method, options }: Plan<'_>,
         connection: &Arc<Connection>,
-        head: &Head,
+        head: &Head<'_>,
     ) -> Result<Response<R>, Failure> {
         let (path, requests) = (Path::over(connection), self.0.reader());
         client::client_streaming(connection, path, method, options, head, requests).await
@@ -235,7 +235,7 @@ where
         &mut self,
         Plan { method, options }: Plan<'_>,
         connection: &Arc<Connection>,
-        head: &Head,
+        head: &Head<'_>,
     ) -> Result<Response<Streaming<R>>, Failure> {
         let requests = &self.0.0;
         let (path, reader) = (Path::over(connection), requests.reader());

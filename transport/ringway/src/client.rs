@@ -105,28 +105,28 @@ impl From<Status> for Failure {
 }
 
 /// What a call's request says beside its message, ready for the wire.
-pub(crate) struct Head {
+pub(crate) struct Head<'a> {
     block: MetadataBuf,
     timeout: Option<Duration>,
-    trace: Trace,
+    trace: &'a Trace,
 }
 
-impl Head {
+impl<'a> Head<'a> {
     /// Of a call that may take `timeout` from now.
     pub(crate) fn new(
         metadata: &MetadataMap,
         timeout: Option<Duration>,
-        trace: &Trace,
+        trace: &'a Trace,
     ) -> Result<Self, Status> {
         Ok(Self {
             block: metadata::encode(metadata)?,
             timeout,
-            trace: trace.clone(),
+            trace,
         })
     }
 
-    pub(crate) fn trace(&self) -> &Trace {
-        &self.trace
+    pub(crate) fn trace(&self) -> &'a Trace {
+        self.trace
     }
 
     fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
@@ -134,12 +134,12 @@ impl Head {
     }
 
     /// The request of a call to `path`, which `method_number` stands for.
-    pub(crate) fn named<'a>(
-        &'a self,
+    pub(crate) fn named<'b>(
+        &'b self,
         method_number: u32,
-        path: &'a str,
+        path: &'b str,
         end: bool,
-    ) -> ringway_local::Request<'a> {
+    ) -> ringway_local::Request<'b> {
         ringway_local::Request {
             method_number,
             path,
@@ -159,7 +159,7 @@ pub(crate) async fn unary<M, R>(
     path: Path,
     method: &'static Method,
     options: &CallOptions,
-    head: &Head,
+    head: &Head<'_>,
     message: &M,
 ) -> Result<Response<R>, Failure>
 where
@@ -180,7 +180,7 @@ where
             Ok(response)
         }
         // Boxed, because what is kept across this would be moved with every call.
-        inbound => Box::pin(answer(inbound, &mut call, path, options, &head.trace)).await,
+        inbound => Box::pin(answer(inbound, &mut call, path, options, head.trace)).await,
     }
 }
 
@@ -188,7 +188,7 @@ async fn open<M: Message>(
     connection: &Arc<Connection>,
     method: &'static Method,
     options: &CallOptions,
-    head: &Head,
+    head: &Head<'_>,
     message: &M,
 ) -> Result<Call, Failure> {
     let len = message.encoded_len();
@@ -215,7 +215,7 @@ async fn open<M: Message>(
 async fn open_recorded<M: Message>(
     connection: &Arc<Connection>,
     method: &'static Method,
-    head: &Head,
+    head: &Head<'_>,
     message: &M,
     span: &dyn Span,
 ) -> Result<Call, Failure> {
@@ -386,7 +386,7 @@ pub(crate) async fn server_streaming<M, R>(
     path: Path,
     method: &'static Method,
     options: &CallOptions,
-    head: &Head,
+    head: &Head<'_>,
     message: &M,
 ) -> Result<Response<Streaming<R>>, Failure>
 where
@@ -394,7 +394,7 @@ where
     R: Message + Default + Unpin + 'static,
 {
     let call = open(connection, method, options, head, message).await?;
-    response_stream(call, path, options, &head.trace).await
+    response_stream(call, path, options, head.trace).await
 }
 
 async fn response_stream<R: Message + Default + Unpin + 'static>(
@@ -419,7 +419,7 @@ pub(crate) async fn client_streaming<S, R>(
     path: Path,
     method: &'static Method,
     options: &CallOptions,
-    head: &Head,
+    head: &Head<'_>,
     requests: S,
 ) -> Result<Response<R>, Failure>
 where
@@ -428,7 +428,7 @@ where
 {
     let mut call = open_stream(connection, method, options, head, requests).await?;
     let inbound = poll_fn(|context| call.poll_inbound(context)).await;
-    answer(inbound, &mut call, path, options, &head.trace).await
+    answer(inbound, &mut call, path, options, head.trace).await
 }
 
 /// A stream of requests, a stream of responses, over `connection`.
@@ -437,7 +437,7 @@ pub(crate) async fn streaming<S, R>(
     path: Path,
     method: &'static Method,
     options: &CallOptions,
-    head: &Head,
+    head: &Head<'_>,
     requests: S,
 ) -> Result<Response<Streaming<R>>, Failure>
 where
@@ -445,14 +445,14 @@ where
     R: Message + Default + Unpin + 'static,
 {
     let call = open_stream(connection, method, options, head, requests).await?;
-    response_stream(call, path, options, &head.trace).await
+    response_stream(call, path, options, head.trace).await
 }
 
 async fn open_stream<S>(
     connection: &Arc<Connection>,
     method: &'static Method,
     options: &CallOptions,
-    head: &Head,
+    head: &Head<'_>,
     requests: S,
 ) -> Result<Call, Failure>
 where

@@ -162,7 +162,7 @@ impl Context {
 
     /// The trace that the call belongs to, and that those belong to which its handler makes.
     pub fn trace(&self) -> Option<TraceContext> {
-        self.trace.context()
+        self.trace.context().copied()
     }
 
     /// The same with another trace, for programs that make their spans by themselves.

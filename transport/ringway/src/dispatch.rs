@@ -22,7 +22,7 @@ use crate::method::{MessageLimits, Method};
 use crate::pump::{Pumped, pump};
 use crate::status;
 use crate::streaming::{self, decode_whole};
-use crate::trace::{self, Step, Trace};
+use crate::trace::{self, Step, Trace, TraceContext};
 
 /// A generated service that can answer calls which are no HTTP requests.
 pub trait LocalService: Send + Sync + 'static {
@@ -342,21 +342,34 @@ pub(crate) fn context_of(started: &Started) -> Context {
         .and_then(|timeout| Instant::now().checked_add(timeout));
     let peer = started.call.connection().peer();
     let peer = peer.map(|PeerCredentials { pid, uid, gid }| Peer::Process { uid, gid, pid });
-    let says_nothing = started.trace.is_none() && started.metadata.is_empty();
-    match says_nothing && !trace::is_anybody_asked() {
-        true => Context::of_call(deadline, peer, Trace::None),
-        false => traced_context(started, deadline, peer),
+    match started.metadata.is_empty() {
+        true => Context::of_call(deadline, peer, trace_of(started, started.trace.as_ref())),
+        false => context_with_headers(started, deadline, peer),
     }
 }
 
-fn traced_context(started: &Started, deadline: Option<Instant>, peer: Option<Peer>) -> Context {
-    // Of whoever knows of traces only by name, their headers come as metadata.
+/// The same of whoever knows of traces only by name: their headers come as metadata.
+#[inline(never)]
+fn context_with_headers(
+    started: &Started,
+    deadline: Option<Instant>,
+    peer: Option<Peer>,
+) -> Context {
     let said = TraceHeaders::of(&started.metadata);
-    let trace = trace::of_server(&started.path, started.trace.or(said.parent), started.seen);
+    let trace = trace_of(started, started.trace.or(said.parent).as_ref());
+    Context::of_call(deadline, peer, trace).with_trace_state(said.state)
+}
+
+#[inline]
+fn trace_of(started: &Started, parent: Option<&TraceContext>) -> Trace {
+    if parent.is_none() && !trace::is_anybody_asked() {
+        return Trace::None;
+    }
+    let trace = trace::of_server(&started.path, parent, started.seen);
     if let Some(span) = trace.span() {
         goes_over(started.call.connection(), &**span);
     }
-    Context::of_call(deadline, peer, trace).with_trace_state(said.state)
+    trace
 }
 
 /// Says who calls as tonic says it of a Unix socket, where a socket brought the caller here.

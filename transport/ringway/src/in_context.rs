@@ -96,7 +96,7 @@ fn context_of(request: &Request<Body>) -> Context {
     let extensions = request.extensions();
     let deadline = extensions.get().map(|CallDeadline(at)| *at);
     let said = TraceHeaders::of_http(request.headers());
-    let trace = trace::of_server(request.uri().path(), said.parent, None);
+    let trace = trace::of_server(request.uri().path(), said.parent.as_ref(), None);
     if let Some(span) = trace.span() {
         let unix = extensions.get::<UdsConnectInfo>().is_some();
         span.goes_by(Path::Grpc, if unix { "unix" } else { "tcp" });

@@ -77,15 +77,8 @@ pub(crate) struct TraceHeaders {
 }
 
 impl TraceHeaders {
-    #[inline]
+    /// Of a block that a peer sent.
     pub(crate) fn of(block: &[u8]) -> Self {
-        match block.is_empty() {
-            true => Self::default(),
-            false => Self::in_block(block),
-        }
-    }
-
-    fn in_block(block: &[u8]) -> Self {
         let mut found = Self::default();
         for (name, value) in Metadata::decode(block).into_iter().flatten() {
             match name {

@@ -203,7 +203,7 @@ impl Drop for Measured {
 }
 
 impl Span for Measured {
-    fn context(&self) -> Option<TraceContext> {
+    fn context(&self) -> Option<&TraceContext> {
         self.trace.context()
     }
 

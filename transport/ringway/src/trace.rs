@@ -45,10 +45,10 @@ impl fmt::Debug for Trace {
 impl Trace {
     /// What calls say of it that are made on its behalf.
     #[inline]
-    pub fn context(&self) -> Option<TraceContext> {
+    pub fn context(&self) -> Option<&TraceContext> {
         match self {
             Self::None => None,
-            Self::Passing(context) => Some(*context),
+            Self::Passing(context) => Some(context),
             Self::Recorded(span) => span.context(),
         }
     }
@@ -100,13 +100,13 @@ pub trait Tracer: Send + Sync + 'static {
     fn client(&self, path: &str, handled: &Trace) -> Trace;
 
     /// A call to `path` came from `parent`; it was taken from its link when it was `seen`.
-    fn server(&self, path: &str, parent: Option<TraceContext>, seen: Option<SystemTime>) -> Trace;
+    fn server(&self, path: &str, parent: Option<&TraceContext>, seen: Option<SystemTime>) -> Trace;
 }
 
 /// One end's part in a call that is recorded.
 pub trait Span: Send + Sync {
     /// What the calls made on its behalf say; nothing where it is measured and belongs to no trace.
-    fn context(&self) -> Option<TraceContext>;
+    fn context(&self) -> Option<&TraceContext>;
 
     /// Whether anybody wants to know of its steps.
     fn has_steps(&self) -> bool {
@@ -217,7 +217,7 @@ pub(crate) fn is_measured() -> bool {
 
 /// The trace of the call that is being handled here.
 pub fn here() -> Option<TraceContext> {
-    context::with_trace(Trace::context)
+    context::with_trace(|trace| trace.context().copied())
 }
 
 /// Whether anybody is asked about calls.
@@ -238,7 +238,10 @@ fn tracer() -> Option<&'static dyn Tracer> {
 #[inline]
 fn of_client(path: &str) -> Trace {
     let trace = context::with_trace(|handled| match tracer() {
-        None => handled.context().map_or(Trace::None, Trace::Passing),
+        None => handled
+            .context()
+            .copied()
+            .map_or(Trace::None, Trace::Passing),
         Some(tracer) => tracer.client(path, handled),
     });
     match is_measured() {
@@ -251,11 +254,11 @@ fn of_client(path: &str) -> Trace {
 #[inline]
 pub(crate) fn of_server(
     path: &str,
-    parent: Option<TraceContext>,
+    parent: Option<&TraceContext>,
     seen: Option<SystemTime>,
 ) -> Trace {
     let trace = match tracer() {
-        None => parent.map_or(Trace::None, Trace::Passing),
+        None => parent.copied().map_or(Trace::None, Trace::Passing),
         Some(tracer) => tracer.server(path, parent, seen),
     };
     match is_measured() {

@@ -96,7 +96,8 @@ impl CallTracer {
     }
 
     /// Whether what begins now, as a child of `parent`, is recorded, and what it is known by.
-    #[inline]
+    // Each call pays for it, and half of that for moving ids from one frame to the next.
+    #[inline(always)]
     pub(crate) fn decide(&self, parent: Option<TraceContext>) -> Beginning {
         let Some(parent) = parent else {
             let (trace_id, span_id) = RANDOM.with_borrow_mut(new_ids);
@@ -122,7 +123,7 @@ impl CallTracer {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin(
         &self,
         side: &'static Side,
@@ -161,16 +162,19 @@ impl CallTracer {
 
 impl Tracer for CallTracer {
     fn client(&self, path: &str, handled: &Trace) -> Trace {
-        self.begin(&CLIENT, path, parent(handled), None)
+        match handled.context() {
+            Some(handled) if self.sampler.leaves_out(handled) => Trace::Passing(*handled),
+            handled => self.begin(&CLIENT, path, parent(handled), None),
+        }
     }
 
-    fn server(&self, path: &str, parent: Option<TraceContext>, seen: Option<SystemTime>) -> Trace {
+    fn server(&self, path: &str, parent: Option<&TraceContext>, seen: Option<SystemTime>) -> Trace {
         if let Some(parent) = parent
-            && self.sampler.leaves_out(&parent)
+            && self.sampler.leaves_out(parent)
         {
-            return Trace::Passing(parent);
+            return Trace::Passing(*parent);
         }
-        let trace = self.begin(&SERVER, path, parent, seen);
+        let trace = self.begin(&SERVER, path, parent.copied(), seen);
         if let Trace::Recorded(span) = &trace {
             span.step(Step::Seen, seen.unwrap_or_else(SystemTime::now));
         }
@@ -180,14 +184,15 @@ impl Tracer for CallTracer {
 
 /// What a call that is made here is a child of: the program's own span, if it is one of the trace
 /// that is handled here, or else the call that is.
-fn parent(handled: &Trace) -> Option<TraceContext> {
+#[inline(always)]
+fn parent(handled: Option<&TraceContext>) -> Option<TraceContext> {
     let current = || Context::map_current(of_otel);
-    match handled.context() {
+    match handled {
         None => current().or_else(unsampled::here),
-        Some(handled) if !handled.is_sampled() => Some(handled),
+        Some(handled) if !handled.is_sampled() => Some(*handled),
         Some(handled) => {
-            let own = current().filter(|own| own.trace_id() == handled.trace_id());
-            own.or(Some(handled))
+            let own = current().filter(|own| own.trace_number() == handled.trace_number());
+            own.or(Some(*handled))
         }
     }
 }
@@ -320,8 +325,8 @@ impl CallSpan {
 }
 
 impl Span for CallSpan {
-    fn context(&self) -> Option<TraceContext> {
-        Some(self.context)
+    fn context(&self) -> Option<&TraceContext> {
+        Some(&self.context)
     }
 
     fn step(&self, step: Step, at: SystemTime) {

@@ -112,7 +112,7 @@ pub struct Request<'a> {
     /// The time allowed for the call.
     pub timeout: Option<Duration>,
     /// The trace that it belongs to.
-    pub trace: Option<TraceContext>,
+    pub trace: Option<&'a TraceContext>,
     /// Is set when the request goes out, where that is of interest.
     pub published: Option<&'a Stamp>,
     /// No message follows the one given with the request.

@@ -105,7 +105,7 @@ async fn call(
     channel: &mut Channel,
     connection: Arc<Connection>,
     wait_for_ready: bool,
-    (head, method, body): (Head, &str, Body),
+    (head, method, body): (Head<'_>, &str, Body),
 ) -> Result<Response<Body>, Status> {
     let mut messages = Messages::new(body);
     let first = FirstMessage::of(&mut messages).await?;

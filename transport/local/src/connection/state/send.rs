@@ -27,7 +27,10 @@ impl State {
         let head = RequestHead {
             method: self.core.method(request.method_number, request.path),
             timeout: request.timeout,
-            trace: request.trace.filter(|_| self.core.carries_traces()),
+            trace: request
+                .trace
+                .copied()
+                .filter(|_| self.core.carries_traces()),
             metadata: request.metadata,
         };
         let head_len = head

@@ -278,10 +278,14 @@ async fn answer_with<R: Message>(
     limits: MessageLimits,
 ) {
     let answered = handling.await;
-    trace::step_here(Step::HandlerEnded);
+    let is_recorded = trace::is_recorded_here();
+    if is_recorded {
+        trace::step_here(Step::HandlerEnded);
+    }
     match answered {
         Ok(response) if is_bare(&response) => {
-            if let Err(error) = respond_at_once(&mut call, response.get_ref(), limits) {
+            let answer = (response.get_ref(), is_recorded);
+            if let Err(error) = respond_at_once(&mut call, answer, limits) {
                 Box::pin(respond_later(call, response, limits, error)).await;
             }
         }
@@ -298,19 +302,23 @@ fn is_bare<R>(response: &Response<R>) -> bool {
 /// Writes the answer where the message lies, as most answers can be.
 fn respond_at_once<R: Message>(
     call: &mut Call,
-    message: &R,
+    (message, is_recorded): (&R, bool),
     limits: MessageLimits,
 ) -> Result<(), AtOnce> {
     let len_bytes = message.encoded_len();
     limits.check_encoding(len_bytes).map_err(AtOnce::Refused)?;
     let encode = &mut |mut out: &mut [u8]| {
         message.encode_raw(&mut out);
-        trace::step_here(Step::Published);
+        if is_recorded {
+            trace::step_here(Step::Published);
+        }
     };
     call.respond(&[], len_bytes, encode)
         .map_err(AtOnce::Unsent)?;
-    trace::carried_here(Direction::Sent, len_bytes);
-    trace::end_here(Code::Ok, "");
+    if is_recorded {
+        trace::carried_here(Direction::Sent, len_bytes);
+        trace::end_here(Code::Ok, "");
+    }
     Ok(())
 }
 

@@ -267,6 +267,12 @@ pub(crate) fn of_server(
     }
 }
 
+/// Whether the call that is being handled here is recorded: for whoever would note several things of it.
+#[inline]
+pub(crate) fn is_recorded_here() -> bool {
+    is_anybody_asked() && context::with_trace(|trace| trace.span().is_some())
+}
+
 /// Notes a step of the call that is being handled here.
 #[inline]
 pub(crate) fn step_here(step: Step) {

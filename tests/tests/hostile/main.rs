@@ -28,6 +28,8 @@ const SHM: Capabilities = Capabilities(1);
 /// Short, so that a stall ends within the test; long enough for an honest client on a busy machine.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
 const MAX_CONNECTIONS: usize = 64;
+/// In a second: so few that also a host that is busy with something else takes more.
+const MAX_EARLY_RESETS: u32 = 256;
 
 /// Runs `attack` against a server that another client calls all the while; then looks whether that
 /// client was served and whether the server let go of everything.
@@ -40,6 +42,10 @@ async fn under_siege(attack: impl FnOnce(&Path) + Send + 'static) {
     let config = LocalConfig {
         handshake_timeout: HANDSHAKE_TIMEOUT,
         max_connections: MAX_CONNECTIONS,
+        wire: Config {
+            max_early_resets: MAX_EARLY_RESETS,
+            ..Config::default()
+        },
         ..LocalConfig::default()
     };
     let server = Server::builder()

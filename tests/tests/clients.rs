@@ -5,6 +5,7 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use ringway::{Endpoint, ServerBuilder};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
@@ -16,8 +17,12 @@ use rustix::process::Signal;
 use tonic::Code;
 
 const NAME: &str = "clients:50051";
-/// How long a peer may be silent, and how long its answer may take.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a peer may be silent before it is asked whether it is there.
+const SILENCE: Duration = Duration::from_millis(100);
+/// How long its answer may take: longer than a busy host keeps a process from running.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than both: a peer that runs keeps its calls.
+const LONGER: Duration = Duration::from_millis(1_500);
 /// The paths on which clients connect.
 const WAYS: [Way; 5] = [
     Way::Shm,
@@ -81,14 +86,13 @@ async fn a_stopped_server_is_given_up(
 ) {
     let endpoint = endpoint
         .directory(directory)
-        .http2_keep_alive_interval(PATIENCE)
+        .http2_keep_alive_interval(SILENCE)
         .keep_alive_timeout(PATIENCE);
     let client = client_of(&endpoint).await;
     client.clone().unary(payload(1, 10)).await.unwrap();
     let mut hung = client.clone();
     let hung = tokio::spawn(async move { hung.unary(asking("hang", payload(1, 10))).await });
-    // Longer than a ping and its answer: a server that runs keeps its calls.
-    tokio::time::sleep(PATIENCE * 4).await;
+    tokio::time::sleep(LONGER).await;
     assert!(!hung.is_finished());
     server.signal(Signal::STOP);
     let began = Instant::now();
@@ -109,12 +113,13 @@ async fn a_stopped_server_is_given_up(
 #[test]
 fn a_stopped_server_is_given_up_on_local_paths() {
     alone(async {
-        for scheme in ["shm", "socket", "socket+epoll"] {
+        join_all(["shm", "socket", "socket+epoll"].map(async |scheme| {
             let directory = tempfile::tempdir().unwrap();
             let server = ChildServer::start(directory.path(), NAME);
             let endpoint = Endpoint::new(format!("{scheme}://{NAME}")).unwrap();
             a_stopped_server_is_given_up(endpoint, server, directory.path()).await;
-        }
+        }))
+        .await;
     });
 }
 
@@ -135,19 +140,19 @@ fn a_stopped_server_is_given_up_on_the_network_path() {
 #[test]
 fn a_stopped_client_is_given_up() {
     alone(async {
-        for way in WAYS {
+        join_all(WAYS.map(async |way| {
             let handler = ours::Handler::default();
             let seen = Arc::clone(&handler.seen);
             let running = Running::with(way, |builder| {
                 builder
-                    .http2_keepalive_interval(PATIENCE)
+                    .http2_keepalive_interval(SILENCE)
                     .http2_keepalive_timeout(PATIENCE)
                     .add_service(BenchServer::new(handler))
             })
             .await;
             let client = ringway_tests::ChildClient::hang(&running);
             eventually("the call hangs", || seen.inside() == 1).await;
-            tokio::time::sleep(PATIENCE * 4).await;
+            tokio::time::sleep(LONGER).await;
             assert_eq!(
                 seen.inside(),
                 1,
@@ -157,7 +162,8 @@ fn a_stopped_client_is_given_up() {
             eventually("the handler is dropped", || seen.inside() == 0).await;
             client.signal(Signal::CONT);
             drop(client);
-        }
+        }))
+        .await;
     });
 }
 

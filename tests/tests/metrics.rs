@@ -426,8 +426,9 @@ fn outage(before: Option<CollectorManner>, during: Option<CollectorManner>) {
 
 /// Has `outage` run in a process of its own: there is one meter and one log.
 fn alone(name: &str, before: Option<CollectorManner>, during: Option<CollectorManner>) {
-    // A collector that hangs is given up after this time, in milliseconds.
-    let environment = [("OTEL_EXPORTER_OTLP_TIMEOUT", "200")];
+    // A collector that hangs is given up after this time, in milliseconds: longer than a busy host
+    // keeps one from answering, and than a call may take.
+    let environment = [("OTEL_EXPORTER_OTLP_TIMEOUT", "1200")];
     if in_a_process_of_its_own_with(name, &environment) {
         outage(before, during);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod afterwards;
+mod ahead;
 mod calls;
 mod frames;
 mod handshake;
@@ -115,7 +116,11 @@ fn connect(root: &Path) -> UnixStream {
 }
 
 fn hello() -> Hello {
-    Hello::new(Role::Client, &Config::default(), 7, NAME, SHM)
+    hello_with(SHM)
+}
+
+fn hello_with(capabilities: Capabilities) -> Hello {
+    Hello::new(Role::Client, &Config::default(), 7, NAME, capabilities)
 }
 
 /// Waits until the server has hung up.
@@ -155,8 +160,13 @@ fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
 
 /// Both hellos are said: now come the regions.
 fn greet(root: &Path) -> UnixStream {
+    greet_with(root, SHM)
+}
+
+fn greet_with(root: &Path, capabilities: Capabilities) -> UnixStream {
     let mut stream = connect(root);
-    stream.write_all(&hello().encode().unwrap()).unwrap();
+    let hello = hello_with(capabilities).encode().unwrap();
+    stream.write_all(&hello).unwrap();
     read_hello(&stream);
     stream
 }
@@ -171,7 +181,11 @@ struct Joined {
 }
 
 fn join(root: &Path) -> Joined {
-    let stream = greet(root);
+    join_with(root, SHM)
+}
+
+fn join_with(root: &Path, capabilities: Capabilities) -> Joined {
+    let stream = greet_with(root, capabilities);
     let config = EndpointConfig::default();
     let (own, own_bell) = (
         OwnRegion::create(&config.region).unwrap(),

@@ -4,16 +4,37 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use bytes::BufMut;
+use ringway_ring::Filling;
 use ringway_wire::{CallId, Flags, code};
 
 use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_status};
 use crate::error::{Lack, SendError};
-use crate::link::shm::{Blocks, WithHead};
+use crate::link::shm::{Blocks, PART_BYTES, WithHead};
 use crate::link::{Payload, Place};
-use crate::waiting::{in_pass, is_blocked, look_until, note_behind_us};
+use crate::waiting::{Seen, in_pass, is_blocked, look_until, note_behind_us};
 
 /// Writes a message of a known length; called once, unless the link is full.
-pub type Encode<'a> = &'a mut dyn FnMut(&mut [u8]);
+pub type Encode<'a> = &'a mut dyn FnMut(Out<'_>);
+
+/// Where a message is written: as many bytes as were announced, neither less nor more.
+#[derive(Debug)]
+pub enum Out<'a> {
+    /// In a frame's own record, or what is sent through a socket.
+    Slice(&'a mut [u8]),
+    /// In a block, whose beginning the peer may read while the rest is written.
+    Block(Filling<'a>),
+}
+
+impl Out<'_> {
+    /// Writes a message that is encoded already.
+    pub fn copy_from_slice(self, message: &[u8]) {
+        match self {
+            Self::Slice(out) => out.copy_from_slice(message),
+            Self::Block(mut out) => out.put_slice(message),
+        }
+    }
+}
 
 /// What a frame's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +266,7 @@ impl Call {
         let budget = connection.patience().look(start)?;
         connection.keep_awake();
         let (mut found, mut seen) = (None, connection.delivered());
+        let mut parts = connection.parts();
         look_until(start, budget, || {
             if connection.has_work() || connection.handlers().any_woken() {
                 connection.drive();
@@ -255,7 +277,12 @@ impl Call {
                 seen = delivered;
                 found = self.take_and_ask();
             }
-            found.is_some()
+            let parts_before = std::mem::replace(&mut parts, connection.parts());
+            match found {
+                Some(_) => Seen::All,
+                None if parts != parts_before => Seen::Part,
+                None => Seen::Nothing,
+            }
         });
         let found = match found {
             // A server waits for requests, whatever becomes of this one.
@@ -486,11 +513,19 @@ fn place(
     }
     let mut block = blocks.allocate(if with_head { len + head_len } else { len })?;
     connection.note_large();
+    let turn = blocks.turn_to_tell(len);
     if let Some((len, encode)) = message {
-        encode(&mut block.as_mut_slice()[..*len]);
+        let reference = block.reference();
+        let bytes = &mut block.as_mut_slice()[..*len];
+        let mut tell = |filled| connection.lock().tell_filled(reference, filled);
+        let step = match turn {
+            Some(_) => PART_BYTES,
+            None => usize::MAX,
+        };
+        encode(Out::Block(Filling::new(bytes, step, &mut tell)));
     }
     Ok(match with_head {
-        true => Place::BlockWithHead(block),
-        false => Place::Block(block),
+        true => Place::BlockWithHead(block, turn),
+        false => Place::Block(block, turn),
     })
 }

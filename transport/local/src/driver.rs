@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use crate::connection::{Connection, Progress};
-use crate::waiting::{Pass, Patience, look_until, note_behind_us, poll_later};
+use crate::waiting::{Pass, Patience, Seen, look_until, note_behind_us, poll_later};
 
 /// How long the driver keeps its worker while tasks wait for one.
 const TURN: Duration = Duration::from_millis(1);
@@ -176,7 +176,7 @@ impl Driver {
         let Some(budget) = turn.patience.look(now) else {
             return progress == Progress::Busy && self.anything(turn);
         };
-        let found = look_until(now, budget, || self.anything(turn));
+        let found = look_until(now, budget, || Seen::from(self.anything(turn)));
         turn.patience.learn(found);
         turn.looked = found;
         if !found {

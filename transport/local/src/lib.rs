@@ -33,7 +33,7 @@ mod server;
 mod socket_peer;
 mod waiting;
 
-pub use call::{Call, CallSender, Encode, Form};
+pub use call::{Call, CallSender, Encode, Form, Out};
 pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};

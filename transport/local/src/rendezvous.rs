@@ -28,6 +28,8 @@ const SHM: u64 = 1;
 const SOCKET: u64 = 2;
 /// On such a socket: without io_uring, at both ends.
 const EPOLL: u64 = 4;
+/// In shared memory: what is filled of a block is copied before its frame comes.
+const READS_AHEAD: u64 = 16;
 /// The one byte with which a region and a doorbell travel.
 const REGION_NOTE: u8 = b'R';
 
@@ -96,7 +98,7 @@ impl Rendezvous<'_> {
         }
         match OwnRegion::create(&self.config.memory.region) {
             Ok(region) => {
-                offer.capabilities |= SHM;
+                offer.capabilities |= SHM | READS_AHEAD;
                 offer.region = Some(region);
             }
             Err(error) if links == Links::Shm => return Err(error.to_string()),
@@ -136,16 +138,17 @@ impl Rendezvous<'_> {
             .map_err(|error| format!("the peer's region: {error}"))?;
         let endpoint = Endpoint::join(own, region, &self.config.memory)
             .map_err(|error| format!("the peer's region: {error}"))?;
+        let reads_ahead = agreed.capabilities.has(Capabilities(READS_AHEAD));
         let core =
             ringway_wire::Connection::new(role, &agreed, &self.config.wire, Connection::now());
         let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = Arc::new(OwnedFd::from(self.stream.into_std().map_err(text)?));
         let parts = assemble(
             endpoint,
+            reads_ahead,
             core,
             socket,
-            own_bell,
-            Arc::new(peer_bell),
+            (own_bell, Arc::new(peer_bell)),
             service,
             self.peer,
         )?;
@@ -266,10 +269,10 @@ pub(crate) fn start_over(
 
 fn assemble(
     endpoint: Endpoint,
+    peer_reads_ahead: bool,
     core: ringway_wire::Connection,
     socket: Arc<OwnedFd>,
-    own_bell: EventFd,
-    peer_bell: Arc<EventFd>,
+    (own_bell, peer_bell): (EventFd, Arc<EventFd>),
     service: Option<Arc<dyn Serve>>,
     peer: PeerCredentials,
 ) -> Result<Parts, String> {
@@ -289,6 +292,9 @@ fn assemble(
         pool: endpoint.pool,
         socket: Arc::clone(&socket),
         doorbell: Arc::clone(&peer_bell),
+        ahead: None,
+        ahead_rests: false,
+        read_ahead: false,
         fetched: false,
     };
     let pool = receiver.pool.clone();
@@ -299,7 +305,7 @@ fn assemble(
         receiver: link::Receiver::Shm(Box::new(receiver)),
         watch,
         large: Some(Large::new(
-            Blocks::new(endpoint.arena, Arc::clone(&socket)),
+            Blocks::new(endpoint.arena, Arc::clone(&socket), peer_reads_ahead),
             pool,
         )),
         wakeups: Wakeups {

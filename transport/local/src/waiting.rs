@@ -28,6 +28,8 @@ const STEP_ASIDE_EVERY_NS: u64 = 5_000_000;
 
 /// The longest look, a little more than what waking the other side costs.
 const LONG_LOOK: Duration = Duration::from_micros(60);
+/// The longest that goes on because a large message arrives part by part.
+const LONGEST_LOOK: Duration = Duration::from_millis(2);
 /// The look of a place whose looks did not pay lately: catches a peer that answers at once.
 const SHORT_LOOK: Duration = Duration::from_micros(5);
 /// How often the machine's run queue is read.
@@ -279,23 +281,41 @@ pub(crate) fn note_behind_us(now: Instant) {
     }
 }
 
-/// Looks until `found` or until `budget` has passed; true if found.
-pub(crate) fn look_until(
-    start: Instant,
-    budget: Duration,
-    mut found: impl FnMut() -> bool,
-) -> bool {
+/// What a look came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Nothing,
+    /// Some of a large message, whose rest is on its way.
+    Part,
+    /// What was looked for.
+    All,
+}
+
+impl From<bool> for Seen {
+    fn from(all: bool) -> Self {
+        match all {
+            true => Self::All,
+            false => Self::Nothing,
+        }
+    }
+}
+
+/// Looks until all is `seen` or until `budget` has passed since the last part; true if all is seen.
+pub(crate) fn look_until(start: Instant, budget: Duration, mut seen: impl FnMut() -> Seen) -> bool {
     flush_now();
+    let mut until = start + budget;
     loop {
         // No `spin_loop` hint: it costs 50 ns a look on current processors, more in a guest, and
         // whoever looks has a core to itself.
         for _ in 0..LOOKS_PER_READING {
-            if found() {
-                return true;
+            match seen() {
+                Seen::All => return true,
+                Seen::Part => until = (Instant::now() + budget).min(start + LONGEST_LOOK),
+                Seen::Nothing => {}
             }
         }
-        if start.elapsed() > budget {
-            return found();
+        if Instant::now() > until {
+            return seen() == Seen::All;
         }
     }
 }
@@ -317,6 +337,21 @@ mod tests {
         assert_eq!(looks.iter().filter(|look| **look == LONG_LOOK).count(), 4);
         patience.learn(true);
         assert_eq!(patience.learnt(), LONG_LOOK);
+    }
+
+    /// However long the machine keeps this thread from running meanwhile.
+    #[test]
+    fn parts_of_a_message_prolong_a_look_but_not_for_ever() {
+        let (start, budget) = (Instant::now(), Duration::from_micros(50));
+        let arrives_in_parts = || match start.elapsed() < 10 * budget {
+            true => Seen::Part,
+            false => Seen::All,
+        };
+        assert!(look_until(start, budget, arrives_in_parts));
+        let start = Instant::now();
+        assert!(!look_until(start, budget, || Seen::Nothing));
+        assert!(!look_until(start, budget, || Seen::Part));
+        assert!(start.elapsed() > LONGEST_LOOK);
     }
 
     #[test]

@@ -90,6 +90,16 @@ pub enum Corrupt {
         /// The word.
         reserved: u32,
     },
+    /// A block of which less is filled than before, or more than it has.
+    #[error("{filled} bytes of a block are said to be filled, after {copied}, of {len}")]
+    BlockFilling {
+        /// What the peer says now.
+        filled: u32,
+        /// What was copied so far.
+        copied: usize,
+        /// The block's length.
+        len: u32,
+    },
     /// A block in a segment that this side does not hold.
     #[error("block refers to {segment}, which is not mapped")]
     BlockSegmentUnknown {

@@ -17,6 +17,7 @@ compile_error!("sealed memory files exist on Linux only");
 
 mod arena;
 mod consumer;
+mod copy;
 mod doorbell;
 mod endpoint;
 mod error;
@@ -42,17 +43,17 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use arena::{Arena, ArenaConfig, BlockWriter, NewSegment};
+pub use arena::{Arena, ArenaConfig, BlockWriter, Filling, NewSegment};
 pub use consumer::{Consumer, Inbox, Peek};
 pub use doorbell::{PeerSleep, SleepWord};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
 pub use layout::{RegionConfig, RegionLimits};
-pub use peer_arena::{Block, PeerArena, SegmentLimits};
+pub use peer_arena::{Block, BlockCopy, PeerArena, SegmentLimits};
 pub use pool::{BufferPool, PooledBuffer};
 #[cfg(not(loom))]
 pub use probe::{MemoryStep, probe_memory};
 pub use producer::{Batch, Position, Producer, Reservation, RoomPeek};
-pub use record::{BlockRef, Record, Records, SegmentId, records};
+pub use record::{BLOCK_REF_BYTES, BlockRef, Record, Records, SegmentId, records};
 #[cfg(not(loom))]
 pub use region::{OwnRegion, PeerRegion};

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use crate::RegionError;
+use crate::{RegionError, copy::copy};
 
 /// Memory shared with the peer; unmapped on drop.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Mapping {
         // exclusive slice, so the two cannot overlap. The peer may write the source meanwhile: no
         // reference to it exists, and whatever mixture arrives is treated as untrusted bytes.
         unsafe {
-            ptr::copy_nonoverlapping(
+            copy(
                 self.base.as_ptr().add(offset),
                 into.as_mut_ptr().cast(),
                 into.len(),

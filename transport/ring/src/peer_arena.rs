@@ -5,8 +5,8 @@ use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    BlockRef, BufferPool, Corrupt, RegionError, SegmentId, mapping::Mapping, poison::Poison,
-    release::ReleaseList, sealed,
+    BlockRef, BufferPool, Corrupt, PooledBuffer, RegionError, SegmentId, mapping::Mapping,
+    poison::Poison, release::ReleaseList, sealed,
 };
 
 /// What this side accepts of the peer's arena.
@@ -170,6 +170,20 @@ impl PeerArena {
         Ok(buffer.freeze())
     }
 
+    /// Begins to copy a block that its writer may still be filling; the block stays lent, if it is.
+    ///
+    /// # Errors
+    /// As for [`block`](Self::block).
+    pub fn begin_copy(&self, pool: &BufferPool, reference: BlockRef) -> Result<BlockCopy, Corrupt> {
+        let mapping = Arc::clone(self.checked(&reference)?);
+        Ok(BlockCopy {
+            mapping,
+            poison: self.poison.clone(),
+            reference,
+            buffer: pool.buffer(reference.len as usize),
+        })
+    }
+
     /// Gives a block back that was copied by reference.
     pub fn release(&self, reference: BlockRef) {
         self.releases.push(reference.release_entry());
@@ -194,6 +208,54 @@ impl PeerArena {
             }));
         }
         Ok(mapping)
+    }
+}
+
+/// The copy of a block that grows as the block does: each of its bytes is read once, when the peer has
+/// said that it is there.
+#[derive(Debug)]
+pub struct BlockCopy {
+    mapping: Arc<Mapping>,
+    poison: Poison,
+    reference: BlockRef,
+    buffer: PooledBuffer,
+}
+
+impl BlockCopy {
+    /// Whether `reference` is the lending that is copied here.
+    pub fn is_of(&self, reference: &BlockRef) -> bool {
+        self.reference.is_same_lending(reference)
+    }
+
+    /// Copies on, up to the block's first `filled` bytes.
+    ///
+    /// # Errors
+    /// If that is less than before, or more than the block has.
+    pub fn copy_to(&mut self, filled: u32) -> Result<(), Corrupt> {
+        self.poison.check()?;
+        let (copied, len) = (self.buffer.len(), self.reference.len);
+        let Some(more) = (filled as usize)
+            .checked_sub(copied)
+            .filter(|_| filled <= len)
+        else {
+            return Err(self.poison.set(Corrupt::BlockFilling {
+                filled,
+                copied,
+                len,
+            }));
+        };
+        let start = self.reference.offset as usize + copied;
+        self.mapping.append_to(start, more, &mut self.buffer);
+        Ok(())
+    }
+
+    /// The whole block, of which its record says that it has `len` bytes.
+    ///
+    /// # Errors
+    /// As for [`copy_to`](Self::copy_to).
+    pub fn finish(mut self, len: u32) -> Result<Bytes, Corrupt> {
+        self.copy_to(len)?;
+        Ok(self.buffer.freeze())
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
 };
 
 pub(crate) const HEADER_BYTES: usize = 8;
-pub(crate) const BLOCK_REF_BYTES: usize = 24;
+/// Bytes of a [`BlockRef`].
+pub const BLOCK_REF_BYTES: usize = 24;
 
 /// Padding up to the ring's end.
 pub(crate) const PAD: u32 = 1;
@@ -47,7 +48,8 @@ pub struct BlockRef {
 }
 
 impl BlockRef {
-    fn encode(&self) -> [u8; BLOCK_REF_BYTES] {
+    /// The bytes that stand for it, for notes about a block that no record lends yet.
+    pub fn encode(&self) -> [u8; BLOCK_REF_BYTES] {
         let words = [
             self.segment.0,
             self.offset,
@@ -63,7 +65,11 @@ impl BlockRef {
         bytes
     }
 
-    fn decode(bytes: &[u8; BLOCK_REF_BYTES], position: u64) -> Result<Self, Corrupt> {
+    /// The reverse: the peer's claim, checked when the block is looked up.
+    ///
+    /// # Errors
+    /// If the reserved word is not zero: that word.
+    pub fn decode(bytes: &[u8; BLOCK_REF_BYTES]) -> Result<Self, u32> {
         let word = |at: usize| read_u32(bytes, at * 4);
         match word(5) {
             0 => Ok(Self {
@@ -73,8 +79,14 @@ impl BlockRef {
                 index: word(3),
                 generation: word(4),
             }),
-            reserved => Err(Corrupt::BlockReserved { position, reserved }),
+            reserved => Err(reserved),
         }
+    }
+
+    /// Whether both are the same lending of a block, however much of it they name.
+    pub(crate) fn is_same_lending(&self, other: &Self) -> bool {
+        let whole = |block: &Self| Self { len: 0, ..*block };
+        whole(self) == whole(other)
     }
 
     /// The id under which the block is given back.
@@ -219,8 +231,9 @@ impl<'a> Records<'a> {
         }
         let reference = self.rest[HEADER_BYTES..start].first_chunk();
         let block = reference
-            .map(|bytes| BlockRef::decode(bytes, position))
-            .transpose()?;
+            .map(BlockRef::decode)
+            .transpose()
+            .map_err(|reserved| Corrupt::BlockReserved { position, reserved })?;
         let bytes = &self.rest[start..start + inline];
         Ok((Some(Record { bytes, block }), total))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, Connection, Inbound, SendError};
+use ringway_local::{Call, Connection, Inbound, Out, SendError};
 use ringway_net::{Outgoing, Trailers};
 use ringway_wire::{MetadataBuf, ResponseHead};
 use tokio_stream::{Stream, StreamExt};
@@ -22,7 +22,7 @@ use crate::method::{CallOptions, MessageLimits, Method};
 use crate::path::Path;
 use crate::pump::{Pumped, pump};
 use crate::status;
-use crate::streaming::{self, decode_whole};
+use crate::streaming::{self, decode_whole, encode_whole};
 use crate::trace::{Span, Stamps, Step, Trace};
 
 /// Makes calls for a generated client.
@@ -201,7 +201,7 @@ async fn open<M: Message>(
     }
     let request = head.request(method, true);
     let opened = poll_fn(|context| {
-        let encode = &mut |mut out: &mut [u8]| message.encode_raw(&mut out);
+        let encode = &mut |out: Out<'_>| encode_whole(message, out);
         Call::poll_open(connection, context, &request, Some((len, encode)))
     });
     let opened = opened.await.map_err(unsent)?;
@@ -225,8 +225,8 @@ async fn open_recorded<M: Message>(
         ..head.request(method, true)
     };
     let opened = poll_fn(|context| {
-        let encode = &mut |mut out: &mut [u8]| {
-            message.encode_raw(&mut out);
+        let encode = &mut |out: Out<'_>| {
+            encode_whole(message, out);
             stamps.encoded.set();
         };
         Call::poll_open(

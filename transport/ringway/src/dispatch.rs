@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, Connection, HandlerFuture, Inbound, PeerCredentials, Started};
+use ringway_local::{Call, Connection, HandlerFuture, Inbound, Out, PeerCredentials, Started};
 use ringway_net::Trailers;
 use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
@@ -21,7 +21,7 @@ use crate::meter::Direction;
 use crate::method::{MessageLimits, Method};
 use crate::pump::{Pumped, pump};
 use crate::status;
-use crate::streaming::{self, decode_whole};
+use crate::streaming::{self, decode_whole, encode_whole};
 use crate::trace::{self, Step, Trace, TraceContext};
 
 /// A generated service that can answer calls which are no HTTP requests.
@@ -307,8 +307,8 @@ fn respond_at_once<R: Message>(
 ) -> Result<(), AtOnce> {
     let len_bytes = message.encoded_len();
     limits.check_encoding(len_bytes).map_err(AtOnce::Refused)?;
-    let encode = &mut |mut out: &mut [u8]| {
-        message.encode_raw(&mut out);
+    let encode = &mut |out: Out<'_>| {
+        encode_whole(message, out);
         if is_recorded {
             trace::step_here(Step::Published);
         }
@@ -457,8 +457,8 @@ impl<R: Message> Answer<R> {
         context: &mut std::task::Context<'_>,
         call: &mut Call,
     ) -> std::task::Poll<Result<(), ringway_local::SendError>> {
-        call.poll_respond(context, &self.head, self.len_bytes, &mut |mut out| {
-            self.message.encode_raw(&mut out);
+        call.poll_respond(context, &self.head, self.len_bytes, &mut |out| {
+            encode_whole(&self.message, out);
             trace::step_here(Step::Published);
         })
     }

@@ -4,8 +4,9 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use bytes::BufMut;
 use prost::Message;
-use ringway_local::{CallSender, Form};
+use ringway_local::{CallSender, Form, Out};
 use ringway_net::Outgoing;
 use tokio_stream::Stream;
 use tonic::Status;
@@ -147,15 +148,21 @@ impl<T: Outgoing> Batch<T> {
         Ok(())
     }
 
-    fn write(&self, out: &mut [u8]) {
-        let mut out = out;
+    fn write(&self, out: Out<'_>) {
+        match out {
+            Out::Slice(mut out) => self.write_to(&mut out),
+            Out::Block(mut out) => self.write_to(&mut out),
+        }
+    }
+
+    fn write_to(&self, out: &mut impl BufMut) {
         let packed = self.messages.len() > 1;
         for message in self.messages.iter().map(Outgoing::message) {
             if packed {
                 let len = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
-                bytes::BufMut::put_u32_le(&mut out, len);
+                out.put_u32_le(len);
             }
-            message.encode_raw(&mut out);
+            message.encode_raw(out);
         }
     }
 }

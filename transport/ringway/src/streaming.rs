@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use prost::Message;
-use ringway_local::{Call, Inbound};
+use ringway_local::{Call, Inbound, Out};
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
@@ -304,6 +304,14 @@ pub(crate) fn decode_whole<T: Message + Default>(
     bytes: Bytes,
 ) -> Result<T, Status> {
     decode(limits, bytes.len(), bytes)
+}
+
+/// The reverse: into exactly its length.
+pub(crate) fn encode_whole(message: &impl Message, out: Out<'_>) {
+    match out {
+        Out::Slice(mut out) => message.encode_raw(&mut out),
+        Out::Block(mut out) => message.encode_raw(&mut out),
+    }
 }
 
 fn decode<T: Message + Default>(

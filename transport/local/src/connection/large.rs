@@ -62,6 +62,9 @@ impl Connection {
         };
         // First, so that a message that comes now either is seen below or finds nobody watching.
         large.watched.store(false, Ordering::SeqCst);
+        if let Some(mut pass) = self.pass.try_lock() {
+            pass.trim();
+        }
         match large.trim() {
             // A look that another message has started meanwhile goes on in this one's place.
             Ok(false) => large.watched.swap(true, Ordering::SeqCst),

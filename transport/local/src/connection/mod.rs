@@ -97,6 +97,8 @@ pub struct Connection {
     opened: AtomicU32,
     /// How many passes brought anything, counted round and round; written under `pass`.
     delivered: AtomicU32,
+    /// How often some of a message came ahead of its frame, counted round and round; written under `pass`.
+    parts: AtomicU32,
     /// How many threads look at the ring by themselves; while it is 0 the doorbell is armed.
     lookers: AtomicU32,
     /// The peer was asked to ring: there is something to disarm.
@@ -191,6 +193,7 @@ impl Connection {
             stirred: AtomicBool::new(true),
             opened: AtomicU32::new(0),
             delivered: AtomicU32::new(0),
+            parts: AtomicU32::new(0),
             lookers: AtomicU32::new(0),
             armed: AtomicBool::new(false),
             pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, me)),
@@ -436,6 +439,16 @@ impl Connection {
     /// Changes with each pass that brought anything.
     pub(crate) fn delivered(&self) -> u32 {
         self.delivered.load(Ordering::Acquire)
+    }
+
+    /// Changes with each pass that brought some of a message.
+    pub(crate) fn parts(&self) -> u32 {
+        self.parts.load(Ordering::Relaxed)
+    }
+
+    fn note_part(&self) {
+        self.parts
+            .store(self.parts().wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once

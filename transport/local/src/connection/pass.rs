@@ -86,6 +86,11 @@ impl Pass {
         progress.max(self.poll_woken(connection))
     }
 
+    /// Gives back the memory of messages that were given up half-way.
+    pub(crate) fn trim(&mut self) {
+        self.receiver.forget_given_up();
+    }
+
     /// Lets go of descriptors and mappings: nothing arrives any more.
     fn finish(&mut self) {
         self.finished = true;
@@ -109,10 +114,15 @@ impl Pass {
             }
         });
         let end = end.and(self.receiver.receive(&mut self.frames));
-        if self.receiver.take_fetched() {
+        let read_ahead = self.receiver.take_read_ahead();
+        if self.receiver.take_fetched() || read_ahead {
             connection.note_large();
         }
         let mut progress = Progress::Idle;
+        if read_ahead {
+            progress = Progress::Busy;
+            connection.note_part();
+        }
         if !self.frames.is_empty() {
             progress = Progress::Busy;
             self.deliveries.attend(connection);

@@ -12,9 +12,10 @@ pub(crate) mod shm;
 pub(crate) mod stream;
 
 use bytes::Bytes;
-use ringway_ring::BlockWriter;
+use ringway_ring::{BlockRef, BlockWriter};
 use ringway_wire::FrameHeader;
 
+use crate::call::Encode;
 use crate::connection::Fill;
 use crate::error::Closed;
 
@@ -103,7 +104,7 @@ impl std::ops::Deref for Head {
 /// A payload to send: its length, and how to write it.
 pub(crate) struct Payload<'a> {
     pub(crate) len: usize,
-    pub(crate) encode: &'a mut dyn FnMut(&mut [u8]),
+    pub(crate) encode: Encode<'a>,
 }
 
 /// Where a payload will be written.
@@ -111,10 +112,10 @@ pub(crate) struct Payload<'a> {
 pub(crate) enum Place {
     /// In the frame's own record.
     Inline,
-    /// Already, in a block of the arena.
-    Block(BlockWriter),
+    /// Already, in a block of the arena, of which the peer was told meanwhile if it was its turn.
+    Block(BlockWriter, Option<shm::Turn>),
     /// The same, with room for the head behind it.
-    BlockWithHead(BlockWriter),
+    BlockWithHead(BlockWriter, Option<shm::Turn>),
 }
 
 /// Why a frame could not be handed to the link.
@@ -162,6 +163,13 @@ impl Sender {
             Self::Shm(sender) => sender.send(frame),
             Self::Stream(sender) => sender.send(frame),
             Self::Queue(sender) => sender.send(frame),
+        }
+    }
+
+    /// Tells how much of a block is filled, for a peer that looks just now.
+    pub(crate) fn tell_filled(&mut self, block: BlockRef, filled: usize) {
+        if let Self::Shm(sender) = self {
+            sender.tell_filled(block, filled);
         }
     }
 
@@ -256,6 +264,21 @@ impl Receiver {
     pub(crate) fn take_fetched(&mut self) -> bool {
         match self {
             Self::Shm(receiver) => std::mem::take(&mut receiver.fetched),
+            Self::Stream(_) | Self::Queue(_) => false,
+        }
+    }
+
+    /// Gives back what was copied of messages that do not come.
+    pub(crate) fn forget_given_up(&mut self) {
+        if let Self::Shm(receiver) = self {
+            receiver.forget_given_up();
+        }
+    }
+
+    /// Whether some of a payload came ahead of its frame since this was last asked.
+    pub(crate) fn take_read_ahead(&mut self) -> bool {
+        match self {
+            Self::Shm(receiver) => std::mem::take(&mut receiver.read_ahead),
             Self::Stream(_) | Self::Queue(_) => false,
         }
     }

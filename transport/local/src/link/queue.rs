@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::{Frame, Head, LinkError, Outgoing};
+use crate::call::Out;
 use crate::connection::Connection;
 use crate::error::Closed;
 
@@ -56,7 +57,7 @@ impl Sender {
         }
         let payload = frame.payload.map_or_else(Bytes::new, |payload| {
             let mut bytes = BytesMut::zeroed(payload.len);
-            (payload.encode)(&mut bytes);
+            (payload.encode)(Out::Slice(&mut bytes));
             bytes.freeze()
         });
         let mut head = BytesMut::zeroed(frame.head_len);

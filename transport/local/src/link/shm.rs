@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ringway_ring::{
-    Arena, BlockRef, BlockWriter, BufferPool, Consumer, Inbox, PeerArena, Producer, Record,
-    ReserveError, SegmentId,
+    Arena, BLOCK_REF_BYTES, BlockCopy, BlockRef, BlockWriter, BufferPool, Consumer, Inbox,
+    PeerArena, Producer, Record, ReserveError, SegmentId,
 };
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
-use ringway_wire::FrameHeader;
+use ringway_wire::{FrameHeader, Kind};
 
 use super::{Frame, Head, LinkError, Outgoing, Place};
+use crate::call::Out;
 use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
 
@@ -27,6 +28,12 @@ const MAX_SHORT_HEAD_BYTES: usize = 2 * 1024;
 /// Heads up to this length travel in the record if their payload leaves them the room: a record takes
 /// less than half of a ring.
 const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
+/// A payload longer than this is told of whenever so much more of it is written, for the peer to copy it
+/// meanwhile.
+pub(crate) const PART_BYTES: usize = 32 * 1024;
+/// Says how much of a block is written, before the frame that lends it. Head: the block; `message_len`:
+/// the bytes.
+const FILLED: Kind = Kind::Link(0x80);
 /// Payloads up to this length share one allocation with the count of their owners.
 const SMALL_BYTES: usize = 128;
 /// What is said over the rendezvous socket about a segment: its id and its length, with the segment.
@@ -42,15 +49,36 @@ pub(crate) struct Blocks {
     /// Somebody waits for a block.
     awaited: AtomicBool,
     socket: Arc<OwnedFd>,
+    /// Whose block the peer is told of while it is filled, if the peer wants to be told.
+    telling: Option<Arc<AtomicBool>>,
+}
+
+/// The right to tell the peer of one's block until the frame is sent: one block at a time, so that the
+/// peer knows that the one before is complete or was given up.
+#[derive(Debug)]
+pub(crate) struct Turn(Arc<AtomicBool>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl Blocks {
-    pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>) -> Self {
+    pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>, peer_reads_ahead: bool) -> Self {
         Self {
             arena: Mutex::new(arena),
             awaited: AtomicBool::new(false),
             socket,
+            telling: peer_reads_ahead.then(Arc::default),
         }
+    }
+
+    /// Whether to tell the peer of a payload of this length while it is written.
+    pub(crate) fn turn_to_tell(&self, payload_len: usize) -> Option<Turn> {
+        let telling = self.telling.as_ref().filter(|_| payload_len > PART_BYTES)?;
+        let taken = telling.swap(true, Ordering::Acquire);
+        (!taken).then(|| Turn(Arc::clone(telling)))
     }
 
     /// Whether a payload of this length takes a block, and whether it takes a head of this length with
@@ -216,7 +244,7 @@ impl Sender {
         } = frame;
         let head_end = FrameHeader::LEN + head_len;
         match place {
-            Place::Block(block) => {
+            Place::Block(block, _turn) => {
                 let mut record = self
                     .producer
                     .reserve_with_block(head_end, block)
@@ -225,7 +253,7 @@ impl Sender {
                 record[..FrameHeader::LEN].copy_from_slice(&header.encode());
                 record.commit();
             }
-            Place::BlockWithHead(block) => {
+            Place::BlockWithHead(block, _turn) => {
                 let payload_len = payload.as_ref().map_or(0, |payload| payload.len);
                 let mut record = self
                     .producer
@@ -244,7 +272,7 @@ impl Sender {
                 let len = payload.as_ref().map_or(0, |payload| payload.len);
                 let mut record = self.producer.reserve(head_end + len).map_err(refused)?;
                 if let Some(payload) = payload {
-                    (payload.encode)(&mut record[head_end..]);
+                    (payload.encode)(Out::Slice(&mut record[head_end..]));
                 }
                 let header =
                     finish(&mut record[FrameHeader::LEN..head_end]).ok_or(LinkError::TakenBack)?;
@@ -253,6 +281,25 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// A note for a peer that looks: without room for it, and for a peer that sleeps, the frame says it
+    /// all.
+    pub(crate) fn tell_filled(&mut self, block: BlockRef, filled: usize) {
+        let block = block.encode();
+        let (Ok(head_len), Ok(message_len)) = (block.len().try_into(), filled.try_into()) else {
+            return;
+        };
+        let header = FrameHeader {
+            head_len,
+            message_len,
+            ..FrameHeader::new(FILLED)
+        };
+        if let Ok(mut record) = self.producer.reserve(FrameHeader::LEN + BLOCK_REF_BYTES) {
+            record[..FrameHeader::LEN].copy_from_slice(&header.encode());
+            record[FrameHeader::LEN..].copy_from_slice(&block);
+            record.commit();
+        }
     }
 
     pub(crate) fn room(&self) -> &Arc<Room> {
@@ -297,6 +344,12 @@ pub(crate) struct Receiver {
     pub(crate) socket: Arc<OwnedFd>,
     /// The peer's doorbell, rung when it waits for room.
     pub(crate) doorbell: Arc<EventFd>,
+    /// The block of which some was copied before its frame came: the peer tells of one at a time.
+    pub(crate) ahead: Option<BlockCopy>,
+    /// Nothing was copied since [`Self::forget_given_up`] was last called.
+    pub(crate) ahead_rests: bool,
+    /// Some was copied since this was last asked.
+    pub(crate) read_ahead: bool,
     /// A large payload came since this was last asked.
     pub(crate) fetched: bool,
 }
@@ -309,7 +362,7 @@ impl Receiver {
         }
         let inbox = std::mem::take(&mut self.inbox);
         let parsed = inbox.records().try_for_each(|record| {
-            frames.push(self.frame(record.map_err(misbehaved)?)?);
+            frames.extend(self.frame(record.map_err(misbehaved)?)?);
             Ok(())
         });
         self.inbox = inbox;
@@ -319,13 +372,18 @@ impl Receiver {
         parsed
     }
 
-    fn frame(&mut self, record: Record<'_>) -> Result<Frame, Closed> {
+    /// `None` for what concerns the link alone.
+    fn frame(&mut self, record: Record<'_>) -> Result<Option<Frame>, Closed> {
         let (header, body) = record
             .bytes
             .split_first_chunk::<{ FrameHeader::LEN }>()
             .ok_or_else(|| Closed::PeerMisbehaved("a record is shorter than a header".into()))?;
         let header = FrameHeader::decode(header)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        if header.kind == FILLED {
+            self.read_ahead(&header, body, record.block)?;
+            return Ok(None);
+        }
         let head_len = header.head_len as usize;
         let inline_len = body.len().checked_sub(head_len);
         let beside_len = record.block.map(|block| block.len as usize);
@@ -337,11 +395,11 @@ impl Receiver {
             {
                 let mut payload = self.fetch(block)?;
                 let head = Head::Long(payload.split_off(payload_len));
-                return Ok(Frame {
+                return Ok(Some(Frame {
                     header,
                     head,
                     payload,
-                });
+                }));
             }
             (Some(len), None) if len == payload_len => inline_payload(&body[head_len..]),
             _ => {
@@ -350,24 +408,60 @@ impl Receiver {
                 ));
             }
         };
-        Ok(Frame {
+        Ok(Some(Frame {
             header,
             head: Head::copy(&body[..head_len]),
             payload,
-        })
+        }))
+    }
+
+    /// Copies what the peer has filled of a block so far.
+    fn read_ahead(
+        &mut self,
+        header: &FrameHeader,
+        body: &[u8],
+        beside: Option<BlockRef>,
+    ) -> Result<(), Closed> {
+        let block = body.try_into().ok().map(BlockRef::decode);
+        let (Some(Ok(block)), None) = (block, beside) else {
+            let what = "a note of what is filled does not name a block";
+            return Err(Closed::PeerMisbehaved(what.into()));
+        };
+        let mut copy = match self.ahead.take().filter(|copy| copy.is_of(&block)) {
+            Some(copy) => copy,
+            None => self.begin_copy(block)?,
+        };
+        copy.copy_to(header.message_len).map_err(misbehaved)?;
+        self.ahead = Some(copy);
+        self.ahead_rests = false;
+        self.read_ahead = true;
+        Ok(())
+    }
+
+    /// Drops what was copied of a block of which nothing has come since the last call: its sender gave it
+    /// up, or will say it all with the frame.
+    pub(crate) fn forget_given_up(&mut self) {
+        if std::mem::replace(&mut self.ahead_rests, true) {
+            self.ahead = None;
+        }
     }
 
     fn fetch(&mut self, block: BlockRef) -> Result<Bytes, Closed> {
-        if !self.arena.has_segment(block.segment) {
-            self.receive_segments()?;
-        }
-        let bytes = self
-            .arena
-            .copy_block_to_bytes(&self.pool, block)
-            .map_err(misbehaved)?;
+        let copy = match self.ahead.take_if(|copy| copy.is_of(&block)) {
+            Some(copy) => copy,
+            None => self.begin_copy(block)?,
+        };
+        let bytes = copy.finish(block.len).map_err(misbehaved)?;
         self.arena.release(block);
         self.fetched = true;
         Ok(bytes)
+    }
+
+    fn begin_copy(&mut self, block: BlockRef) -> Result<BlockCopy, Closed> {
+        if !self.arena.has_segment(block.segment) {
+            self.receive_segments()?;
+        }
+        self.arena.begin_copy(&self.pool, block).map_err(misbehaved)
     }
 
     /// Takes what the rendezvous socket holds: new segments, or its end.
@@ -439,4 +533,56 @@ fn inline_payload(payload: &[u8]) -> Bytes {
 
 fn misbehaved(corrupt: ringway_ring::Corrupt) -> Closed {
     Closed::PeerMisbehaved(corrupt.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::net::UnixStream;
+
+    use ringway_ring::{Endpoint, EndpointConfig};
+
+    use super::*;
+
+    #[test]
+    fn what_was_copied_of_a_message_that_does_not_come_is_given_back() {
+        let (mut here, mut there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
+        let socket = Arc::new(OwnedFd::from(UnixStream::pair().unwrap().0));
+        let block = here.arena.allocate(100_000).unwrap();
+        for segment in here.arena.new_segments() {
+            let (id, len) = (segment.id, segment.len);
+            let added = there.peer_arena.add_segment(id, len, segment.descriptor);
+            added.unwrap();
+        }
+        let mut sender = Sender::new(here.producer);
+        let mut receiver = Receiver {
+            consumer: there.consumer,
+            inbox: Inbox::default(),
+            arena: there.peer_arena,
+            pool: there.pool,
+            socket,
+            doorbell: Arc::new(EventFd::new().unwrap()),
+            ahead: None,
+            ahead_rests: true,
+            read_ahead: false,
+            fetched: false,
+        };
+        let mut frames = Vec::new();
+        for filled in [40_000, 80_000] {
+            sender.tell_filled(block.reference(), filled);
+            receiver.receive(&mut frames).unwrap();
+            assert!(std::mem::take(&mut receiver.read_ahead));
+            receiver.forget_given_up();
+            assert!(receiver.ahead.is_some(), "more of it may come");
+        }
+        assert!(frames.is_empty());
+        receiver.forget_given_up();
+        receiver.pool.trim(Instant::now(), Duration::ZERO);
+        assert!(receiver.pool.is_empty());
+        // What comes after all is copied anew.
+        sender.tell_filled(block.reference(), 90_000);
+        receiver.receive(&mut frames).unwrap();
+        assert_eq!(receiver.fetch(block.reference()).unwrap().len(), 100_000);
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! - [`space`]: which ranges are free; no memory is touched there
 //! - [`block`]: a block being written, and the states that its writer and the arena share
+//! - [`filling`]: telling how far that is
 
 mod block;
+mod filling;
 mod space;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -14,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::block::BlockWriter;
+pub use self::{block::BlockWriter, filling::Filling};
 use self::{
     block::{BlockTable, State},
     space::{Extent, Space},

@@ -4,9 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BufMut;
+
 use crate::{
-    ArenaConfig, ArenaError, BlockRef, BlockWriter, Endpoint, EndpointConfig, Inbox, RegionConfig,
-    SegmentId,
+    ArenaConfig, ArenaError, BlockRef, BlockWriter, Corrupt, Endpoint, EndpointConfig, Filling,
+    Inbox, RegionConfig, SegmentId,
 };
 
 const SEGMENT: usize = 65_536;
@@ -144,6 +146,62 @@ fn idle_segments_are_given_back_after_a_while() {
         SegmentId(2),
         "ids are not used twice"
     );
+}
+
+#[test]
+fn a_block_is_copied_while_it_is_filled() {
+    let (mut here, mut there) = pair();
+    let mut writer = here.arena.allocate(5000).unwrap();
+    let segment = here.arena.new_segments().remove(0);
+    there
+        .peer_arena
+        .add_segment(segment.id, segment.len, segment.descriptor)
+        .unwrap();
+    let reference = writer.reference();
+    let mut copy = there.peer_arena.begin_copy(&there.pool, reference).unwrap();
+    let mut tell = |filled| copy.copy_to(u32::try_from(filled).unwrap()).unwrap();
+    let mut filling = Filling::new(writer.as_mut_slice(), 1000, &mut tell);
+    (0..500u16).for_each(|number| filling.put_u16_le(number));
+    filling.put_slice(&[7; 3500]);
+    assert_eq!(filling.remaining_mut(), 500);
+    filling.put(&[8; 500][..]);
+    // What was copied is not read again.
+    writer.as_mut_slice()[..4000].fill(0);
+    writer.truncate(4900);
+    let reference = lend(&mut here, &mut there, writer);
+    assert!(copy.is_of(&reference));
+    let bytes = copy.finish(reference.len).unwrap();
+    let numbers = (0..500u16).flat_map(u16::to_le_bytes);
+    let expected: Vec<u8> = numbers.chain([7; 3500]).chain([8; 400]).collect();
+    assert_eq!(bytes, expected);
+    there.peer_arena.release(reference);
+    let again = here.arena.allocate(5000).unwrap().reference();
+    assert_eq!(again.offset, reference.offset);
+    let copy = there.peer_arena.begin_copy(&there.pool, again).unwrap();
+    assert!(!copy.is_of(&reference), "another lending");
+}
+
+#[test]
+fn a_block_that_shrinks_is_refused() {
+    for (filled, copied, lengths) in [(5001, 0, &[5001][..]), (99, 100, &[100, 99])] {
+        let (mut here, mut there) = pair();
+        let writer = here.arena.allocate(5000).unwrap();
+        let segment = here.arena.new_segments().remove(0);
+        there
+            .peer_arena
+            .add_segment(segment.id, segment.len, segment.descriptor)
+            .unwrap();
+        let arena = &there.peer_arena;
+        let mut copy = arena.begin_copy(&there.pool, writer.reference()).unwrap();
+        let refused = lengths.iter().map(|filled| copy.copy_to(*filled)).last();
+        let corrupt = Corrupt::BlockFilling {
+            filled,
+            copied,
+            len: 5000,
+        };
+        assert_eq!(refused, Some(Err(corrupt)));
+        assert_eq!(there.consumer.take(&mut Inbox::default()), Err(corrupt));
+    }
 }
 
 #[test]

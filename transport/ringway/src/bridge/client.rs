@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::BufMut;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, Connection, Inbound, SendError};
+use ringway_local::{Call, Connection, Inbound, Out, SendError};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
 use ringway_wire::ResponseHead;
@@ -164,7 +164,7 @@ async fn open(
     first: &FirstMessage,
 ) -> Result<Call, SendError> {
     poll_fn(|context| {
-        let encode = &mut |out: &mut [u8]| {
+        let encode = &mut |out: Out<'_>| {
             if let Some(message) = &first.message {
                 out.copy_from_slice(&message.bytes);
             }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
-use ringway_local::{Call, CallSender, Inbound};
+use ringway_local::{Call, CallSender, Inbound, Out};
 use tonic::Status;
 
 pub(crate) use messages::{Messages, PREFIX_BYTES, Step, framed};
@@ -45,7 +45,7 @@ where
             Step::End => return Ok(()),
         };
         let (form, bytes) = (message.form(), message.bytes);
-        let encode = &mut |out: &mut [u8]| out.copy_from_slice(&bytes);
+        let encode = &mut |out: Out<'_>| out.copy_from_slice(&bytes);
         poll_fn(|context| sender.poll_send(context, form, bytes.len(), &mut *encode))
             .await
             .map_err(|error| status::unsent(&error))?;

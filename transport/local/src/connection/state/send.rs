@@ -3,6 +3,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
+use ringway_ring::BlockRef;
 use ringway_wire::{CallId, Flags, FrameHeader, RequestHead};
 
 use super::receive::Deliveries;
@@ -117,6 +118,13 @@ impl State {
         settle(sent, refused.as_ref())?;
         self.ring();
         Ok(())
+    }
+
+    /// Tells how much of a block is filled whose frame follows. Nobody is woken for that.
+    pub(crate) fn tell_filled(&mut self, block: BlockRef, filled: usize) {
+        if self.closed.is_none() {
+            self.sender.tell_filled(block, filled);
+        }
     }
 
     /// Client: sends no more messages on the call.

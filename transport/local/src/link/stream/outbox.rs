@@ -2,6 +2,7 @@
 
 use ringway_wire::FrameHeader;
 
+use crate::call::Out;
 use crate::error::Closed;
 use crate::link::{LinkError, Outgoing};
 
@@ -43,7 +44,7 @@ impl Outbox {
         let len = head_end + payload_len;
         let place = self.make_room(len);
         if let Some(payload) = frame.payload {
-            (payload.encode)(&mut place[head_end..]);
+            (payload.encode)(Out::Slice(&mut place[head_end..]));
         }
         let header = (frame.finish)(&mut place[FrameHeader::LEN..head_end]);
         let header = header.ok_or(LinkError::TakenBack)?;

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
 use crate::link::{Payload, Place};
-use crate::waiting::{Pass, look_until};
+use crate::waiting::{Pass, Seen, look_until};
 
 const MIB: usize = 1 << 20;
 
@@ -55,7 +55,7 @@ impl End {
             head_len: 0,
             payload: Some(Payload {
                 len,
-                encode: &mut |bytes| bytes.fill(byte),
+                encode: &mut |out| out.copy_from_slice(&vec![byte; len]),
             }),
             place: Place::Inline,
             finish: &mut |_| {
@@ -352,9 +352,9 @@ async fn on_a_runtime_sends_wait_for_the_tasks_that_are_ready() {
     left.put(8, 64).unwrap();
     left.sender.ring(8);
     let look = Duration::from_micros(1);
-    assert!(!look_until(Instant::now(), look, || left
-        .watch
-        .has_records()));
+    assert!(!look_until(Instant::now(), look, || {
+        Seen::from(left.watch.has_records())
+    }));
     assert_eq!(right.look().unwrap(), 9);
 }
 

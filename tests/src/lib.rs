@@ -25,7 +25,9 @@ pub use filtered::{Refused, become_filtered, filtered};
 pub use http2::{Http2Server, Script, leaving};
 pub use interop_server::InteropServer;
 pub use log::Log;
-pub use memory::{in_a_process_of_its_own, in_a_process_of_its_own_with, resident_bytes};
+pub use memory::{
+    in_a_process_of_its_own, in_a_process_of_its_own_with, peak_resident_bytes, resident_bytes,
+};
 pub use messages::{asking, payload, payloads};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{

@@ -4,8 +4,17 @@ use std::process::Command;
 
 /// Bytes of this process's memory that are in use, shared ones included (`VmRSS`, proc(5)).
 pub fn resident_bytes() -> usize {
+    status_bytes("VmRSS:")
+}
+
+/// The most that this process ever had in memory.
+pub fn peak_resident_bytes() -> usize {
+    status_bytes("VmHWM:")
+}
+
+fn status_bytes(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
     kib.parse::<usize>().unwrap() * 1024
 }

@@ -1,14 +1,21 @@
 //! What is told of a large message while it is written, before the frame that lends its block.
 
+use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 
 use prost::Message;
 use ringway_proto::bench::Payload;
 use ringway_ring::{BlockRef, BlockWriter, Inbox};
+use ringway_sys::EventFd;
+use ringway_tests::{in_a_process_of_its_own, peak_resident_bytes};
 use ringway_wire::{Capabilities, FrameHeader, Kind};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{Joined, SHM, assert_hung_up, besiege, join, join_with, send};
+use crate::regions::{memfd, region_with, sealed};
+use crate::{
+    Joined, SHM, assert_hung_up, besiege, connect, hello, is_hung_up, join, join_with, send,
+};
 
 /// With shared memory: copies what is told of.
 const READS_AHEAD: Capabilities = Capabilities(16);
@@ -204,5 +211,69 @@ fn only_who_asks_is_told() {
             assert_eq!(answer.message_len as usize, encoded.len());
             assert_eq!(filled, expected, "{capabilities:?}");
         }
+    });
+}
+
+/// Calls whose messages are all the same block, there from the first look on: the server copies no more of
+/// them at once than it gave credit for.
+#[test]
+fn one_block_lent_to_many_calls() {
+    if !in_a_process_of_its_own("ahead::one_block_lent_to_many_calls") {
+        return;
+    }
+    besiege(|root| {
+        const BLOCK: usize = 16 << 20;
+        const CALLS: u64 = 12;
+        let head = unary_head();
+        let len = u32::try_from(BLOCK).unwrap();
+        let block = BlockRef {
+            segment: ringway_ring::SegmentId(0),
+            offset: 0,
+            len,
+            index: 0,
+            generation: 0,
+        };
+        let mut ring = Vec::new();
+        for call in 0..CALLS {
+            let header = FrameHeader {
+                payload_len: len,
+                message_len: len,
+                ..request(FIRST_CALL | call, &head)
+            };
+            let inline = [&header.encode()[..], &head].concat();
+            ring.extend(u32::try_from(inline.len()).unwrap().to_le_bytes());
+            ring.extend(2_u32.to_le_bytes());
+            ring.extend(block.encode());
+            ring.extend(&inline);
+            ring.resize(ring.len().next_multiple_of(8), 0);
+        }
+        let words = ring
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+        let mut words: Vec<_> = (4096..).step_by(8).zip(words).collect();
+        words.push((128, ring.len() as u64));
+        let (region, bell) = (region_with(&words), EventFd::new().unwrap());
+        let segment = memfd(BLOCK, sealed());
+        let mut note = [0; 16];
+        note[8..].copy_from_slice(&(BLOCK as u64).to_le_bytes());
+        let before = peak_resident_bytes();
+        let grown = || peak_resident_bytes() - before;
+        // The server may look before it has the segment, and then copies nothing.
+        let stream = loop {
+            let mut stream = connect(root);
+            stream.write_all(&hello().encode().unwrap()).unwrap();
+            send(&stream, b"R", &[region.as_fd(), bell.as_fd()]);
+            send(&stream, &note, &[segment.as_fd()]);
+            while grown() < BLOCK && !is_hung_up(&stream) {
+                std::thread::yield_now();
+            }
+            if grown() >= BLOCK {
+                break stream;
+            }
+        };
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_hung_up("gone", &stream);
+        let grown = grown();
+        assert!(grown < 6 * BLOCK, "{} MiB more", grown >> 20);
     });
 }

@@ -288,11 +288,13 @@ fn assemble(
     let receiver = Receiver {
         consumer: endpoint.consumer,
         inbox: Inbox::default(),
+        parsed: 0,
         arena: endpoint.peer_arena,
         pool: endpoint.pool,
         socket: Arc::clone(&socket),
         doorbell: Arc::clone(&peer_bell),
         ahead: None,
+        ahead_bytes: 0,
         ahead_rests: false,
         read_ahead: false,
         fetched: false,

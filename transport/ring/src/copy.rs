@@ -43,10 +43,12 @@ unsafe fn copy_lines(from: *const u8, to: *mut u8, len: usize) -> usize {
         unsafe {
             let from = from.add(line * 64).cast::<__m128i>();
             let to = to.add(line * 64).cast::<__m128i>();
-            let words = [0, 1, 2, 3].map(|word| _mm_loadu_si128(from.add(word)));
-            for (word, value) in words.into_iter().enumerate() {
-                _mm_storeu_si128(to.add(word), value);
-            }
+            let (first, second) = (_mm_loadu_si128(from), _mm_loadu_si128(from.add(1)));
+            let (third, fourth) = (_mm_loadu_si128(from.add(2)), _mm_loadu_si128(from.add(3)));
+            _mm_storeu_si128(to, first);
+            _mm_storeu_si128(to.add(1), second);
+            _mm_storeu_si128(to.add(2), third);
+            _mm_storeu_si128(to.add(3), fourth);
         }
     }
     lines * 64

@@ -227,11 +227,11 @@ impl BlockCopy {
         self.reference.is_same_lending(reference)
     }
 
-    /// Copies on, up to the block's first `filled` bytes.
+    /// Copies on, up to the block's first `filled` bytes; gives back how many more these are.
     ///
     /// # Errors
     /// If that is less than before, or more than the block has.
-    pub fn copy_to(&mut self, filled: u32) -> Result<(), Corrupt> {
+    pub fn copy_to(&mut self, filled: u32) -> Result<usize, Corrupt> {
         self.poison.check()?;
         let (copied, len) = (self.buffer.len(), self.reference.len);
         let Some(more) = (filled as usize)
@@ -246,7 +246,7 @@ impl BlockCopy {
         };
         let start = self.reference.offset as usize + copied;
         self.mapping.append_to(start, more, &mut self.buffer);
-        Ok(())
+        Ok(more)
     }
 
     /// The whole block, of which its record says that it has `len` bytes.

@@ -113,7 +113,27 @@ impl Pass {
                 connection.mark_ready();
             }
         });
-        let end = end.and(self.receiver.receive(&mut self.frames));
+        let mut end = end;
+        let mut progress = Progress::Idle;
+        loop {
+            // Also at the connection's end: the first reason counts.
+            end = end.and(self.receiver.receive(&mut self.frames));
+            let more = self.receiver.has_more();
+            let (brought, timer) = self.judge(connection, stirred)?;
+            progress = progress.max(brought);
+            self.set_timer(timer);
+            if !more {
+                return end.map(|()| progress);
+            }
+        }
+    }
+
+    /// Has the core judge what came, and hands it on; also says when the core wants to be asked again.
+    fn judge(
+        &mut self,
+        connection: &Connection,
+        stirred: bool,
+    ) -> Result<(Progress, Option<Instant>), Closed> {
         let read_ahead = self.receiver.take_read_ahead();
         if self.receiver.take_fetched() || read_ahead {
             connection.note_large();
@@ -157,8 +177,7 @@ impl Pass {
         drop(state);
         progress = progress.max(self.deliver(connection));
         judged.and(flushed)?;
-        self.set_timer(timer);
-        end.map(|()| progress)
+        Ok((progress, timer))
     }
 
     /// Looks at doorbell and socket, so that the reactor tells of the next stir; true if the doorbell

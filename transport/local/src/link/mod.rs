@@ -249,7 +249,7 @@ pub(crate) enum Receiver {
 }
 
 impl Receiver {
-    /// Moves what has arrived into `frames`.
+    /// Moves what has arrived into `frames`, or a part of it: see [`Self::has_more`].
     pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
         match self {
             Self::Shm(receiver) => receiver.receive(frames),
@@ -264,6 +264,14 @@ impl Receiver {
     pub(crate) fn take_fetched(&mut self) -> bool {
         match self {
             Self::Shm(receiver) => std::mem::take(&mut receiver.fetched),
+            Self::Stream(_) | Self::Queue(_) => false,
+        }
+    }
+
+    /// Whether to judge what came and to receive again: more at once would be too much memory.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            Self::Shm(receiver) => receiver.has_more(),
             Self::Stream(_) | Self::Queue(_) => false,
         }
     }

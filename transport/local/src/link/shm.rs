@@ -1,6 +1,7 @@
 //! Frames as records of a memory ring.
 
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,9 @@ const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
 /// A payload longer than this is told of whenever so much more of it is written, for the peer to copy it
 /// meanwhile.
 pub(crate) const PART_BYTES: usize = 32 * 1024;
+/// When so much was copied out of blocks, the core judges what came before more is: nothing keeps a peer from
+/// naming one block in each record of a ring.
+const MAX_UNJUDGED_BYTES: usize = 4 * 1024 * 1024;
 /// Says how much of a block is written, before the frame that lends it. Head: the block; `message_len`:
 /// the bytes.
 const FILLED: Kind = Kind::Link(0x80);
@@ -339,6 +343,8 @@ fn refused(error: ReserveError) -> LinkError {
 pub(crate) struct Receiver {
     pub(crate) consumer: Consumer,
     pub(crate) inbox: Inbox,
+    /// So many records of the inbox were parsed, if not all.
+    pub(crate) parsed: usize,
     pub(crate) arena: PeerArena,
     pub(crate) pool: BufferPool,
     pub(crate) socket: Arc<OwnedFd>,
@@ -346,6 +352,8 @@ pub(crate) struct Receiver {
     pub(crate) doorbell: Arc<EventFd>,
     /// The block of which some was copied before its frame came: the peer tells of one at a time.
     pub(crate) ahead: Option<BlockCopy>,
+    /// Bytes so copied by notes of this inbox.
+    pub(crate) ahead_bytes: usize,
     /// Nothing was copied since [`Self::forget_given_up`] was last called.
     pub(crate) ahead_rests: bool,
     /// Some was copied since this was last asked.
@@ -355,16 +363,34 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    /// Asks to be called again, once these frames are judged, by [`Self::has_more`].
     pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
-        let taken = self.consumer.take(&mut self.inbox).map_err(misbehaved)?;
-        if taken == 0 {
-            return Ok(());
+        let begin = std::mem::take(&mut self.parsed);
+        if begin == 0 {
+            self.ahead_bytes = 0;
+            let taken = self.consumer.take(&mut self.inbox).map_err(misbehaved)?;
+            if taken == 0 {
+                return Ok(());
+            }
         }
         let inbox = std::mem::take(&mut self.inbox);
-        let parsed = inbox.records().try_for_each(|record| {
-            frames.extend(self.frame(record.map_err(misbehaved)?)?);
-            Ok(())
+        let mut copied = 0;
+        let mut records = inbox.records().enumerate().skip(begin);
+        let parsed = records.try_for_each(|(at, record)| {
+            if copied > MAX_UNJUDGED_BYTES {
+                self.parsed = at;
+                return ControlFlow::Break(Ok(()));
+            }
+            match self.frame(record) {
+                Ok(frame) => {
+                    copied += frame.as_ref().map_or(0, |frame| frame.payload.len());
+                    frames.extend(frame);
+                    ControlFlow::Continue(())
+                }
+                Err(why) => ControlFlow::Break(Err(why)),
+            }
         });
+        let parsed = parsed.break_value().unwrap_or(Ok(()));
         self.inbox = inbox;
         if self.consumer.peer_waits_for_room() && self.doorbell.ring().is_err() {
             return Err(Closed::PeerGone);
@@ -372,8 +398,17 @@ impl Receiver {
         parsed
     }
 
+    /// Whether there is more to receive once what came is judged.
+    pub(crate) fn has_more(&self) -> bool {
+        self.parsed > 0
+    }
+
     /// `None` for what concerns the link alone.
-    fn frame(&mut self, record: Record<'_>) -> Result<Option<Frame>, Closed> {
+    fn frame(
+        &mut self,
+        record: Result<Record<'_>, ringway_ring::Corrupt>,
+    ) -> Result<Option<Frame>, Closed> {
+        let record = record.map_err(misbehaved)?;
         let (header, body) = record
             .bytes
             .split_first_chunk::<{ FrameHeader::LEN }>()
@@ -427,11 +462,14 @@ impl Receiver {
             let what = "a note of what is filled does not name a block";
             return Err(Closed::PeerMisbehaved(what.into()));
         };
+        if self.ahead_bytes > MAX_UNJUDGED_BYTES {
+            return Ok(());
+        }
         let mut copy = match self.ahead.take().filter(|copy| copy.is_of(&block)) {
             Some(copy) => copy,
             None => self.begin_copy(block)?,
         };
-        copy.copy_to(header.message_len).map_err(misbehaved)?;
+        self.ahead_bytes += copy.copy_to(header.message_len).map_err(misbehaved)?;
         self.ahead = Some(copy);
         self.ahead_rests = false;
         self.read_ahead = true;
@@ -559,11 +597,13 @@ mod tests {
         let mut receiver = Receiver {
             consumer: there.consumer,
             inbox: Inbox::default(),
+            parsed: 0,
             arena: there.peer_arena,
             pool: there.pool,
             socket,
             doorbell: Arc::new(EventFd::new().unwrap()),
             ahead: None,
+            ahead_bytes: 0,
             ahead_rests: true,
             read_ahead: false,
             fetched: false,

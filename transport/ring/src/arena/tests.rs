@@ -159,7 +159,10 @@ fn a_block_is_copied_while_it_is_filled() {
         .unwrap();
     let reference = writer.reference();
     let mut copy = there.peer_arena.begin_copy(&there.pool, reference).unwrap();
-    let mut tell = |filled| copy.copy_to(u32::try_from(filled).unwrap()).unwrap();
+    let mut tell = |filled| {
+        let more = copy.copy_to(u32::try_from(filled).unwrap()).unwrap();
+        assert_eq!(more, 1000);
+    };
     let mut filling = Filling::new(writer.as_mut_slice(), 1000, &mut tell);
     (0..500u16).for_each(|number| filling.put_u16_le(number));
     filling.put_slice(&[7; 3500]);

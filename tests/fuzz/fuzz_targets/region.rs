@@ -125,13 +125,14 @@ impl Victim {
         let taken = self.endpoint.consumer.take(&mut self.inbox);
         self.judge(taken.map(|bytes| assert!(bytes <= RING_BYTES)));
         assert!(self.inbox.records().count() <= RING_BYTES / 8 + 1);
-        let mut bytes = Vec::new();
+        let Endpoint { peer_arena, pool, .. } = &self.endpoint;
         for record in self.inbox.records().map_while(Result::ok) {
             let Some(reference) = record.block else { continue };
-            bytes.clear();
-            if self.endpoint.peer_arena.copy_block(reference, &mut bytes).is_ok() {
+            if let Ok(mut copy) = peer_arena.begin_copy(pool, reference) {
+                copy.copy_to(reference.len / 2).expect("half of a block in range");
+                let bytes = copy.finish(reference.len).expect("a block in range");
                 assert_eq!(bytes.len(), reference.len as usize);
-                self.endpoint.peer_arena.release(reference);
+                peer_arena.release(reference);
             }
         }
         _ = self.endpoint.consumer.peer_waits_for_room();

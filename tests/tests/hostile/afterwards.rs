@@ -3,22 +3,14 @@
 use std::os::fd::AsFd;
 
 use ringway_sys::EventFd;
-use ringway_wire::FrameHeader;
 use rustix::fs::SealFlags;
 
-use crate::frames::{FIRST_CALL, request, unary_head};
 use crate::regions::{memfd, region_with, sealed};
-use crate::{assert_hung_up, besiege, hello, is_hung_up, join, send};
+use crate::{assert_hung_up, besiege, hello, is_hung_up, join, segment_note as note, send};
 
 #[test]
 fn segment_notes_that_lie() {
     besiege(|root| {
-        let note = |id: u32, len: u64| {
-            let mut note = [0; 16];
-            note[..4].copy_from_slice(&id.to_le_bytes());
-            note[8..].copy_from_slice(&len.to_le_bytes());
-            note
-        };
         let len = 1 << 20;
         let segment = memfd(len, sealed());
         let (segment, len) = (segment.as_fd(), len as u64);
@@ -72,18 +64,7 @@ fn a_segment_that_never_arrives() {
         let mut attacker = join(root);
         let block = attacker.endpoint.arena.allocate(100_000).unwrap();
         drop(attacker.endpoint.arena.new_segments());
-        let head = unary_head();
-        let header = FrameHeader {
-            payload_len: 100_000,
-            message_len: 100_000,
-            ..request(FIRST_CALL, &head)
-        };
-        let bytes = [&header.encode()[..], &head].concat();
-        let producer = &mut attacker.endpoint.producer;
-        let mut reservation = producer.reserve_with_block(bytes.len(), block).unwrap();
-        reservation.copy_from_slice(&bytes);
-        reservation.commit();
-        attacker.bell.ring().unwrap();
+        attacker.lend(block);
         assert_hung_up("no segment", &attacker.stream);
     });
 }

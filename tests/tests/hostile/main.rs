@@ -19,10 +19,12 @@ use ringway::{Directory, Endpoint as Address, Server};
 use ringway_local::LocalConfig;
 use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_server::BenchServer;
-use ringway_ring::{Endpoint, EndpointConfig, Inbox, OwnRegion, PeerRegion};
+use ringway_ring::{BlockWriter, Endpoint, EndpointConfig, Inbox, OwnRegion, PeerRegion};
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
 use ringway_tests::{alone, client_of, descriptors, eventually, mapped_regions, ours, within};
 use ringway_wire::{Capabilities, Config, FrameHeader, Hello, Kind, Role};
+
+use crate::frames::{FIRST_CALL, request, unary_head};
 
 const NAME: &str = "besieged:50051";
 const SHM: Capabilities = Capabilities(1);
@@ -153,6 +155,14 @@ fn read_hello(mut stream: &UnixStream) {
     stream.read_exact(&mut rest).unwrap();
 }
 
+/// What is said of a segment that comes with it.
+fn segment_note(id: u32, len: u64) -> [u8; 16] {
+    let mut note = [0; 16];
+    note[..4].copy_from_slice(&id.to_le_bytes());
+    note[8..].copy_from_slice(&len.to_le_bytes());
+    note
+}
+
 fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     // The server may have hung up already: that is what is looked for afterwards.
     let _ = send_with_descriptors(stream.as_fd(), bytes, descriptors, Blocking::AsSocket);
@@ -217,15 +227,47 @@ impl Joined {
         self.record(&[&header.encode()[..], rest].concat());
     }
 
+    /// A block in a segment that the server has.
+    fn block(&mut self, len_bytes: u32) -> BlockWriter {
+        let block = self.endpoint.arena.allocate(len_bytes as usize).unwrap();
+        for segment in self.endpoint.arena.new_segments() {
+            let note = segment_note(segment.id.0, segment.len as u64);
+            send(&self.stream, &note, &[segment.descriptor.as_fd()]);
+        }
+        block
+    }
+
+    /// Lends the block to a call.
+    fn lend(&mut self, block: BlockWriter) {
+        let head = unary_head();
+        let len = u32::try_from(block.len()).unwrap();
+        let header = FrameHeader {
+            payload_len: len,
+            message_len: len,
+            ..request(FIRST_CALL, &head)
+        };
+        let bytes = [&header.encode()[..], &head].concat();
+        let producer = &mut self.endpoint.producer;
+        let mut reservation = producer.reserve_with_block(bytes.len(), block).unwrap();
+        reservation.copy_from_slice(&bytes);
+        reservation.commit();
+        self.bell.ring().unwrap();
+    }
+
     /// Waits until the call in flight has ended: the frame that says so.
     fn ending(&mut self) -> FrameHeader {
+        self.wait_for(|header| matches!(header.kind, Kind::Response | Kind::Trailers | Kind::Reset))
+    }
+
+    /// Waits for the frame that `is_it`.
+    fn wait_for(&mut self, mut is_it: impl FnMut(&FrameHeader) -> bool) -> FrameHeader {
         let (began, mut inbox) = (Instant::now(), Inbox::default());
         loop {
             self.endpoint.consumer.take(&mut inbox).unwrap();
             for record in inbox.records() {
                 let header = record.unwrap().bytes.first_chunk().unwrap();
                 let header = FrameHeader::decode(header).unwrap();
-                if let Kind::Response | Kind::Trailers | Kind::Reset = header.kind {
+                if is_it(&header) {
                     return header;
                 }
             }

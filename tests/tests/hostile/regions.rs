@@ -1,16 +1,22 @@
 //! Regions and doorbells that are none.
 
 use std::fs::File;
+use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use ringway_ring::{BlockRef, SegmentId};
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors};
+use ringway_tests::{in_a_process_of_its_own, peak_resident_bytes};
+use ringway_wire::FrameHeader;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
-use crate::{assert_hung_up, besiege, greet, send};
+use crate::frames::{FIRST_CALL, request, unary_head};
+use crate::{assert_hung_up, besiege, connect, greet, hello, is_hung_up, segment_note, send};
 
 pub(crate) fn memfd(len: usize, seals: SealFlags) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -186,5 +192,68 @@ fn one_region_for_both_directions() {
         let both: Vec<_> = received.descriptors.iter().map(AsFd::as_fd).collect();
         send(&stream, b"R", &both);
         assert_hung_up("the server's own region", &stream);
+    });
+}
+
+/// Calls whose messages are all the same block, there from the first look on: the server copies no more of
+/// them at once than it gave credit for.
+#[test]
+fn one_block_lent_to_many_calls() {
+    if !in_a_process_of_its_own("regions::one_block_lent_to_many_calls") {
+        return;
+    }
+    besiege(|root| {
+        const BLOCK: usize = 16 << 20;
+        const CALLS: u64 = 12;
+        let head = unary_head();
+        let len = u32::try_from(BLOCK).unwrap();
+        let block = BlockRef {
+            segment: SegmentId(0),
+            offset: 0,
+            len,
+            index: 0,
+            generation: 0,
+        };
+        let mut ring = Vec::new();
+        for call in 0..CALLS {
+            let header = FrameHeader {
+                payload_len: len,
+                message_len: len,
+                ..request(FIRST_CALL | call, &head)
+            };
+            let inline = [&header.encode()[..], &head].concat();
+            ring.extend(u32::try_from(inline.len()).unwrap().to_le_bytes());
+            ring.extend(2_u32.to_le_bytes());
+            ring.extend(block.encode());
+            ring.extend(&inline);
+            ring.resize(ring.len().next_multiple_of(8), 0);
+        }
+        let words = ring
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+        let mut words: Vec<_> = (4096..).step_by(8).zip(words).collect();
+        words.push((128, ring.len() as u64));
+        let (region, bell) = (region_with(&words), EventFd::new().unwrap());
+        let segment = memfd(BLOCK, sealed());
+        let note = segment_note(0, BLOCK as u64);
+        let before = peak_resident_bytes();
+        let grown = || peak_resident_bytes() - before;
+        // The server may look before it has the segment, and then copies nothing.
+        let stream = loop {
+            let mut stream = connect(root);
+            stream.write_all(&hello().encode().unwrap()).unwrap();
+            send(&stream, b"R", &[region.as_fd(), bell.as_fd()]);
+            send(&stream, &note, &[segment.as_fd()]);
+            while grown() < BLOCK && !is_hung_up(&stream) {
+                std::thread::yield_now();
+            }
+            if grown() >= BLOCK {
+                break stream;
+            }
+        };
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_hung_up("gone", &stream);
+        let grown = grown();
+        assert!(grown < 6 * BLOCK, "{} MiB more", grown >> 20);
     });
 }

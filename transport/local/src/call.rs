@@ -276,13 +276,12 @@ impl Call {
             if delivered != seen {
                 seen = delivered;
                 found = self.take_and_ask();
+                let parts_before = std::mem::replace(&mut parts, connection.parts());
+                if found.is_none() && parts != parts_before {
+                    return Seen::Part;
+                }
             }
-            let parts_before = std::mem::replace(&mut parts, connection.parts());
-            match found {
-                Some(_) => Seen::All,
-                None if parts != parts_before => Seen::Part,
-                None => Seen::Nothing,
-            }
+            Seen::from(found.is_some())
         });
         let found = match found {
             // A server waits for requests, whatever becomes of this one.

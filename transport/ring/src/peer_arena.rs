@@ -144,37 +144,12 @@ impl PeerArena {
         })
     }
 
-    /// Appends a block's bytes to a vector, in one copy; the block stays lent.
-    ///
-    /// # Errors
-    /// As for [`block`](Self::block).
-    pub fn copy_block(&self, reference: BlockRef, into: &mut Vec<u8>) -> Result<(), Corrupt> {
-        let mapping = self.checked(&reference)?;
-        mapping.append_to(reference.offset as usize, reference.len as usize, into);
-        Ok(())
-    }
-
-    /// A block's bytes in a reusable buffer, in one copy; the block stays lent.
-    ///
-    /// # Errors
-    /// As for [`block`](Self::block).
-    pub fn copy_block_to_bytes(
-        &self,
-        pool: &BufferPool,
-        reference: BlockRef,
-    ) -> Result<Bytes, Corrupt> {
-        // Checked before any room is made for it: the length is the peer's claim.
-        self.checked(&reference)?;
-        let mut buffer = pool.buffer(reference.len as usize);
-        self.copy_block(reference, &mut buffer)?;
-        Ok(buffer.freeze())
-    }
-
     /// Begins to copy a block that its writer may still be filling; the block stays lent, if it is.
     ///
     /// # Errors
     /// As for [`block`](Self::block).
     pub fn begin_copy(&self, pool: &BufferPool, reference: BlockRef) -> Result<BlockCopy, Corrupt> {
+        // Checked before any room is made for it: the length is the peer's claim.
         let mapping = Arc::clone(self.checked(&reference)?);
         Ok(BlockCopy {
             mapping,

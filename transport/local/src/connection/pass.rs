@@ -106,14 +106,13 @@ impl Pass {
             true => self.look_at_descriptors(),
             false => Ok(false),
         };
-        let end = end.map(|rung| {
+        let mut end = end.map(|rung| {
             if rung && !waiting::in_pass() {
                 // The peer rings once for each sleep, and this ring is spent now. The driver follows,
                 // and arms the doorbell anew when it goes back to sleep.
                 connection.mark_ready();
             }
         });
-        let mut end = end;
         let mut progress = Progress::Idle;
         loop {
             // Also at the connection's end: the first reason counts.

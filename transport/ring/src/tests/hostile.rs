@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::mock::{Hostile, RING_BYTES, SLOTS};
 use crate::{
-    ArenaError, BlockRef, Corrupt, Inbox, ReserveError, SegmentId, record::BLOCK, record::PAD,
+    ArenaError, BlockRef, Corrupt, Endpoint, Inbox, ReserveError, SegmentId, record::BLOCK,
+    record::PAD,
 };
 
 const RING: u64 = RING_BYTES as u64;
@@ -283,6 +284,12 @@ fn empty_records_are_valid_and_bounded_by_the_ring() {
     assert_eq!(parsed(0, &[], RING_BYTES), Ok(RING_BYTES / 8));
 }
 
+/// How many bytes of a block come out.
+fn copied(victim: &Endpoint, block: BlockRef) -> Result<usize, Corrupt> {
+    let copy = victim.peer_arena.begin_copy(&victim.pool, block)?;
+    copy.finish(block.len).map(|bytes| bytes.len())
+}
+
 /// 8, 13
 #[test]
 fn a_block_lies_within_a_segment_that_is_known() {
@@ -299,18 +306,11 @@ fn a_block_lies_within_a_segment_that_is_known() {
         index: 0,
         generation: 0,
     };
-    let mut bytes = Vec::new();
-    victim
-        .peer_arena
-        .copy_block(block(7, 0, 8192), &mut bytes)
-        .unwrap();
-    victim
-        .peer_arena
-        .copy_block(block(7, 8192, 0), &mut bytes)
-        .unwrap();
+    assert_eq!(copied(&victim, block(7, 0, 8192)), Ok(8192));
+    assert_eq!(copied(&victim, block(7, 8192, 0)), Ok(0));
     let segment = SegmentId(8);
-    let unknown = victim.peer_arena.copy_block(block(8, 0, 1), &mut bytes);
-    assert_eq!(unknown, Err(Corrupt::BlockSegmentUnknown { segment }));
+    let unknown = Err(Corrupt::BlockSegmentUnknown { segment });
+    assert_eq!(copied(&victim, block(8, 0, 1)), unknown);
     assert!(
         victim.peer_arena.block(block(7, 1, 2)).is_ok(),
         "a missing segment may yet arrive"
@@ -337,13 +337,7 @@ fn a_block_lies_within_a_segment_that_is_known() {
             len,
             segment_bytes,
         };
-        let pool = victim.pool.clone();
-        assert_eq!(
-            victim
-                .peer_arena
-                .copy_block_to_bytes(&pool, block(7, offset, len)),
-            Err(refused)
-        );
+        assert_eq!(copied(&victim, block(7, offset, len)), Err(refused));
         assert_eq!(
             victim.consumer.take(&mut Inbox::default()),
             Err(refused),

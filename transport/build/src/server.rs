@@ -115,7 +115,7 @@ fn local_service(handler: &Ident, server: &Ident, arms: &[TokenStream]) -> Item 
             fn dispatch(
                 &self,
                 index: usize,
-                call: ringway::codegen::ServerCall,
+                call: ringway::codegen::ServerCall<'_>,
             ) -> ringway::codegen::HandlerFuture {
                 #dispatch
             }

@@ -223,19 +223,7 @@ impl Call {
     }
 
     fn take(&mut self) -> Option<Inbound> {
-        self.take_and_ask().map(|(inbound, _)| inbound)
-    }
-
-    /// The same, and whether nobody waits for anything more: as of which opening.
-    fn take_and_ask(&mut self) -> Option<(Inbound, Option<u32>)> {
-        let connection = &self.sender.connection;
-        let mut state = connection.lock();
-        let (inbound, handler) = state.take_inbound(self.sender.id)?;
-        self.over = inbound.ends_call();
-        let quiet = (!state.awaits_anything()).then(|| connection.opened());
-        drop(state);
-        drop(handler);
-        Some((inbound, quiet))
+        take_and_ask(&self.sender, &mut self.over).map(|(inbound, _)| inbound)
     }
 
     /// The first poll of a call must not keep a caller from sending its other calls: unless the
@@ -251,10 +239,10 @@ impl Call {
 
     /// Drives the connection until something arrives for this call or patience ends.
     fn look(&mut self) -> Option<Inbound> {
-        let connection = Arc::clone(self.connection());
+        let connection = &self.sender.connection;
         if connection.handlers().any_woken() || connection.has_work() {
             connection.drive();
-            if let Some(inbound) = self.take() {
+            if let Some((inbound, _)) = take_and_ask(&self.sender, &mut self.over) {
                 return Some(inbound);
             }
         }
@@ -275,7 +263,7 @@ impl Call {
             let delivered = connection.delivered();
             if delivered != seen {
                 seen = delivered;
-                found = self.take_and_ask();
+                found = take_and_ask(&self.sender, &mut self.over);
                 let parts_before = std::mem::replace(&mut parts, connection.parts());
                 if found.is_none() && parts != parts_before {
                     return Seen::Part;
@@ -371,6 +359,19 @@ impl Call {
             drop(handler);
         }
     }
+}
+
+/// What has arrived for a call, if that ends it, and whether nobody waits for anything more: as of which
+/// opening.
+fn take_and_ask(sender: &CallSender, over: &mut bool) -> Option<(Inbound, Option<u32>)> {
+    let connection = &sender.connection;
+    let mut state = connection.lock();
+    let (inbound, handler) = state.take_inbound(sender.id)?;
+    *over = inbound.ends_call();
+    let quiet = (!state.awaits_anything()).then(|| connection.opened());
+    drop(state);
+    drop(handler);
+    Some((inbound, quiet))
 }
 
 impl Drop for Call {

@@ -27,8 +27,8 @@ pub trait Serve: Send + Sync + fmt::Debug {
     /// What `path` (`/package.Service/Method`) leads to; asked once for each connection.
     fn resolve(&self, path: &str) -> Option<u64>;
 
-    /// The handler of a call that was just opened.
-    fn start(&self, started: Started) -> HandlerFuture;
+    /// The handler of a call that was just opened; there is one, to be taken.
+    fn start(&self, started: &mut Option<Started>) -> HandlerFuture;
 }
 
 /// The random number of this process, which tells it from the one before.

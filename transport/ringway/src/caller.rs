@@ -34,7 +34,7 @@ impl Caller for Channel {
         let calling = Calling::begin(method.path());
         let timeout = self.complete(request.metadata_mut());
         let mut first = None;
-        if let Some(instance) = self.hot() {
+        if let Some((instance, shared)) = self.hot() {
             let connection = &instance.connection;
             let head = Head::new(request.metadata(), timeout, calling.trace())
                 .inspect_err(|status| calling.failed(status))?;
@@ -44,19 +44,19 @@ impl Caller for Channel {
             let message = request.get_ref();
             match client::unary(connection, path, method, options, &head, message).await {
                 Ok(response) => {
-                    self.shared.note(&instance, None);
-                    self.shared.retries.note_success();
+                    shared.note(instance, None);
+                    shared.retries.note_success();
                     calling.succeeded();
                     return Ok(response);
                 }
-                Err(Failure::Status(status)) if !self.shared.retries.has_policies() => {
-                    self.shared.note(&instance, Some(&status));
+                Err(Failure::Status(status)) if !shared.retries.has_policies() => {
+                    shared.note(instance, Some(&status));
                     calling.failed(&status);
                     return Err(status);
                 }
                 Err(failure) => {
                     first = Some(First {
-                        instance,
+                        instance: Arc::clone(instance),
                         began,
                         failure,
                     })

@@ -119,17 +119,17 @@ impl Channel {
     }
 
     /// The instance of the last call, if it is still the right one.
-    pub(crate) fn hot(&mut self) -> Option<Arc<Instance>> {
-        let instance = self.stay.as_mut()?.next(&self.shared.instances);
-        instance.cloned()
+    pub(crate) fn hot(&mut self) -> Option<(&Arc<Instance>, &Shared)> {
+        let instance = self.stay.as_mut()?.next(&self.shared.instances)?;
+        Some((instance, &self.shared))
     }
 
     /// Where the next call goes.
     pub(crate) async fn route(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
-        if let Some(instance) = self.hot()
+        if let Some((instance, _)) = self.hot()
             && instance.connection.takes_calls()
         {
-            return Ok(Route::Local(instance));
+            return Ok(Route::Local(Arc::clone(instance)));
         }
         Box::pin(self.route_anew(wait_for_ready)).await
     }

@@ -12,7 +12,7 @@ use ringway_net::{Outgoing, Trailers};
 use ringway_wire::{MetadataBuf, ResponseHead};
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::compression::{self, Encoding};
 use crate::context::Context;
@@ -176,7 +176,7 @@ where
             head.trace.carried(Direction::Received, 1, len);
             let message = decode_whole(&options.limits, message.bytes)?;
             let mut response = Response::new(message);
-            response.extensions_mut().insert(path);
+            *response.extensions_mut() = path.mark();
             Ok(response)
         }
         // Boxed, because what is kept across this would be moved with every call.
@@ -353,8 +353,7 @@ fn with_path<R>(
     trailing: MetadataMap,
     path: Path,
 ) -> Response<R> {
-    let mut extensions = Extensions::default();
-    extensions.insert(path);
+    let mut extensions = path.mark();
     if !trailing.is_empty() {
         extensions.insert(Trailers(trailing));
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,24 +32,24 @@ pub trait LocalService: Send + Sync + 'static {
     fn methods(&self) -> &'static [Method];
 
     /// The work of one call.
-    fn dispatch(&self, index: usize, call: ServerCall) -> HandlerFuture;
+    fn dispatch(&self, index: usize, call: ServerCall<'_>) -> HandlerFuture;
 }
 
-/// A call that a handler is to answer.
-pub struct ServerCall {
-    started: Started,
+/// A call that a handler is to answer, where it lies: it is large to move.
+pub struct ServerCall<'a> {
+    started: &'a mut Option<Started>,
     /// The handler's request says who calls, at the cost of two allocations.
     connect_info: bool,
 }
 
-impl fmt::Debug for ServerCall {
+impl fmt::Debug for ServerCall<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.started.fmt(formatter)
     }
 }
 
-impl ServerCall {
-    pub(crate) fn new(started: Started, connect_info: bool) -> Self {
+impl<'a> ServerCall<'a> {
+    pub(crate) fn new(started: &'a mut Option<Started>, connect_info: bool) -> Self {
         Self {
             started,
             connect_info,
@@ -62,15 +64,18 @@ impl ServerCall {
         F: FnOnce(Request<M>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
     {
-        let context = self.context();
-        let extensions = self.extensions();
+        let Some(started) = self.started.take() else {
+            return nothing();
+        };
+        let context = context_of(&started);
+        let extensions = extensions_of(&started, self.connect_info);
         let Started {
             mut call,
             metadata,
             message,
             end,
             ..
-        } = self.started;
+        } = started;
         match message {
             Some(message) => {
                 let head = (&metadata, extensions);
@@ -101,8 +106,12 @@ impl ServerCall {
         F: FnOnce(Request<M>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send,
     {
-        Box::pin(Handled::new(self.context(), async move {
-            let (mut call, request) = match self.into_unary(limits).await {
+        let Some(started) = self.started.take() else {
+            return nothing();
+        };
+        let extensions = extensions_of(&started, self.connect_info);
+        Box::pin(Handled::new(context_of(&started), async move {
+            let (mut call, request) = match into_unary(started, extensions, limits).await {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
             };
@@ -122,8 +131,12 @@ impl ServerCall {
         F: FnOnce(Request<Streaming<M>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<R>, Status>> + Send,
     {
-        Box::pin(Handled::new(self.context(), async move {
-            let (mut call, request) = match self.into_streaming(limits) {
+        let Some(started) = self.started.take() else {
+            return nothing();
+        };
+        let extensions = extensions_of(&started, self.connect_info);
+        Box::pin(Handled::new(context_of(&started), async move {
+            let (mut call, request) = match into_streaming(started, extensions, limits) {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
             };
@@ -147,8 +160,12 @@ impl ServerCall {
         F: FnOnce(Request<Streaming<M>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send,
     {
-        Box::pin(Handled::new(self.context(), async move {
-            let (mut call, request) = match self.into_streaming(limits) {
+        let Some(started) = self.started.take() else {
+            return nothing();
+        };
+        let extensions = extensions_of(&started, self.connect_info);
+        Box::pin(Handled::new(context_of(&started), async move {
+            let (mut call, request) = match into_streaming(started, extensions, limits) {
                 Ok(parts) => parts,
                 Err(refused) => return refused.answer().await,
             };
@@ -160,87 +177,102 @@ impl ServerCall {
         }))
     }
 
+    /// Where it leads to; `None` if its method is unknown.
+    pub(crate) fn route(&self) -> Option<u64> {
+        self.started.as_ref()?.route
+    }
+
     /// Whether its client says anything by one of these names.
     pub(crate) fn has_metadata(&self, names: &[&str]) -> bool {
-        let metadata = metadata::decode_bytes(&self.started.metadata);
-        metadata.is_ok_and(|metadata| names.iter().any(|name| metadata.contains_key(*name)))
+        self.started.as_ref().is_some_and(|started| {
+            let metadata = metadata::decode_bytes(&started.metadata);
+            metadata.is_ok_and(|metadata| names.iter().any(|name| metadata.contains_key(*name)))
+        })
     }
 
     /// The call as it came.
-    pub(crate) fn into_started(self) -> Started {
-        self.started
+    pub(crate) fn take(self) -> Option<Started> {
+        self.started.take()
     }
 
     /// The answer where there is no such method.
     pub fn unimplemented(self) -> HandlerFuture {
-        Box::pin(Handled::new(self.context(), async move {
-            let mut call = self.started.call;
+        let Some(started) = self.started.take() else {
+            return nothing();
+        };
+        Box::pin(Handled::new(context_of(&started), async move {
+            let mut call = started.call;
             finish(&mut call, &Status::unimplemented("")).await;
         }))
     }
+}
 
-    fn context(&self) -> Context {
-        context_of(&self.started)
+/// The work of a call that somebody else has taken.
+pub(crate) fn nothing() -> HandlerFuture {
+    Box::pin(std::future::ready(()))
+}
+
+/// What a handler's request says beside message and metadata.
+fn extensions_of(started: &Started, connect_info: bool) -> Extensions {
+    let mut extensions = Extensions::default();
+    if connect_info {
+        add_connect_info(&mut extensions, started.call.connection());
     }
+    extensions
+}
 
-    fn extensions(&self) -> Extensions {
-        let mut extensions = Extensions::default();
-        if self.connect_info {
-            add_connect_info(&mut extensions, self.started.call.connection());
-        }
-        extensions
+async fn into_unary<M>(
+    started: Started,
+    extensions: Extensions,
+    limits: MessageLimits,
+) -> Result<(Call, Request<M>), Refused>
+where
+    M: Message + Default,
+{
+    let Started {
+        mut call,
+        metadata,
+        message,
+        end,
+        ..
+    } = started;
+    let message = match message {
+        Some(message) => Ok(message),
+        None => only_message(&mut call, end).await,
+    };
+    if let Ok(message) = &message {
+        trace::carried_here(Direction::Received, message.bytes.len());
     }
-
-    async fn into_unary<M>(self, limits: MessageLimits) -> Result<(Call, Request<M>), Refused>
-    where
-        M: Message + Default,
-    {
-        let extensions = self.extensions();
-        let Started {
-            mut call,
-            metadata,
-            message,
-            end,
-            ..
-        } = self.started;
-        let message = match message {
-            Some(message) => Ok(message),
-            None => only_message(&mut call, end).await,
-        };
-        if let Ok(message) = &message {
-            trace::carried_here(Direction::Received, message.bytes.len());
-        }
-        let request = message.and_then(|message| decoded((&metadata, extensions), message, limits));
-        match request {
-            Ok(request) => Ok((call, request)),
-            Err(status) => Err(Refused { call, status }),
-        }
+    let request = message.and_then(|message| decoded((&metadata, extensions), message, limits));
+    match request {
+        Ok(request) => Ok((call, request)),
+        Err(status) => Err(Refused { call, status }),
     }
+}
 
-    fn into_streaming<M>(
-        self,
-        limits: MessageLimits,
-    ) -> Result<(Call, Request<Streaming<M>>), Refused>
-    where
-        M: Message + Default + Unpin + 'static,
-    {
-        let extensions = self.extensions();
-        let Started {
-            call,
-            metadata,
-            message,
-            end,
-            ..
-        } = self.started;
-        let request = metadata::decode_bytes(&metadata).and_then(|metadata| {
-            let encoding = Encoding::named(&metadata)?;
-            let requests = streaming::requests(call.reader(), limits, (message, end), encoding);
-            Ok(Request::from_parts(metadata, extensions, requests))
-        });
-        match request {
-            Ok(request) => Ok((call, request)),
-            Err(status) => Err(Refused { call, status }),
-        }
+fn into_streaming<M>(
+    started: Started,
+    extensions: Extensions,
+    limits: MessageLimits,
+) -> Result<(Call, Request<Streaming<M>>), Refused>
+where
+    M: Message + Default + Unpin + 'static,
+{
+    let Started {
+        call,
+        metadata,
+        message,
+        end,
+        ..
+    } = started;
+    let request = metadata::decode_bytes(&metadata).and_then(|metadata| {
+        let encoding = Encoding::named(&metadata)?;
+        let requests = streaming::requests(call.reader(), limits, (message, end), encoding);
+        Ok(Request::from_parts(metadata, extensions, requests))
+    });
+    match request {
+        Ok(request) => Ok((call, request)),
+        Err(status) => Err(Refused { call, status }),
     }
 }
 
@@ -265,19 +297,61 @@ where
     match decoded(head, message, limits) {
         Ok(request) => {
             context.recorded().step(Step::HandlerStarted);
-            let answer = answer_with(call, handler(request), limits);
-            Box::pin(Handled::new(context, answer))
+            let answering = Answering {
+                handling: handler(request),
+                rest: None,
+                call: Some(call),
+                limits,
+            };
+            Box::pin(Handled::new(context, answering))
         }
         Err(status) => Box::pin(Handled::new(context, Refused { call, status }.answer())),
     }
 }
 
-async fn answer_with<R: Message>(
+pin_project_lite::pin_project! {
+    /// A handler, and its answer once that is there. Written out, because an `async fn` would hold its
+    /// arguments twice, and move them when it is first polled.
+    struct Answering<F> {
+        // Given up, the handler is dropped before its call.
+        #[pin]
+        handling: F,
+        // What could not be written at once.
+        rest: Option<HandlerFuture>,
+        call: Option<Call>,
+        limits: MessageLimits,
+    }
+}
+
+impl<F, R> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<R>, Status>>,
+    R: Message + 'static,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.rest.is_none() {
+            let answered = ready!(this.handling.poll(context));
+            let Some(call) = this.call.take() else {
+                return Poll::Ready(());
+            };
+            *this.rest = answer_with(call, answered, *this.limits);
+        }
+        match this.rest {
+            Some(rest) => rest.as_mut().poll(context),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+/// Answers a unary call; gives back what is left to do.
+fn answer_with<R: Message + 'static>(
     mut call: Call,
-    handling: impl Future<Output = Result<Response<R>, Status>>,
+    answered: Result<Response<R>, Status>,
     limits: MessageLimits,
-) {
-    let answered = handling.await;
+) -> Option<HandlerFuture> {
     let is_recorded = trace::is_recorded_here();
     if is_recorded {
         trace::step_here(Step::HandlerEnded);
@@ -285,12 +359,13 @@ async fn answer_with<R: Message>(
     match answered {
         Ok(response) if is_bare(&response) => {
             let answer = (response.get_ref(), is_recorded);
-            if let Err(error) = respond_at_once(&mut call, answer, limits) {
-                Box::pin(respond_later(call, response, limits, error)).await;
+            match respond_at_once(&mut call, answer, limits) {
+                Ok(()) => None,
+                Err(why) => Some(Box::pin(respond_later(call, response, limits, why))),
             }
         }
-        Ok(response) => Box::pin(respond(call, response, limits)).await,
-        Err(status) => Box::pin(async move { finish(&mut call, &status).await }).await,
+        Ok(response) => Some(Box::pin(respond(call, response, limits))),
+        Err(status) => Some(Box::pin(Refused { call, status }.answer())),
     }
 }
 
@@ -454,9 +529,9 @@ struct Answer<R> {
 impl<R: Message> Answer<R> {
     fn poll_send(
         &self,
-        context: &mut std::task::Context<'_>,
+        context: &mut task::Context<'_>,
         call: &mut Call,
-    ) -> std::task::Poll<Result<(), ringway_local::SendError>> {
+    ) -> Poll<Result<(), ringway_local::SendError>> {
         call.poll_respond(context, &self.head, self.len_bytes, &mut |out| {
             encode_whole(&self.message, out);
             trace::step_here(Step::Published);

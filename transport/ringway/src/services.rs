@@ -69,7 +69,7 @@ impl Serve for Services {
         Some(HTTP | index as u64)
     }
 
-    fn start(&self, started: Started) -> HandlerFuture {
+    fn start(&self, started: &mut Option<Started>) -> HandlerFuture {
         match latency::is_watched() {
             true => self.timed(started),
             false => self.dispatch(started),
@@ -79,30 +79,33 @@ impl Serve for Services {
 
 impl Services {
     #[cold]
-    fn timed(&self, started: Started) -> HandlerFuture {
-        let timing = Timing::begin(Source::Local(started.call.connection().id()));
+    fn timed(&self, started: &mut Option<Started>) -> HandlerFuture {
+        let connection = started
+            .as_ref()
+            .map(|started| started.call.connection().id());
+        let timing = connection.map(|connection| Timing::begin(Source::Local(connection)));
         let handler = self.dispatch(started);
         Box::pin(async move {
             handler.await;
-            timing.end();
+            if let Some(timing) = timing {
+                timing.end();
+            }
         })
     }
 
-    // Not a call of its own: what is started is large, and would be moved once more.
-    #[inline(always)]
-    fn dispatch(&self, started: Started) -> HandlerFuture {
-        let Some(route) = started.route else {
-            return ServerCall::new(started, false).unimplemented();
+    fn dispatch(&self, started: &mut Option<Started>) -> HandlerFuture {
+        let call = ServerCall::new(started, self.connect_info);
+        let Some(route) = call.route() else {
+            return call.unimplemented();
         };
         let index = usize::try_from(route & 0xffff_ffff).unwrap_or(usize::MAX);
         if let Some(layered) = &self.layered {
-            return layered.answer(started);
+            return layered.answer(call);
         }
         if route & HTTP != 0 {
-            return self.http[index].1.answer(started);
+            return self.http[index].1.answer(call);
         }
         let service = usize::try_from(route >> 32).unwrap_or(usize::MAX);
-        let call = ServerCall::new(started, self.connect_info);
         self.typed[service].dispatch(index, call)
     }
 }

@@ -475,7 +475,7 @@ impl Connection {
     }
 
     /// Runs a pass, or leaves a note for whoever runs one now.
-    pub(crate) fn drive(&self) -> Progress {
+    pub(crate) fn drive(self: &Arc<Self>) -> Progress {
         if self.listed.load(Ordering::SeqCst) {
             self.listed.store(false, Ordering::SeqCst);
         }

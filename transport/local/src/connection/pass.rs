@@ -69,7 +69,7 @@ impl Pass {
         }
     }
 
-    pub(crate) fn run(&mut self, connection: &Connection) -> Progress {
+    pub(crate) fn run(&mut self, connection: &Arc<Connection>) -> Progress {
         let mut progress = Progress::Idle;
         if !self.finished {
             progress = match self.receive(connection) {
@@ -98,7 +98,7 @@ impl Pass {
         self.timer = None;
     }
 
-    fn receive(&mut self, connection: &Connection) -> Result<Progress, Closed> {
+    fn receive(&mut self, connection: &Arc<Connection>) -> Result<Progress, Closed> {
         // What the peer wrote before it went still counts, so its end is judged last.
         let stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
@@ -130,7 +130,7 @@ impl Pass {
     /// Has the core judge what came, and hands it on; also says when the core wants to be asked again.
     fn judge(
         &mut self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         stirred: bool,
     ) -> Result<(Progress, Option<Instant>), Closed> {
         let read_ahead = self.receiver.take_read_ahead();
@@ -144,7 +144,6 @@ impl Pass {
         }
         if !self.frames.is_empty() {
             progress = Progress::Busy;
-            self.deliveries.attend(connection);
         }
         let fed = connection.blocks().is_some_and(Blocks::should_retry);
         let mut state = connection.lock();
@@ -152,7 +151,7 @@ impl Pass {
         let judged = self
             .frames
             .drain(..)
-            .try_for_each(|frame| state.handle(frame, &mut self.deliveries));
+            .try_for_each(|frame| state.handle(frame, connection, &mut self.deliveries));
         // What is due has a timer, which stirs the connection.
         let judged = match stirred {
             true => {
@@ -218,13 +217,12 @@ impl Pass {
         }
         self.deliveries.dropped.clear();
         let mut started = std::mem::take(&mut self.deliveries.started);
-        for call in started.drain(..) {
+        for call in &mut started {
             progress = progress.max(Progress::Busy);
             self.start(connection, call);
         }
+        started.clear();
         self.deliveries.started = started;
-        // Kept, it would keep the connection alive for ever.
-        self.deliveries.connection = None;
         progress
     }
 
@@ -247,11 +245,11 @@ impl Pass {
     }
 
     /// Starts a handler and polls it where its request was read: most finish there.
-    fn start(&mut self, connection: &Connection, started: Started) {
-        let Some(service) = &connection.service else {
+    fn start(&mut self, connection: &Connection, started: &mut Option<Started>) {
+        let (Some(service), Some(call)) = (&connection.service, &*started) else {
             return;
         };
-        let id = started.call.id();
+        let id = call.call.id();
         let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
         let Ok(mut future) = made else {
             return;

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use super::messages::Messages;
 use super::{Inbox, send_all};
 use crate::context::Handled;
-use crate::dispatch::{add_connect_info, context_of, finish, send_trailers};
+use crate::dispatch::{ServerCall, add_connect_info, context_of, finish, nothing, send_trailers};
 use crate::metadata;
 use crate::status;
 use crate::streaming;
@@ -60,7 +60,10 @@ impl HttpService {
     }
 
     /// Answers one call.
-    pub(crate) fn answer(&self, started: Started) -> HandlerFuture {
+    pub(crate) fn answer(&self, call: ServerCall<'_>) -> HandlerFuture {
+        let Some(started) = call.take() else {
+            return nothing();
+        };
         let context = context_of(&started);
         let (mut call, request) = match to_http(started, context.recorded()) {
             Ok(parts) => parts,

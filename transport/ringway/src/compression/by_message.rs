@@ -162,9 +162,9 @@ where
         self.inner.methods()
     }
 
-    fn dispatch(&self, index: usize, call: ServerCall) -> HandlerFuture {
+    fn dispatch(&self, index: usize, call: ServerCall<'_>) -> HandlerFuture {
         match call.has_metadata(&[ENCODING, ACCEPT_ENCODING]) {
-            true => HttpService::new(self.clone()).answer(call.into_started()),
+            true => HttpService::new(self.clone()).answer(call),
             false => self.inner.dispatch(index, call),
         }
     }

@@ -21,21 +21,9 @@ use crate::server::Serve;
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries {
     pub(crate) wakers: Vec<Waker>,
-    pub(crate) started: Vec<Started>,
+    /// Started where they lie: what makes up a call is large to move.
+    pub(crate) started: Vec<Option<Started>>,
     pub(crate) dropped: Vec<HandlerBox>,
-    /// Server: the connection and its service, for what a request starts.
-    pub(crate) connection: Option<Arc<Connection>>,
-    pub(crate) service: Option<Arc<dyn Serve>>,
-}
-
-impl Deliveries {
-    /// Prepares for what a request of this connection starts.
-    pub(crate) fn attend(&mut self, connection: &Connection) {
-        if let Some(service) = &connection.service {
-            self.connection = connection.me.upgrade();
-            self.service.get_or_insert_with(|| Arc::clone(service));
-        }
-    }
 }
 
 /// What a method leads to.
@@ -68,6 +56,7 @@ impl State {
     pub(crate) fn handle(
         &mut self,
         frame: Frame,
+        connection: &Arc<Connection>,
         deliveries: &mut Deliveries,
     ) -> Result<(), Closed> {
         let Frame {
@@ -90,17 +79,17 @@ impl State {
                 self.counts.calls += 1;
                 self.counts.note_received(u32::from(message.is_some()));
                 let metadata = head.keep(request.metadata.as_bytes());
-                let Some(connection) = deliveries.connection.clone() else {
+                let Some(service) = &connection.service else {
                     return Ok(());
                 };
                 let id = request.call;
                 let (timeout, end, trace) = (request.timeout, request.end, request.trace);
                 let recorded = trace.is_some_and(|trace| trace.is_sampled());
                 let seen = recorded.then(SystemTime::now);
-                let route = self.route(request.method, deliveries);
+                let route = self.route(request.method, &**service);
                 self.occupy(id);
-                deliveries.started.push(Started {
-                    call: Call::new(connection, id),
+                deliveries.started.push(Some(Started {
+                    call: Call::new(Arc::clone(connection), id),
                     route: route.number,
                     path: route.path,
                     timeout,
@@ -109,7 +98,7 @@ impl State {
                     metadata,
                     message,
                     end,
-                });
+                }));
             }
             Event::Message(message) => {
                 self.deliver_message(message, header.flags, payload, deliveries)
@@ -184,12 +173,9 @@ impl State {
         Ok(())
     }
 
-    fn route(&mut self, method: Method<'_>, deliveries: &Deliveries) -> Route {
+    fn route(&mut self, method: Method<'_>, service: &dyn Serve) -> Route {
         let resolve = |path: &str| Route {
-            number: deliveries
-                .service
-                .as_ref()
-                .and_then(|service| service.resolve(path)),
+            number: service.resolve(path),
             path: path.into(),
         };
         match method {

@@ -366,7 +366,7 @@ impl crate::Serve for NoService {
         None
     }
 
-    fn start(&self, _started: crate::Started) -> crate::HandlerFuture {
+    fn start(&self, _started: &mut Option<crate::Started>) -> crate::HandlerFuture {
         Box::pin(std::future::ready(()))
     }
 }

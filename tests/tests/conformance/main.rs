@@ -86,6 +86,7 @@ macro_rules! suite {
                 context::both_ends_have_a_timeout_of_their_own,
                 trailers::with_an_answer,
                 trailers::after_a_stream,
+                trailers::of_another_make,
                 handles::a_handle_cancels_an_upload,
                 handles::a_handle_cancels_an_exchange,
                 load::many_calls_in_flight,

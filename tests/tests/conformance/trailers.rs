@@ -3,7 +3,7 @@
 use ringway::Trailers;
 use ringway_proto::bench::bench_server::{Bench, BenchServer};
 use ringway_proto::bench::{Payload, StreamRequest, Summary};
-use ringway_tests::{Running, Way, ours, payload, payloads};
+use ringway_tests::{Running, Way, asking, ours, payload, payloads, rich_status};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -73,4 +73,38 @@ pub(crate) async fn after_a_stream(way: Way) {
     while stream.message().await.unwrap().is_some() {}
     let trailing = stream.trailers().await.unwrap().unwrap();
     assert_eq!(trailing.get("x-cost").unwrap(), "3");
+}
+
+/// A service of another make answers with bodies of HTTP: what is all there goes as one piece.
+pub(crate) async fn of_another_make(way: Way) {
+    let service = BenchServer::new(WithTrailers::default());
+    let running = Running::with(way, |builder| builder.add_tonic_service(service)).await;
+    let mut client = running.client().await;
+    let response = client.unary(payload(1, 64)).await.unwrap();
+    let Trailers(trailing) = response.extensions().get().unwrap();
+    assert_eq!(trailing.get("x-cost").unwrap(), "3");
+    for (count, size_bytes) in [(0, 3), (1, 0), (1, 3), (1, 64 << 10), (2, 3), (2, 100_000)] {
+        let mut request = Request::new(StreamRequest { count, size_bytes });
+        let sent = "there and back".parse().unwrap();
+        request.metadata_mut().insert("x-echo", sent);
+        let response = client.server_stream(request).await.unwrap();
+        assert_eq!(response.metadata().get("x-echo").unwrap(), "there and back");
+        let mut stream = response.into_inner();
+        for _ in 0..count {
+            let message = stream.message().await.unwrap().unwrap();
+            assert_eq!(message.data.len(), size_bytes as usize);
+        }
+        assert_eq!(stream.message().await.unwrap(), None);
+        let trailing = stream.trailers().await.unwrap().unwrap();
+        assert_eq!(trailing.get("x-cost").unwrap(), "3");
+    }
+    let only = StreamRequest {
+        count: 1,
+        size_bytes: 3,
+    };
+    let response = client.server_stream(asking("fail", only)).await.unwrap();
+    let mut stream = response.into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    let status = stream.message().await.unwrap_err();
+    assert_eq!(status.details(), rich_status().details());
 }

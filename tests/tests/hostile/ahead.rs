@@ -5,7 +5,7 @@ use ringway_proto::bench::Payload;
 use ringway_ring::BlockRef;
 use ringway_wire::{Capabilities, FrameHeader, Kind};
 
-use crate::{SHM, assert_hung_up, besiege, join, join_with};
+use crate::{SHM, assert_hung_up, besiege, hello_with, join, join_with};
 
 /// With shared memory: copies what is told of.
 const READS_AHEAD: Capabilities = Capabilities(16);
@@ -143,7 +143,7 @@ fn only_who_asks_is_told() {
                 &[32_768, 65_536, 98_304],
             ),
         ] {
-            let mut peer = join_with(root, capabilities);
+            let mut peer = join_with(root, &hello_with(capabilities));
             let mut block = peer.block(LEN);
             let encoded = encoded();
             block.truncate(encoded.len());

@@ -1,11 +1,11 @@
 //! Calls that no library would send, with nothing wrong about their frames: each of them is answered, and
 //! the connection lives. Over HTTP/2 they end with the same codes, or can't be said at all.
 
-use ringway_wire::{MetadataBuf, Method, RequestHead};
+use ringway_wire::{Kind, MetadataBuf, Method, RequestHead};
 use tonic::Code;
 
-use crate::frames::request;
-use crate::{Joined, besiege, join};
+use crate::frames::{FIRST_CALL, request};
+use crate::{Joined, besiege, hello, join, join_with, older_hello};
 
 /// Handlers over stubs of ours, and over HTTP types.
 const PATHS: [&str; 2] = [
@@ -95,5 +95,20 @@ fn metadata_that_is_none() {
             assert_eq!(caller.call(path, &opaque), Code::Ok, "{path}");
         }
         caller.is_served();
+    });
+}
+
+/// A service behind HTTP types can't say whether a stream was expected.
+#[test]
+fn whole_answers_are_for_who_knows_them() {
+    besiege(|root| {
+        for (hello, first) in [(older_hello(), Kind::Headers), (hello(), Kind::Response)] {
+            let mut client = join_with(root, &hello);
+            let head = RequestHead::new(Method::Inline(PATHS[1]));
+            let mut bytes = vec![0; head.encoded_len().unwrap()];
+            head.encode(&mut bytes);
+            client.frame(request(FIRST_CALL, &bytes), &bytes);
+            assert_eq!(client.wait_for(|_| true).kind, first);
+        }
     });
 }

@@ -125,6 +125,14 @@ fn hello_with(capabilities: Capabilities) -> Hello {
     Hello::new(Role::Client, &Config::default(), 7, NAME, capabilities)
 }
 
+/// A client of before, that knows of nothing new.
+fn older_hello() -> Hello {
+    Hello {
+        capabilities: SHM,
+        ..hello()
+    }
+}
+
 /// Waits until the server has hung up.
 fn assert_hung_up(what: &str, mut stream: &UnixStream) {
     let mut rest = [0; 4096];
@@ -170,12 +178,12 @@ fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
 
 /// Both hellos are said: now come the regions.
 fn greet(root: &Path) -> UnixStream {
-    greet_with(root, SHM)
+    greet_with(root, &hello())
 }
 
-fn greet_with(root: &Path, capabilities: Capabilities) -> UnixStream {
+fn greet_with(root: &Path, hello: &Hello) -> UnixStream {
     let mut stream = connect(root);
-    let hello = hello_with(capabilities).encode().unwrap();
+    let hello = hello.encode().unwrap();
     stream.write_all(&hello).unwrap();
     read_hello(&stream);
     stream
@@ -191,11 +199,11 @@ struct Joined {
 }
 
 fn join(root: &Path) -> Joined {
-    join_with(root, SHM)
+    join_with(root, &hello())
 }
 
-fn join_with(root: &Path, capabilities: Capabilities) -> Joined {
-    let stream = greet_with(root, capabilities);
+fn join_with(root: &Path, hello: &Hello) -> Joined {
+    let stream = greet_with(root, hello);
     let config = EndpointConfig::default();
     let (own, own_bell) = (
         OwnRegion::create(&config.region).unwrap(),

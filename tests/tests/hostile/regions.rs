@@ -13,6 +13,7 @@ use ringway_ring::{BlockRef, SegmentId};
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors};
 use ringway_tests::{in_a_process_of_its_own, peak_resident_bytes};
 use ringway_wire::FrameHeader;
+use ringway_wire::limits::MAX_HEAD_BYTES;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
@@ -203,57 +204,89 @@ fn one_block_lent_to_many_calls() {
         return;
     }
     besiege(|root| {
-        const BLOCK: usize = 16 << 20;
-        const CALLS: u64 = 12;
+        const BLOCK: u32 = 16 << 20;
         let head = unary_head();
-        let len = u32::try_from(BLOCK).unwrap();
-        let block = BlockRef {
-            segment: SegmentId(0),
-            offset: 0,
-            len,
-            index: 0,
-            generation: 0,
-        };
-        let mut ring = Vec::new();
-        for call in 0..CALLS {
+        let record = |call| {
             let header = FrameHeader {
-                payload_len: len,
-                message_len: len,
-                ..request(FIRST_CALL | call, &head)
+                payload_len: BLOCK,
+                message_len: BLOCK,
+                ..request(call, &head)
             };
-            let inline = [&header.encode()[..], &head].concat();
-            ring.extend(u32::try_from(inline.len()).unwrap().to_le_bytes());
-            ring.extend(2_u32.to_le_bytes());
-            ring.extend(block.encode());
-            ring.extend(&inline);
-            ring.resize(ring.len().next_multiple_of(8), 0);
-        }
-        let words = ring
-            .chunks_exact(8)
-            .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
-        let mut words: Vec<_> = (4096..).step_by(8).zip(words).collect();
-        words.push((128, ring.len() as u64));
-        let (region, bell) = (region_with(&words), EventFd::new().unwrap());
-        let segment = memfd(BLOCK, sealed());
-        let note = segment_note(0, BLOCK as u64);
-        let before = peak_resident_bytes();
-        let grown = || peak_resident_bytes() - before;
-        // The server may look before it has the segment, and then copies nothing.
-        let stream = loop {
-            let mut stream = connect(root);
-            stream.write_all(&hello().encode().unwrap()).unwrap();
-            send(&stream, b"R", &[region.as_fd(), bell.as_fd()]);
-            send(&stream, &note, &[segment.as_fd()]);
-            while grown() < BLOCK && !is_hung_up(&stream) {
-                std::thread::yield_now();
-            }
-            if grown() >= BLOCK {
-                break stream;
-            }
+            [&header.encode()[..], &head].concat()
         };
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert_hung_up("gone", &stream);
-        let grown = grown();
-        assert!(grown < 6 * BLOCK, "{} MiB more", grown >> 20);
+        let grown = grown_by(root, record, 12, BLOCK, BLOCK as usize);
+        assert!(grown < 96 << 20, "{} MiB more", grown >> 20);
     });
+}
+
+/// The same of heads, for which no credit is needed.
+#[test]
+fn one_block_that_is_many_heads() {
+    if !in_a_process_of_its_own("regions::one_block_that_is_many_heads") {
+        return;
+    }
+    besiege(|root| {
+        let record = |call| {
+            let header = FrameHeader {
+                head_len: MAX_HEAD_BYTES,
+                ..request(call, &[])
+            };
+            header.encode().to_vec()
+        };
+        let grown = grown_by(root, record, 500, MAX_HEAD_BYTES, 2 << 20);
+        assert!(grown < 16 << 20, "{} MiB more", grown >> 20);
+    });
+}
+
+/// So much more memory the server ever had once it has met a ring of `calls` records, each with the same
+/// block beside it: at least `enough`, as it may look before it has the block, and then copies nothing.
+fn grown_by(
+    root: &Path,
+    record: impl Fn(u64) -> Vec<u8>,
+    calls: u64,
+    block_bytes: u32,
+    enough: usize,
+) -> usize {
+    let block = BlockRef {
+        segment: SegmentId(0),
+        offset: 0,
+        len: block_bytes,
+        index: 0,
+        generation: 0,
+    };
+    let mut ring = Vec::new();
+    for call in 0..calls {
+        let record = record(FIRST_CALL | call);
+        ring.extend(u32::try_from(record.len()).unwrap().to_le_bytes());
+        ring.extend(2_u32.to_le_bytes());
+        ring.extend(block.encode());
+        ring.extend(&record);
+        ring.resize(ring.len().next_multiple_of(8), 0);
+    }
+    let words = ring
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    let mut words: Vec<_> = (4096..).step_by(8).zip(words).collect();
+    words.push((128, ring.len() as u64));
+    let (region, bell) = (region_with(&words), EventFd::new().unwrap());
+    let segment = memfd(block_bytes as usize, sealed());
+    let note = segment_note(0, block_bytes.into());
+    let before = peak_resident_bytes();
+    let grown = || peak_resident_bytes() - before;
+    let stream = loop {
+        let mut stream = connect(root);
+        stream.write_all(&hello().encode().unwrap()).unwrap();
+        send(&stream, b"R", &[region.as_fd(), bell.as_fd()]);
+        send(&stream, &note, &[segment.as_fd()]);
+        while grown() < enough && !is_hung_up(&stream) {
+            std::thread::yield_now();
+        }
+        if grown() >= enough {
+            break stream;
+        }
+    };
+    // It may have been cut off already.
+    let _ = stream.shutdown(Shutdown::Write);
+    assert_hung_up("gone", &stream);
+    grown()
 }

@@ -287,7 +287,8 @@ impl Call {
         found
     }
 
-    /// Server: answers a unary call; pending while there is no room or credit. The call is over.
+    /// Server: answers a unary call, or [another](Connection::takes_whole_streams), with its only message;
+    /// pending while there is no room or credit. The call is over.
     ///
     /// # Errors
     /// A [`SendError`].
@@ -302,7 +303,7 @@ impl Call {
         self.sender.or_wait(context, head.len() + len, sent)
     }
 
-    /// Server: answers a unary call now. The call is over.
+    /// The same, now.
     ///
     /// # Errors
     /// A [`SendError`]; after [`SendError::Blocked`], [`Self::poll_respond`] waits.
@@ -361,8 +362,8 @@ impl Call {
     }
 }
 
-/// What has arrived for a call, if that ends it, and whether nobody waits for anything more: as of which
-/// opening.
+/// What has arrived for a call, which is `over` if that ends it; and, if nobody waits for anything more, as of
+/// which opening.
 fn take_and_ask(sender: &CallSender, over: &mut bool) -> Option<(Inbound, Option<u32>)> {
     let connection = &sender.connection;
     let mut state = connection.lock();

@@ -27,7 +27,8 @@ pub trait Serve: Send + Sync + fmt::Debug {
     /// What `path` (`/package.Service/Method`) leads to; asked once for each connection.
     fn resolve(&self, path: &str) -> Option<u64>;
 
-    /// The handler of a call that was just opened; there is one, to be taken.
+    /// The handler of a call that was just opened. It takes what is `started` from where it lies: that is
+    /// large to move.
     fn start(&self, started: &mut Option<Started>) -> HandlerFuture;
 }
 

@@ -331,20 +331,20 @@ async fn in_pieces<R: Message + Default>(
 }
 
 fn response<R>(head: &[u8], message: R, path: Path) -> Result<Response<R>, Status> {
+    let (initial, trailing) = metadata_around(head)?;
+    Ok(with_path(initial, message, trailing, path))
+}
+
+/// The metadata before and after the message of a whole answer.
+pub(crate) fn metadata_around(head: &[u8]) -> Result<(MetadataMap, MetadataMap), Status> {
     if head.is_empty() {
-        return Ok(with_path(
-            MetadataMap::new(),
-            message,
-            MetadataMap::new(),
-            path,
-        ));
+        return Ok((MetadataMap::new(), MetadataMap::new()));
     }
     let head = ResponseHead::decode(head).map_err(|error| Status::internal(error.to_string()))?;
-    let (initial, trailing) = (
+    Ok((
         metadata::decode(head.initial)?,
         metadata::decode(head.trailing)?,
-    );
-    Ok(with_path(initial, message, trailing, path))
+    ))
 }
 
 fn with_path<R>(
@@ -402,13 +402,17 @@ async fn response_stream<R: Message + Default + Unpin + 'static>(
     options: &CallOptions,
     trace: &Trace,
 ) -> Result<Response<Streaming<R>>, Failure> {
-    let metadata = match poll_fn(|context| call.poll_inbound(context)).await {
-        Some(Inbound::Headers(block)) => metadata::decode_bytes(&block)?,
+    let (metadata, whole) = match poll_fn(|context| call.poll_inbound(context)).await {
+        Some(Inbound::Headers(block)) => (metadata::decode_bytes(&block)?, None),
+        Some(Inbound::Response { head, message }) => {
+            let (initial, trailing) = metadata_around(&head)?;
+            (initial, Some((message, trailing)))
+        }
         other => return Err(failure(other)),
     };
     trace.step(Step::AnswerSeen);
     let encoding = Encoding::named(&metadata)?;
-    let stream = streaming::responses(call, options.limits, encoding, trace);
+    let stream = streaming::responses(call, options.limits, encoding, trace, whole);
     Ok(with_path(metadata, stream, MetadataMap::new(), path))
 }
 

@@ -12,6 +12,7 @@ use ringway_local::{Call, Connection, HandlerFuture, Inbound, Out, PeerCredentia
 use ringway_net::Trailers;
 use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
@@ -544,22 +545,30 @@ fn answer<R: Message>(response: Response<R>, limits: MessageLimits) -> Result<An
     let trailing = extensions.remove::<Trailers>().map(|trailers| trailers.0);
     let len_bytes = message.encoded_len();
     limits.check_encoding(len_bytes)?;
-    let mut head = Vec::new();
-    if !initial.is_empty() || trailing.is_some() {
-        let initial = metadata::encode(&initial)?;
-        let trailing = metadata::encode_trailing(&trailing.unwrap_or_default())?;
-        let encoded = ResponseHead {
-            initial: initial.as_metadata(),
-            trailing: trailing.as_metadata(),
-        };
-        head.resize(encoded.encoded_len(), 0);
-        encoded.encode(&mut head);
-    }
     Ok(Answer {
-        head,
+        head: response_head(&initial, &trailing.unwrap_or_default())?,
         message,
         len_bytes,
     })
+}
+
+/// What is said in front of a call's only message; nothing without metadata.
+pub(crate) fn response_head(
+    initial: &MetadataMap,
+    trailing: &MetadataMap,
+) -> Result<Vec<u8>, Status> {
+    let (initial, trailing) = (
+        metadata::encode(initial)?,
+        metadata::encode_trailing(trailing)?,
+    );
+    let (initial, trailing) = (initial.as_metadata(), trailing.as_metadata());
+    let mut head = Vec::new();
+    if !(initial.is_empty() && trailing.is_empty()) {
+        let encoded = ResponseHead { initial, trailing };
+        head.resize(encoded.encoded_len(), 0);
+        encoded.encode(&mut head);
+    }
+    Ok(head)
 }
 
 async fn stream<R, S>(mut call: Call, response: Response<S>, limits: MessageLimits)

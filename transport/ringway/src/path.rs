@@ -40,8 +40,7 @@ impl Path {
         response.extensions().get().copied()
     }
 
-    /// The extensions of a response that came by this path. A copy of what is ready costs half of what it
-    /// does to make them.
+    /// The extensions of a response that came by this path. To copy ready ones costs less than to make them.
     pub(crate) fn mark(self) -> Extensions {
         static MARKS: OnceLock<[Extensions; 5]> = OnceLock::new();
         const ALL: [Path; 5] = [

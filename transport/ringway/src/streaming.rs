@@ -168,6 +168,8 @@ struct Markers {
     first: Option<ringway_local::Message>,
     /// Nothing follows the first.
     only_first: bool,
+    /// Then: how the stream ends.
+    ending: Option<Status>,
     over: bool,
     /// That of a response ends with it.
     trace: Trace,
@@ -207,7 +209,7 @@ impl Markers {
             return Poll::Ready(Next::Messages(waiting.min(MAX_MARKERS)));
         }
         if self.only_first {
-            return Poll::Ready(Next::End(None));
+            return Poll::Ready(Next::End(self.ending.take()));
         }
         let inbound = ready!(self.call.poll_inbound(context));
         Poll::Ready(match inbound {
@@ -346,27 +348,35 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
         queue: Arc::clone(&queue),
         first,
         only_first,
+        ending: None,
         over: false,
     };
     // The limits are ours: a marker is always within tonic's.
     Streaming::new_request(Pop::new(queue, limits), body, None, None)
 }
 
-/// The messages of a response, as a caller reads them.
+/// The messages of a response, as a caller reads them; `whole` is the only one, where it came with all
+/// trailing metadata.
 pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
     call: Call,
     limits: MessageLimits,
     encoding: Option<Encoding>,
     trace: &Trace,
+    whole: Option<(ringway_local::Message, MetadataMap)>,
 ) -> Streaming<T> {
     let queue = queue(encoding, trace.clone());
+    let only_first = whole.is_some();
+    let (first, ending) = whole
+        .map(|(message, trailing)| (message, ok(trailing)))
+        .unzip();
     let body = Markers {
         call,
         trace: trace.clone(),
         requests: false,
         queue: Arc::clone(&queue),
-        first: None,
-        only_first: false,
+        only_first,
+        first,
+        ending,
         over: false,
     };
     Streaming::new_response(
@@ -384,9 +394,14 @@ pub(crate) fn ok_trailers(metadata: MetadataMap) -> (u16, Vec<u8>) {
     if let Err(refused) = crate::metadata::encode_trailing(&metadata) {
         return status::encode(&refused);
     }
+    status::encode(&ok(metadata))
+}
+
+/// The status of a call that went well.
+fn ok(trailing: MetadataMap) -> Status {
     let mut status = Status::ok("");
-    *status.metadata_mut() = metadata;
-    status::encode(&status)
+    *status.metadata_mut() = trailing;
+    status
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub enum Kind {
     Message,
     /// Server: initial metadata. Head: a metadata block.
     Headers,
-    /// Server: the whole answer of a unary call that succeeded. Head: [`crate::ResponseHead`].
+    /// Server: the whole answer of a call that succeeded with one message: of a unary call, and of any
+    /// other if the client [takes it](crate::Capabilities::WHOLE_STREAMS). Head: [`crate::ResponseHead`].
     Response,
     /// Server: the end of a call. `code` and a [`crate::StatusHead`].
     Trailers,

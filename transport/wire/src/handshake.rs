@@ -42,8 +42,12 @@ impl Capabilities {
     /// Takes a [`TraceContext`](crate::TraceContext) in a request's head.
     pub const TRACES: Capabilities = Capabilities(1 << 32);
 
+    /// Takes a [`Response`](crate::Kind::Response) as the answer to any call, also to one that may be
+    /// answered by a stream.
+    pub const WHOLE_STREAMS: Capabilities = Capabilities(1 << 33);
+
     /// What this crate can do by itself.
-    const OF_CORE: Capabilities = Self::TRACES;
+    const OF_CORE: Capabilities = Capabilities(Self::TRACES.0 | Self::WHOLE_STREAMS.0);
 
     /// Whether all bits of `other` are there.
     pub const fn has(self, other: Capabilities) -> bool {

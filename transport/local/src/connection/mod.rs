@@ -84,6 +84,7 @@ pub(crate) use self::pass::Wakeups;
 pub struct Connection {
     me: Weak<Self>,
     kind: LinkKind,
+    takes_whole_streams: bool,
     driver: Arc<Driver>,
     watch: Watch,
     open: AtomicBool,
@@ -185,6 +186,7 @@ impl Connection {
         let connection = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             kind: parts.kind,
+            takes_whole_streams: parts.core.takes_whole_streams(),
             driver,
             watch: parts.watch,
             open: AtomicBool::new(true),
@@ -225,6 +227,12 @@ impl Connection {
     /// What moves the bytes of a socket link; `None` on other links.
     pub fn engine(&self) -> Option<Engine> {
         self.watch.engine()
+    }
+
+    /// Whether [`Call::respond`](crate::Call::respond) can answer any call, also one whose client expects a
+    /// stream.
+    pub fn takes_whole_streams(&self) -> bool {
+        self.takes_whole_streams
     }
 
     /// Who is at the other end; `None` inside one process.

@@ -32,8 +32,8 @@ const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
 /// A payload longer than this is told of whenever so much more of it is written, for the peer to copy it
 /// meanwhile.
 pub(crate) const PART_BYTES: usize = 32 * 1024;
-/// When so much was copied out of records and blocks, the core judges what came before more is: nothing keeps a peer from
-/// naming one block in each record of a ring.
+/// When so much was copied out of records and blocks, the core judges what came before more is: nothing
+/// keeps a peer from naming one block in each record of a ring.
 const MAX_UNJUDGED_BYTES: usize = 4 * 1024 * 1024;
 /// Says how much of a block is written, before the frame that lends it. Head: the block; `message_len`:
 /// the bytes.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
 use ringway_local::{Call, Connection, Inbound, Out, SendError};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
-use ringway_wire::ResponseHead;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -20,7 +19,7 @@ use tonic::metadata::MetadataMap;
 use super::messages::{Framed, Messages, Step};
 use super::{Inbox, ending_status, send_all};
 use crate::channel::{Channel, Route};
-use crate::client::{Head, goes_over};
+use crate::client::{Head, goes_over, metadata_around};
 use crate::metadata;
 use crate::meter::Direction;
 use crate::path::Path;
@@ -246,20 +245,15 @@ fn answer(
         over: false,
         trace: trace.clone(),
     };
-    let mut metadata = MetadataMap::new();
-    match inbound {
-        Some(Inbound::Headers(block)) => metadata = metadata::decode_bytes(&block)?,
+    let metadata = match inbound {
+        Some(Inbound::Headers(block)) => metadata::decode_bytes(&block)?,
         Some(Inbound::Response { head, message }) => {
-            let mut trailers = HeaderMap::new();
-            if !head.is_empty() {
-                let head = ResponseHead::decode(&head)
-                    .map_err(|error| Status::internal(error.to_string()))?;
-                metadata = metadata::decode(head.initial)?;
-                trailers = metadata::decode(head.trailing)?.into_headers();
-            }
+            let (initial, trailing) = metadata_around(&head)?;
+            let mut trailers = trailing.into_headers();
             trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
             inbox.ready = Some(Inbox::take(trace, &message));
             inbox.trailers = Some(trailers);
+            initial
         }
         Some(ending) => {
             let mut response = ending_status(&ending).into_http::<Body>();
@@ -267,7 +261,7 @@ fn answer(
             return Ok(response);
         }
         None => return Err(Status::internal("the call ended without an answer")),
-    }
+    };
     let mut response = Response::new(Body::new(inbox));
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(

@@ -1,5 +1,6 @@
 //! gRPC's framing: a flag, a length, a message.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,12 +12,16 @@ use tonic::Status;
 
 /// Flag and length in front of each message in a body.
 pub(crate) const PREFIX_BYTES: usize = 5;
+/// An answer of one message goes in one frame up to this length; a larger one may have to go in pieces.
+const MAX_WHOLE_BYTES: usize = 64 * 1024;
 
 /// Cuts a body into messages.
 pub(crate) struct Messages<B> {
     pub(super) body: B,
     pub(super) buffer: BytesMut,
     pub(crate) trailers: Option<HeaderMap>,
+    /// What was looked at before its turn.
+    ahead: VecDeque<Result<Step, Status>>,
 }
 
 pub(crate) enum Step {
@@ -49,10 +54,49 @@ where
             body,
             buffer: BytesMut::new(),
             trailers: None,
+            ahead: VecDeque::new(),
         }
     }
 
+    /// The message of a body that is all there: one that is not large, and then that the call went well. What
+    /// there is of any other body waits for its turn.
+    pub(super) fn take_only(&mut self, context: &mut Context<'_>) -> Option<Bytes> {
+        let first = match self.poll_next(context) {
+            Poll::Ready(Ok(Step::Message(message))) => message,
+            Poll::Ready(other) => {
+                self.ahead.push_back(other);
+                return None;
+            }
+            Poll::Pending => return None,
+        };
+        let second = self.poll_next(context);
+        let is_whole = matches!(second, Poll::Ready(Ok(Step::End))) && self.went_well();
+        if is_whole && !first.compressed && first.bytes.len() <= MAX_WHOLE_BYTES {
+            return Some(first.bytes);
+        }
+        self.ahead.push_back(Ok(Step::Message(first)));
+        if let Poll::Ready(second) = second {
+            self.ahead.push_back(second);
+        }
+        None
+    }
+
+    /// With no more to say of it than metadata.
+    fn went_well(&self) -> bool {
+        self.trailers.as_ref().is_some_and(|trailers| {
+            let says = |name| trailers.contains_key(name);
+            trailers
+                .get(Status::GRPC_STATUS)
+                .is_some_and(|status| status == "0")
+                && !says(Status::GRPC_MESSAGE)
+                && !says(Status::GRPC_STATUS_DETAILS)
+        })
+    }
+
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Status>> {
+        if let Some(step) = self.ahead.pop_front() {
+            return Poll::Ready(step);
+        }
         loop {
             if let Some(message) = self.take()? {
                 return Poll::Ready(Ok(Step::Message(message)));

@@ -1,5 +1,5 @@
 //! HTTP types over a local call, both ends: plain tonic stubs over a [`Channel`](crate::Channel), and
-//! tonic services behind a local path. It costs what the HTTP types cost, about 2 µs a call.
+//! tonic services behind a local path. It costs what the HTTP types cost, about 2 µs a call at each end.
 //!
 //! gRPC's framing (a flag, a length, a message: <https://grpc.io/docs/> "gRPC over HTTP2") exists
 //! only inside the bodies here; on the wire a message is a frame's payload.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -20,8 +21,11 @@ use tonic::{Code, Status};
 use super::messages::Messages;
 use super::{Inbox, send_all};
 use crate::context::Handled;
-use crate::dispatch::{ServerCall, add_connect_info, context_of, finish, nothing, send_trailers};
+use crate::dispatch::{
+    ServerCall, add_connect_info, context_of, finish, nothing, response_head, send_trailers,
+};
 use crate::metadata;
+use crate::meter::Direction;
 use crate::status;
 use crate::streaming;
 use crate::trace::{self, Step, Trace};
@@ -140,27 +144,52 @@ async fn relay(
         finish(call, &status).await;
         return Ok(());
     }
-    let block = metadata::encode(&MetadataMap::from_headers(headers))?;
-    let sender = call.sender().clone();
-    poll_fn(|context| sender.poll_send_headers(context, block.as_metadata().as_bytes()))
-        .await
-        .map_err(|error| status::unsent(&error))?;
+    let initial = MetadataMap::from_headers(headers);
     let mut messages = Messages::new(body);
-    send_all(&sender, &mut messages, &trace::counted_here()).await?;
+    let only = match call.connection().takes_whole_streams() {
+        true => poll_fn(|context| Poll::Ready(messages.take_only(context))).await,
+        false => None,
+    };
+    if only.is_none() {
+        let block = metadata::encode(&initial)?;
+        let sender = call.sender().clone();
+        poll_fn(|context| sender.poll_send_headers(context, block.as_metadata().as_bytes()))
+            .await
+            .map_err(|error| status::unsent(&error))?;
+        send_all(&sender, &mut messages, &trace::counted_here()).await?;
+    }
     trace::step_here(Step::HandlerEnded);
     let mut trailers = messages.trailers.unwrap_or_default();
     drop_bad_details(&mut trailers);
     let status = Status::from_header_map(&trailers)
         .unwrap_or_else(|| Status::new(Code::Unknown, "the service sent no status"));
-    if let Some(Trailers(trailing)) = trailing
-        && status.code() == Code::Ok
-    {
-        let mut all = status.metadata().clone().into_headers();
-        all.extend(trailing.into_headers());
-        send_trailers(call, streaming::ok_trailers(MetadataMap::from_headers(all))).await;
-        trace::end_here(Code::Ok, "");
+    if status.code() != Code::Ok || (only.is_none() && trailing.is_none()) {
+        finish(call, &status).await;
         return Ok(());
     }
-    finish(call, &status).await;
+    let mut all = status.metadata().clone();
+    if let Some(Trailers(trailing)) = trailing {
+        let mut headers = all.into_headers();
+        headers.extend(trailing.into_headers());
+        all = MetadataMap::from_headers(headers);
+    }
+    match only {
+        Some(message) => respond_whole(call, &response_head(&initial, &all)?, &message).await?,
+        None => send_trailers(call, streaming::ok_trailers(all)).await,
+    }
+    trace::end_here(Code::Ok, "");
+    Ok(())
+}
+
+async fn respond_whole(call: &mut Call, head: &[u8], message: &[u8]) -> Result<(), Status> {
+    poll_fn(|context| {
+        call.poll_respond(context, head, message.len(), &mut |out| {
+            out.copy_from_slice(message);
+            trace::step_here(Step::Published);
+        })
+    })
+    .await
+    .map_err(|error| status::unsent(&error))?;
+    trace::carried_here(Direction::Sent, message.len());
     Ok(())
 }

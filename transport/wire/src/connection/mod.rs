@@ -100,6 +100,7 @@ pub struct Connection {
     max_concurrent_calls: u32,
     call_timeout: Option<Duration>,
     carries_traces: bool,
+    takes_whole_streams: bool,
     send: SendWindow,
     recv: RecvWindow,
     scarcity: Scarcity,
@@ -161,6 +162,7 @@ impl Connection {
             max_concurrent_calls: config.max_concurrent_calls,
             call_timeout: config.call_timeout,
             carries_traces: agreed.capabilities.has(Capabilities::TRACES),
+            takes_whole_streams: agreed.capabilities.has(Capabilities::WHOLE_STREAMS),
             send: SendWindow::new(send),
             recv: RecvWindow::new(recv, recv / GRANT_PARTS),
             scarcity: Scarcity::new(recv),
@@ -191,6 +193,11 @@ impl Connection {
     #[inline]
     pub fn carries_traces(&self) -> bool {
         self.carries_traces
+    }
+
+    /// Whether the client takes [`Self::send_response`] as the answer to any call.
+    pub fn takes_whole_streams(&self) -> bool {
+        self.takes_whole_streams
     }
 
     /// Calls that are not over.

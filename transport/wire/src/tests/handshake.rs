@@ -26,7 +26,7 @@ fn both_sides_agree() {
     let ours = client.negotiate(&server).unwrap();
     let theirs = server.negotiate(&client).unwrap();
     assert_eq!((ours.version, theirs.version), (1, 1));
-    let both = Capabilities(2 | Capabilities::TRACES.0);
+    let both = Capabilities(2 | Capabilities::TRACES.0 | Capabilities::WHOLE_STREAMS.0);
     assert_eq!((ours.capabilities, theirs.capabilities), (both, both));
     assert_eq!((ours.call_slots, theirs.call_slots), (7, 7));
     assert_eq!((ours.peer_instance, theirs.peer_instance), (9, 42));
@@ -43,16 +43,18 @@ fn both_sides_agree() {
     );
 }
 
-/// A peer of before takes the bit of a trace for a broken head.
+/// A peer of before takes the bit of a trace for a broken head, and a whole answer to a stream for one that
+/// is out of order.
 #[test]
-fn a_peer_that_knows_of_no_traces_is_sent_none() {
+fn a_peer_is_sent_what_it_knows() {
     let mut older = hello(Role::Server);
     older.capabilities = Capabilities(0b110);
-    for (server, carries) in [(older, false), (hello(Role::Server), true)] {
+    for (server, knows) in [(older, false), (hello(Role::Server), true)] {
         let agreed = hello(Role::Client).negotiate(&server).unwrap();
         let now = std::time::Instant::now();
         let client = Connection::new(Role::Client, &agreed, &Config::default(), now);
-        assert_eq!(client.carries_traces(), carries);
+        assert_eq!(client.carries_traces(), knows);
+        assert_eq!(client.takes_whole_streams(), knows);
     }
 }
 

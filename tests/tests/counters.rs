@@ -154,3 +154,23 @@ fn a_move_between_paths_is_counted() {
         assert_eq!(channel(&address), None);
     });
 }
+
+/// A runtime that ends takes what drives its connections with it; they end all the same.
+#[test]
+fn of_a_runtime_that_has_ended_no_connection_is_left() {
+    alone(async {
+        let test = || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let (running, client) = runtime.block_on(async {
+                let running = Running::start(Way::Shm).await;
+                let mut client = running.client().await;
+                client.unary(Payload::default()).await.unwrap();
+                (running, client)
+            });
+            drop(runtime);
+            drop((running, client));
+            assert_eq!(stats::connections().len(), 0);
+        };
+        tokio::task::spawn_blocking(test).await.unwrap();
+    });
+}

@@ -30,7 +30,8 @@ const MAX_BUSY: usize = 64;
 #[derive(Debug)]
 pub struct Driver {
     runtime: Handle,
-    ready: Mutex<Vec<Arc<Connection>>>,
+    /// `None` once the runtime has ended: connections keep their driver, so it must not keep them.
+    ready: Mutex<Option<Vec<Arc<Connection>>>>,
     /// Whether `ready` holds any.
     listed: AtomicBool,
     /// The driver's task is at work and will look at `ready` again before it sleeps: waking it
@@ -54,7 +55,7 @@ impl Driver {
         drivers.retain(|_, driver| driver.strong_count() > 0);
         let driver = Arc::new(Self {
             runtime: runtime.clone(),
-            ready: Mutex::default(),
+            ready: Mutex::new(Some(Vec::new())),
             listed: AtomicBool::new(false),
             awake: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -72,7 +73,10 @@ impl Driver {
 
     /// Puts `connection` on the list and wakes the driver.
     pub(crate) fn add_ready(&self, connection: Arc<Connection>) {
-        self.ready.lock().push(connection);
+        match &mut *self.ready.lock() {
+            Some(ready) => ready.push(connection),
+            None => return,
+        }
         self.listed.store(true, Ordering::SeqCst);
         if !self.awake.load(Ordering::SeqCst) {
             self.waker.wake();
@@ -130,7 +134,9 @@ impl Driver {
     fn pass(&self, turn: &mut Turn) -> Progress {
         if self.listed.load(Ordering::SeqCst) {
             self.listed.store(false, Ordering::SeqCst);
-            std::mem::swap(&mut *self.ready.lock(), &mut turn.ready);
+            if let Some(ready) = &mut *self.ready.lock() {
+                std::mem::swap(ready, &mut turn.ready);
+            }
         }
         let _pass = Pass::enter();
         let mut total = Progress::Idle;
@@ -237,7 +243,21 @@ impl Turn {
     }
 }
 
+/// Lets go of what is ready when the driver's task is dropped: with its runtime.
+struct Driving(Weak<Driver>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        if let Some(driver) = self.0.upgrade() {
+            let ready = driver.ready.lock().take();
+            // Without the lock: a connection that ends here may mark others.
+            drop(ready);
+        }
+    }
+}
+
 async fn drive(driver: Weak<Driver>) {
+    let _driving = Driving(Weak::clone(&driver));
     let mut turn = Turn::new();
     poll_fn(|context| match driver.upgrade() {
         Some(driver) => driver.poll(context, &mut turn),

@@ -1,4 +1,4 @@
-//! Regions and doorbells that are none.
+//! Regions and doorbells that are none, and regions with rings that no sender would write.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,30 +1,24 @@
-//! The server's end of a typed call: from what arrived to the handler, and back.
+//! The server's end of a typed call: from what arrived to the handler.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::{self, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, Connection, HandlerFuture, Inbound, Out, PeerCredentials, Started};
-use ringway_net::Trailers;
-use ringway_wire::ResponseHead;
+use ringway_local::{Call, Connection, HandlerFuture, Inbound, PeerCredentials, Started};
 use tokio_stream::Stream;
-use tonic::metadata::MetadataMap;
 use tonic::transport::server::UdsConnectInfo;
-use tonic::{Code, Extensions, Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use crate::answer::{Answering, Refused, failed, finish, respond, stream};
 use crate::client::goes_over;
 use crate::compression::{self, Encoding};
 use crate::context::{Context, Handled, Peer};
 use crate::metadata::{self, TraceHeaders};
 use crate::meter::Direction;
 use crate::method::{MessageLimits, Method};
-use crate::pump::{Pumped, pump};
-use crate::status;
-use crate::streaming::{self, decode_whole, encode_whole};
+use crate::streaming::{self, decode_whole};
 use crate::trace::{self, Step, Trace, TraceContext};
 
 /// A generated service that can answer calls which are no HTTP requests.
@@ -298,124 +292,10 @@ where
     match decoded(head, message, limits) {
         Ok(request) => {
             context.recorded().step(Step::HandlerStarted);
-            let answering = Answering {
-                handling: handler(request),
-                rest: None,
-                call: Some(call),
-                limits,
-            };
+            let answering = Answering::new(call, handler(request), limits);
             Box::pin(Handled::new(context, answering))
         }
         Err(status) => Box::pin(Handled::new(context, Refused { call, status }.answer())),
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A handler, and its answer once that is there. Written out, because an `async fn` would hold its
-    /// arguments twice, and move them when it is first polled.
-    struct Answering<F> {
-        // Given up, the handler is dropped before its call.
-        #[pin]
-        handling: F,
-        // What could not be written at once.
-        rest: Option<HandlerFuture>,
-        call: Option<Call>,
-        limits: MessageLimits,
-    }
-}
-
-impl<F, R> Future for Answering<F>
-where
-    F: Future<Output = Result<Response<R>, Status>>,
-    R: Message + 'static,
-{
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
-        let this = self.project();
-        if this.rest.is_none() {
-            let answered = ready!(this.handling.poll(context));
-            let Some(call) = this.call.take() else {
-                return Poll::Ready(());
-            };
-            *this.rest = answer_with(call, answered, *this.limits);
-        }
-        match this.rest {
-            Some(rest) => rest.as_mut().poll(context),
-            None => Poll::Ready(()),
-        }
-    }
-}
-
-/// Answers a unary call; gives back what is left to do.
-fn answer_with<R: Message + 'static>(
-    mut call: Call,
-    answered: Result<Response<R>, Status>,
-    limits: MessageLimits,
-) -> Option<HandlerFuture> {
-    let is_recorded = trace::is_recorded_here();
-    if is_recorded {
-        trace::step_here(Step::HandlerEnded);
-    }
-    match answered {
-        Ok(response) if is_bare(&response) => {
-            let answer = (response.get_ref(), is_recorded);
-            match respond_at_once(&mut call, answer, limits) {
-                Ok(()) => None,
-                Err(why) => Some(Box::pin(respond_later(call, response, limits, why))),
-            }
-        }
-        Ok(response) => Some(Box::pin(respond(call, response, limits))),
-        Err(status) => Some(Box::pin(Refused { call, status }.answer())),
-    }
-}
-
-/// Whether a response is nothing but its message.
-fn is_bare<R>(response: &Response<R>) -> bool {
-    response.metadata().is_empty() && response.extensions().is_empty()
-}
-
-/// Writes the answer where the message lies, as most answers can be.
-fn respond_at_once<R: Message>(
-    call: &mut Call,
-    (message, is_recorded): (&R, bool),
-    limits: MessageLimits,
-) -> Result<(), AtOnce> {
-    let len_bytes = message.encoded_len();
-    limits.check_encoding(len_bytes).map_err(AtOnce::Refused)?;
-    let encode = &mut |out: Out<'_>| {
-        encode_whole(message, out);
-        if is_recorded {
-            trace::step_here(Step::Published);
-        }
-    };
-    call.respond(&[], len_bytes, encode)
-        .map_err(AtOnce::Unsent)?;
-    if is_recorded {
-        trace::carried_here(Direction::Sent, len_bytes);
-        trace::end_here(Code::Ok, "");
-    }
-    Ok(())
-}
-
-/// Why an answer was not written at once.
-enum AtOnce {
-    Refused(Status),
-    Unsent(ringway_local::SendError),
-}
-
-async fn respond_later<R: Message>(
-    mut call: Call,
-    response: Response<R>,
-    limits: MessageLimits,
-    why: AtOnce,
-) {
-    match why {
-        AtOnce::Unsent(ringway_local::SendError::Blocked(_)) => {
-            respond(call, response, limits).await;
-        }
-        AtOnce::Unsent(error) => finish(&mut call, &status::unsent(&error)).await,
-        AtOnce::Refused(status) => finish(&mut call, &status).await,
     }
 }
 
@@ -466,18 +346,6 @@ pub(crate) fn add_connect_info(extensions: &mut Extensions, connection: &Connect
     }
 }
 
-/// A call that no handler sees.
-struct Refused {
-    call: Call,
-    status: Status,
-}
-
-impl Refused {
-    async fn answer(mut self) {
-        finish(&mut self.call, &self.status).await;
-    }
-}
-
 fn decoded<M: Message + Default>(
     (metadata, extensions): (&Bytes, Extensions),
     message: ringway_local::Message,
@@ -503,119 +371,4 @@ async fn only_message(call: &mut Call, mut end: bool) -> Result<ringway_local::M
         }
     }
     Err(Status::internal("Missing request message."))
-}
-
-async fn respond<R: Message>(mut call: Call, response: Response<R>, limits: MessageLimits) {
-    let answer = match answer(response, limits) {
-        Ok(answer) => answer,
-        Err(status) => return finish(&mut call, &status).await,
-    };
-    let sent = poll_fn(|context| answer.poll_send(context, &mut call)).await;
-    match sent {
-        Ok(()) => {
-            trace::carried_here(Direction::Sent, answer.len_bytes);
-            trace::end_here(Code::Ok, "");
-        }
-        Err(error) => finish(&mut call, &status::unsent(&error)).await,
-    }
-}
-
-/// A unary answer, ready to be written.
-struct Answer<R> {
-    head: Vec<u8>,
-    message: R,
-    len_bytes: usize,
-}
-
-impl<R: Message> Answer<R> {
-    fn poll_send(
-        &self,
-        context: &mut task::Context<'_>,
-        call: &mut Call,
-    ) -> Poll<Result<(), ringway_local::SendError>> {
-        call.poll_respond(context, &self.head, self.len_bytes, &mut |out| {
-            encode_whole(&self.message, out);
-            trace::step_here(Step::Published);
-        })
-    }
-}
-
-fn answer<R: Message>(response: Response<R>, limits: MessageLimits) -> Result<Answer<R>, Status> {
-    let (initial, message, mut extensions) = response.into_parts();
-    let trailing = extensions.remove::<Trailers>().map(|trailers| trailers.0);
-    let len_bytes = message.encoded_len();
-    limits.check_encoding(len_bytes)?;
-    Ok(Answer {
-        head: response_head(&initial, &trailing.unwrap_or_default())?,
-        message,
-        len_bytes,
-    })
-}
-
-/// What is said in front of a call's only message; nothing without metadata.
-pub(crate) fn response_head(
-    initial: &MetadataMap,
-    trailing: &MetadataMap,
-) -> Result<Vec<u8>, Status> {
-    let (initial, trailing) = (
-        metadata::encode(initial)?,
-        metadata::encode_trailing(trailing)?,
-    );
-    let (initial, trailing) = (initial.as_metadata(), trailing.as_metadata());
-    let mut head = Vec::new();
-    if !(initial.is_empty() && trailing.is_empty()) {
-        let encoded = ResponseHead { initial, trailing };
-        head.resize(encoded.encoded_len(), 0);
-        encoded.encode(&mut head);
-    }
-    Ok(head)
-}
-
-async fn stream<R, S>(mut call: Call, response: Response<S>, limits: MessageLimits)
-where
-    R: Message + 'static,
-    S: Stream<Item = Result<R, Status>>,
-{
-    let (initial, stream, mut extensions) = response.into_parts();
-    let headers = match metadata::encode(&initial) {
-        Ok(headers) => headers,
-        Err(status) => return finish(&mut call, &status).await,
-    };
-    let block = headers.as_metadata();
-    let sender = call.sender().clone();
-    let sent = poll_fn(|context| sender.poll_send_headers(context, block.as_bytes()));
-    if sent.await.is_err() {
-        return;
-    }
-    match pump(&sender, stream, limits, &trace::counted_here()).await {
-        Pumped::All => {
-            trace::step_here(Step::HandlerEnded);
-            let trailing = extensions.remove::<Trailers>().unwrap_or_default();
-            send_trailers(&mut call, streaming::ok_trailers(trailing.0)).await;
-            trace::end_here(Code::Ok, "");
-        }
-        Pumped::Failed(status) => failed(&mut call, &status).await,
-        Pumped::CallOver => {}
-    }
-}
-
-/// The handler has ended with a status.
-async fn failed(call: &mut Call, status: &Status) {
-    trace::step_here(Step::HandlerEnded);
-    finish(call, status).await;
-}
-
-/// Ends the call that is being handled with a status.
-pub(crate) async fn finish(call: &mut Call, status: &Status) {
-    send_trailers(call, status::encode(status)).await;
-    trace::end_here(status.code(), status.message());
-}
-
-pub(crate) async fn send_trailers(call: &mut Call, (code, head): (u16, Vec<u8>)) {
-    let sent = poll_fn(|context| {
-        trace::step_here(Step::Published);
-        call.poll_finish(context, code, &head)
-    });
-    // An error means that the call is over, and nobody is left to be told.
-    let _ = sent.await;
 }

@@ -30,6 +30,7 @@
 // The stubs of the introspection service name this crate as everybody else's do.
 extern crate self as ringway;
 
+mod answer;
 mod attempt;
 mod begun;
 pub mod blocking;

@@ -246,10 +246,10 @@ impl Pass {
 
     /// Starts a handler and polls it where its request was read: most finish there.
     fn start(&mut self, connection: &Connection, started: &mut Option<Started>) {
-        let (Some(service), Some(call)) = (&connection.service, &*started) else {
+        let (Some(service), Some(opened)) = (&connection.service, &*started) else {
             return;
         };
-        let id = call.call.id();
+        let id = opened.call.id();
         let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
         let Ok(mut future) = made else {
             return;

@@ -20,10 +20,9 @@ use tonic::{Code, Status};
 
 use super::messages::Messages;
 use super::{Inbox, send_all};
+use crate::answer::{finish, response_head, send_trailers};
 use crate::context::Handled;
-use crate::dispatch::{
-    ServerCall, add_connect_info, context_of, finish, nothing, response_head, send_trailers,
-};
+use crate::dispatch::{ServerCall, add_connect_info, context_of, nothing};
 use crate::metadata;
 use crate::meter::Direction;
 use crate::status;

@@ -20,6 +20,11 @@ use crate::trace::Trace;
 const PACK_BYTES: usize = 6 * 1024;
 /// Messages of a packed frame, at most.
 const PACK_MESSAGES: usize = 256;
+/// A message of up to this length is encoded when it comes, into memory of this stream's own: it is gone
+/// before the next one is made, and the memory that the peer reads is written in one go. Encoded message by
+/// message there, each atomic operation between them (prost counts the owners of a `bytes` field) would wait
+/// until the other core had given up the lines.
+const STAGED_BYTES: usize = 512;
 /// What a stream sends before others have their turn. Whoever polls it holds up the connection's other
 /// calls, and what arrives for this one; a source that is always ready would go on until it has spent its
 /// credit.
@@ -52,7 +57,7 @@ where
     let (mut batch, mut turn) = (Batch::default(), Turn::default());
     loop {
         let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits)).await;
-        let len = batch.len_bytes;
+        let len = batch.len_bytes();
         if !batch.is_empty() && send(call, &mut batch, trace).await.is_err() {
             return Pumped::CallOver;
         }
@@ -69,21 +74,15 @@ async fn send<T: Outgoing>(
     batch: &mut Batch<T>,
     trace: &Trace,
 ) -> Result<(), ()> {
-    let form = match batch.messages.len() {
+    let form = match batch.messages {
         0 | 1 => Form::Plain,
         several => Form::Packed(u32::try_from(several).unwrap_or(u32::MAX)),
     };
-    let len = batch.len_bytes;
+    let len = batch.len_bytes();
     let sent = poll_fn(|context| call.poll_send(context, form, len, &mut |out| batch.write(out)));
     let sent = sent.await;
     if sent.is_ok() {
-        let messages = batch.messages.len();
-        let prefixes = if messages > 1 {
-            messages * LENGTH_BYTES
-        } else {
-            0
-        };
-        trace.carried(Direction::Sent, messages, len - prefixes);
+        trace.carried(Direction::Sent, batch.messages, batch.messages_bytes);
     }
     batch.clear();
     sent.map_err(drop)
@@ -91,16 +90,22 @@ async fn send<T: Outgoing>(
 
 /// Messages that were ready together.
 struct Batch<T> {
-    messages: Vec<T>,
-    /// Bytes of the frame: one message bare, several each behind its length.
-    len_bytes: usize,
+    messages: usize,
+    /// Bytes of the messages alone.
+    messages_bytes: usize,
+    /// The first messages, encoded, each behind its length.
+    staged: Vec<u8>,
+    /// The others, from the first one on that is too long for that.
+    others: Vec<T>,
 }
 
 impl<T> Default for Batch<T> {
     fn default() -> Self {
         Self {
-            messages: Vec::new(),
-            len_bytes: 0,
+            messages: 0,
+            messages_bytes: 0,
+            staged: Vec::new(),
+            others: Vec::new(),
         }
     }
 }
@@ -119,7 +124,7 @@ impl<T: Outgoing> Batch<T> {
         mut stream: Pin<&mut S>,
         limits: MessageLimits,
     ) -> Poll<Filled> {
-        while self.len_bytes < PACK_BYTES && self.messages.len() < PACK_MESSAGES {
+        while self.len_bytes() < PACK_BYTES && self.messages < PACK_MESSAGES {
             match stream.as_mut().poll_next(context) {
                 Poll::Pending if self.is_empty() => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Filled::More),
@@ -138,13 +143,13 @@ impl<T: Outgoing> Batch<T> {
     fn push(&mut self, message: T, limits: MessageLimits) -> Result<(), Status> {
         let len = message.message().encoded_len();
         limits.check_encoding(len)?;
-        // The first message's length counts only once there is a second.
-        self.len_bytes += match self.messages.len() {
-            0 => len,
-            1 => 2 * LENGTH_BYTES + len,
-            _ => LENGTH_BYTES + len,
-        };
-        self.messages.push(message);
+        self.messages += 1;
+        self.messages_bytes += len;
+        if len <= STAGED_BYTES && self.others.is_empty() {
+            put(message.message(), len, &mut self.staged);
+        } else {
+            self.others.push(message);
+        }
         Ok(())
     }
 
@@ -156,26 +161,48 @@ impl<T: Outgoing> Batch<T> {
     }
 
     fn write_to(&self, out: &mut impl BufMut) {
-        let packed = self.messages.len() > 1;
-        for message in self.messages.iter().map(Outgoing::message) {
-            if packed {
-                let len = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
-                out.put_u32_le(len);
+        if self.is_packed() {
+            out.put_slice(&self.staged);
+            for message in self.others.iter().map(Outgoing::message) {
+                put(message, message.encoded_len(), out);
             }
-            message.encode_raw(out);
+        } else if let Some(staged) = self.staged.get(LENGTH_BYTES..) {
+            out.put_slice(staged);
+        } else if let [message] = &self.others[..] {
+            message.message().encode_raw(out);
         }
     }
 }
 
 impl<T> Batch<T> {
     fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.messages == 0
+    }
+
+    fn is_packed(&self) -> bool {
+        self.messages > 1
+    }
+
+    /// Bytes of the frame: one message bare, several each behind its length.
+    fn len_bytes(&self) -> usize {
+        match self.is_packed() {
+            true => self.messages * LENGTH_BYTES + self.messages_bytes,
+            false => self.messages_bytes,
+        }
     }
 
     fn clear(&mut self) {
-        self.messages.clear();
-        self.len_bytes = 0;
+        self.messages = 0;
+        self.messages_bytes = 0;
+        self.staged.clear();
+        self.others.clear();
     }
+}
+
+/// A message behind its length.
+fn put(message: &impl Message, len: usize, out: &mut impl BufMut) {
+    out.put_u32_le(u32::try_from(len).unwrap_or(u32::MAX));
+    message.encode_raw(out);
 }
 
 /// What a stream has sent since others had their turn.

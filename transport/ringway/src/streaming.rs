@@ -35,6 +35,10 @@ static MARKERS: [u8; MARKER_BYTES * MAX_MARKERS] = [0; MARKER_BYTES * MAX_MARKER
 /// Length in front of each message of a packed frame.
 pub(crate) const LENGTH_BYTES: usize = 4;
 
+/// A packed message of up to this length is decoded from a slice of its frame, its `bytes` fields copied:
+/// that costs less than to count the owners of the frame, and nobody who keeps a message keeps the frame.
+const SLICED_BYTES: usize = 512;
+
 /// What the body has taken in, for the decoder beside it.
 type Queue = Arc<Mutex<Arrived>>;
 
@@ -42,8 +46,6 @@ type Queue = Arc<Mutex<Arrived>>;
 #[derive(Debug, Default)]
 struct Arrived {
     frames: VecDeque<Arrival>,
-    /// How many messages, or statuses in their place, all frames hold.
-    waiting: usize,
     /// How those that are compressed were.
     encoding: Option<Encoding>,
     /// Whose first message is yet to be decoded.
@@ -61,19 +63,19 @@ enum Arrival {
 }
 
 impl Arrived {
-    fn push(&mut self, message: ringway_local::Message) {
-        if message.compressed {
-            self.waiting += 1;
-            self.frames.push_back(Arrival::Compressed(message.bytes));
-        } else if message.packed {
-            self.push_packed(message.bytes);
-        } else {
-            self.waiting += 1;
-            self.frames.push_back(Arrival::Message(message.bytes));
+    /// How many messages, or statuses in their place, there are more now.
+    fn push(&mut self, message: ringway_local::Message) -> usize {
+        if message.packed {
+            return self.push_packed(message.bytes);
         }
+        self.frames.push_back(match message.compressed {
+            true => Arrival::Compressed(message.bytes),
+            false => Arrival::Message(message.bytes),
+        });
+        1
     }
 
-    fn push_packed(&mut self, mut bytes: Bytes) {
+    fn push_packed(&mut self, mut bytes: Bytes) -> usize {
         let (mut count, mut end) = (0, 0);
         while let Some((len, rest)) = bytes[end..].split_first_chunk::<LENGTH_BYTES>() {
             let len = u32::from_le_bytes(*len) as usize;
@@ -86,62 +88,68 @@ impl Arrived {
         let whole = end == bytes.len();
         bytes.truncate(end);
         if count > 0 {
-            self.waiting += count;
             self.frames.push_back(Arrival::Packed(bytes));
         }
         if !whole {
-            self.fail(Status::internal(
-                "protocol error: a packed message leaves its frame",
-            ));
+            let status = Status::internal("protocol error: a packed message leaves its frame");
+            self.frames.push_back(Arrival::Failed(status));
+            count += 1;
         }
-    }
-
-    fn fail(&mut self, status: Status) {
-        self.waiting += 1;
-        self.frames.push_back(Arrival::Failed(status));
-    }
-
-    fn next<T: Message + Default>(&mut self, limits: &MessageLimits) -> Option<Result<T, Status>> {
-        if let Some(Arrival::Packed(bytes)) = self.frames.front_mut() {
-            self.waiting -= 1;
-            let len = bytes.get_u32_le() as usize;
-            let rest = bytes.len() - len;
-            let message = decode(limits, len, Buf::take(&mut *bytes, len));
-            // Whatever was refused or left over.
-            bytes.advance(bytes.len() - rest);
-            if rest == 0 {
-                self.frames.pop_front();
-            }
-            return Some(message);
-        }
-        let arrival = self.frames.pop_front()?;
-        self.waiting -= 1;
-        match arrival {
-            Arrival::Message(bytes) => Some(decode_whole(limits, bytes)),
-            Arrival::Compressed(bytes) => {
-                let message = compression::decompress(self.encoding, &bytes, limits);
-                Some(message.and_then(|message| decode_whole(limits, message)))
-            }
-            Arrival::Failed(status) => Some(Err(status)),
-            Arrival::Packed(_) => None,
-        }
+        count
     }
 }
 
 /// Decodes what the body has taken in: where it lies, when it is asked for.
 struct Pop<T> {
     queue: Queue,
+    /// What is left of a packed frame, taken out of the queue: the next message needs no lock.
+    packed: Bytes,
     limits: MessageLimits,
     message: PhantomData<fn() -> T>,
 }
 
-impl<T> Pop<T> {
+impl<T: Message + Default> Pop<T> {
     fn new(queue: Queue, limits: MessageLimits) -> Self {
         Self {
             queue,
+            packed: Bytes::new(),
             limits,
             message: PhantomData,
         }
+    }
+
+    fn next(&mut self) -> Option<Result<T, Status>> {
+        if !self.packed.is_empty() {
+            return Some(self.next_packed());
+        }
+        let mut queue = self.queue.lock();
+        let arrival = queue.frames.pop_front()?;
+        let encoding = queue.encoding;
+        let undecoded = std::mem::take(&mut queue.undecoded);
+        drop(queue);
+        let message = match arrival {
+            Arrival::Message(bytes) => decode_whole(&self.limits, bytes),
+            Arrival::Compressed(bytes) => compression::decompress(encoding, &bytes, &self.limits)
+                .and_then(|message| decode_whole(&self.limits, message)),
+            Arrival::Packed(bytes) => {
+                self.packed = bytes;
+                self.next_packed()
+            }
+            Arrival::Failed(status) => Err(status),
+        };
+        undecoded.step(Step::Decoded);
+        Some(message)
+    }
+
+    /// Lengths were checked when the frame came.
+    fn next_packed(&mut self) -> Result<T, Status> {
+        let len = self.packed.get_u32_le() as usize;
+        if len <= SLICED_BYTES {
+            let message = decode(&self.limits, len, &self.packed[..len]);
+            self.packed.advance(len);
+            return message;
+        }
+        decode_whole(&self.limits, self.packed.split_to(len))
     }
 }
 
@@ -150,12 +158,7 @@ impl<T: Message + Default> Decoder for Pop<T> {
     type Error = Status;
 
     fn decode(&mut self, _marker: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
-        let mut queue = self.queue.lock();
-        let next = queue.next(&self.limits).transpose();
-        if queue.undecoded.with_steps().is_some() {
-            std::mem::take(&mut queue.undecoded).step(Step::Decoded);
-        }
-        next
+        self.next().transpose()
     }
 }
 
@@ -165,6 +168,8 @@ struct Markers {
     /// Whether these are requests, whose end must never look clean when it is not.
     requests: bool,
     queue: Queue,
+    /// Messages in the queue for which no marker was handed out yet.
+    unmarked: usize,
     first: Option<ringway_local::Message>,
     /// Nothing follows the first.
     only_first: bool,
@@ -189,24 +194,28 @@ impl Markers {
         }
     }
 
-    /// Takes in the messages of one frame; how many wait now.
+    /// Takes in the messages of one frame; for how many to hand out markers.
     fn accept(&mut self, message: ringway_local::Message) -> usize {
         if let Some(span) = self.trace.span() {
             let (messages, bytes) = count_of(&message);
             span.carried(Direction::Received, messages, bytes);
         }
-        let mut queue = self.queue.lock();
-        queue.push(message);
-        queue.waiting.min(MAX_MARKERS)
+        self.unmarked += self.queue.lock().push(message);
+        self.mark()
+    }
+
+    fn mark(&mut self) -> usize {
+        let marked = self.unmarked.min(MAX_MARKERS);
+        self.unmarked -= marked;
+        marked
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         if let Some(message) = self.first.take() {
             return Poll::Ready(Next::Messages(self.accept(message)));
         }
-        let waiting = self.queue.lock().waiting;
-        if waiting > 0 {
-            return Poll::Ready(Next::Messages(waiting.min(MAX_MARKERS)));
+        if self.unmarked > 0 {
+            return Poll::Ready(Next::Messages(self.mark()));
         }
         if self.only_first {
             return Poll::Ready(Next::End(self.ending.take()));
@@ -346,6 +355,7 @@ pub(crate) fn requests<T: Message + Default + Unpin + 'static>(
         trace: trace::counted_here(),
         requests: true,
         queue: Arc::clone(&queue),
+        unmarked: 0,
         first,
         only_first,
         ending: None,
@@ -374,6 +384,7 @@ pub(crate) fn responses<T: Message + Default + Unpin + 'static>(
         trace: trace.clone(),
         requests: false,
         queue: Arc::clone(&queue),
+        unmarked: 0,
         only_first,
         first,
         ending,
@@ -416,14 +427,15 @@ mod tests {
         messages.iter().flat_map(with_length).collect()
     }
 
-    fn arrived(bytes: Vec<u8>) -> Arrived {
-        let mut arrived = Arrived::default();
-        arrived.push(ringway_local::Message {
+    /// What decodes a stream of one packed frame, and of how many messages it says it is.
+    fn popped(bytes: Vec<u8>) -> (Pop<String>, usize) {
+        let queue = queue(None, Trace::None);
+        let count = queue.lock().push(ringway_local::Message {
             bytes: bytes.into(),
             packed: true,
             compressed: false,
         });
-        arrived
+        (Pop::new(queue, MessageLimits::default()), count)
     }
 
     /// As a prost message: field 1, three bytes.
@@ -431,16 +443,26 @@ mod tests {
 
     #[test]
     fn packed_messages_come_one_by_one() {
-        let mut arrived = arrived(packed(&[TEXT, b"", b"\xff", TEXT]));
-        assert_eq!(arrived.waiting, 4);
-        let limits = MessageLimits::default();
-        let mut next = || arrived.next::<String>(&limits);
-        assert_eq!(next().unwrap().unwrap(), "abc");
-        assert_eq!(next().unwrap().unwrap(), "");
-        next().unwrap().unwrap_err();
-        assert_eq!(next().unwrap().unwrap(), "abc");
-        assert!(next().is_none());
-        assert_eq!(arrived.waiting, 0);
+        let (mut pop, count) = popped(packed(&[TEXT, b"", b"\xff", TEXT]));
+        assert_eq!(count, 4);
+        assert_eq!(pop.next().unwrap().unwrap(), "abc");
+        assert_eq!(pop.next().unwrap().unwrap(), "");
+        pop.next().unwrap().unwrap_err();
+        assert_eq!(pop.next().unwrap().unwrap(), "abc");
+        assert!(pop.next().is_none());
+    }
+
+    #[test]
+    fn packed_messages_of_any_length_are_whole() {
+        let texts =
+            [1, SLICED_BYTES - 3, SLICED_BYTES, 3 * SLICED_BYTES, 7].map(|len| "x".repeat(len));
+        let encoded = texts.each_ref().map(Message::encode_to_vec);
+        let (mut pop, count) = popped(packed(&encoded.each_ref().map(Vec::as_slice)));
+        assert_eq!(count, texts.len());
+        for text in texts {
+            assert_eq!(pop.next().unwrap().unwrap(), text);
+        }
+        assert!(pop.next().is_none());
     }
 
     #[test]
@@ -448,11 +470,10 @@ mod tests {
         let mut bytes = packed(&[TEXT]);
         bytes.extend_from_slice(&[9, 0, 0, 0, 1]);
         for end in [bytes.len(), bytes.len() - 3] {
-            let mut arrived = arrived(bytes[..end].to_vec());
-            let limits = MessageLimits::default();
-            assert_eq!(arrived.waiting, 2);
-            assert_eq!(arrived.next::<String>(&limits).unwrap().unwrap(), "abc");
-            let broken = arrived.next::<String>(&limits).unwrap().unwrap_err();
+            let (mut pop, count) = popped(bytes[..end].to_vec());
+            assert_eq!(count, 2);
+            assert_eq!(pop.next().unwrap().unwrap(), "abc");
+            let broken = pop.next().unwrap().unwrap_err();
             assert_eq!(broken.code(), tonic::Code::Internal);
         }
     }

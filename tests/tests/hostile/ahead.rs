@@ -140,7 +140,7 @@ fn only_who_asks_is_told() {
             (SHM, &[][..]),
             (
                 Capabilities(SHM.0 | READS_AHEAD.0),
-                &[32_768, 65_536, 98_304],
+                &[16_384, 32_768, 49_152, 65_536, 81_920, 98_304],
             ),
         ] {
             let mut peer = join_with(root, &hello_with(capabilities));

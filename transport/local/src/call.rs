@@ -10,7 +10,7 @@ use ringway_wire::{CallId, Flags, code};
 
 use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_status};
 use crate::error::{Lack, SendError};
-use crate::link::shm::{Blocks, PART_BYTES, WithHead};
+use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
 use crate::waiting::{Seen, in_pass, is_blocked, look_until, note_behind_us};
 
@@ -428,6 +428,11 @@ impl CallSender {
         self.or_wait(context, len, sent)
     }
 
+    /// Whether the connection has credit to spare, so that many messages may share a long frame.
+    pub fn has_plenty(&self) -> bool {
+        self.connection.lock().has_plenty()
+    }
+
     /// Client: sends no more messages; pending while there is no room to say so.
     ///
     /// # Errors
@@ -520,7 +525,7 @@ fn place(
         let bytes = &mut block.as_mut_slice()[..*len];
         let mut tell = |filled| connection.lock().tell_filled(reference, filled);
         let step = match turn {
-            Some(_) => PART_BYTES,
+            Some(_) => part_bytes(*len),
             None => usize::MAX,
         };
         encode(Out::Block(Filling::new(bytes, step, &mut tell)));

@@ -13,7 +13,10 @@ use std::{
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use crate::{RegionError, copy::copy};
+use crate::{
+    RegionError,
+    copy::{Way, copy_out},
+};
 
 /// Memory shared with the peer; unmapped on drop.
 #[derive(Debug)]
@@ -102,13 +105,14 @@ impl Mapping {
     ///
     /// # Panics
     /// If the range leaves the mapping: callers have checked the peer's claim before.
-    pub(crate) fn copy_to(&self, offset: usize, into: &mut [MaybeUninit<u8>]) {
+    pub(crate) fn copy_to(&self, offset: usize, into: &mut [MaybeUninit<u8>], way: Way) {
         assert!(offset <= self.len && into.len() <= self.len - offset);
         // SAFETY: the source range is inside the mapping (asserted), the target is a private,
         // exclusive slice, so the two cannot overlap. The peer may write the source meanwhile: no
         // reference to it exists, and whatever mixture arrives is treated as untrusted bytes.
         unsafe {
-            copy(
+            copy_out(
+                way,
                 self.base.as_ptr().add(offset),
                 into.as_mut_ptr().cast(),
                 into.len(),
@@ -120,9 +124,9 @@ impl Mapping {
     }
 
     /// Appends `len` bytes at `offset` to a vector, without zeroing its room first.
-    pub(crate) fn append_to(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+    pub(crate) fn append_to(&self, offset: usize, len: usize, into: &mut Vec<u8>, way: Way) {
         into.reserve(len);
-        self.copy_to(offset, &mut into.spare_capacity_mut()[..len]);
+        self.copy_to(offset, &mut into.spare_capacity_mut()[..len], way);
         let filled = into.len() + len;
         // SAFETY: `copy_to` initialised the `len` bytes after the old length, within the capacity.
         unsafe { into.set_len(filled) };

@@ -145,6 +145,7 @@ mod mapped {
     use std::mem::MaybeUninit;
 
     use crate::{
+        copy::Way,
         layout::{self, Layout},
         mapping::Mapping,
         sync::{AtomicU32, AtomicU64},
@@ -204,7 +205,7 @@ mod mapped {
 
         pub(crate) fn copy_ring(&self, offset: usize, into: &mut [MaybeUninit<u8>]) {
             self.mapping
-                .copy_to(self.layout.control_bytes + offset, into);
+                .copy_to(self.layout.control_bytes + offset, into, Way::Caches);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    BlockRef, BufferPool, Corrupt, PooledBuffer, RegionError, SegmentId, mapping::Mapping,
-    poison::Poison, release::ReleaseList, sealed,
+    BlockRef, BufferPool, Corrupt, PooledBuffer, RegionError, SegmentId, copy::Way,
+    mapping::Mapping, poison::Poison, release::ReleaseList, sealed,
 };
 
 /// What this side accepts of the peer's arena.
@@ -220,7 +220,8 @@ impl BlockCopy {
             }));
         };
         let start = self.reference.offset as usize + copied;
-        self.mapping.append_to(start, more, &mut self.buffer);
+        let way = Way::of_block(len as usize);
+        self.mapping.append_to(start, more, &mut self.buffer, way);
         Ok(more)
     }
 
@@ -258,8 +259,8 @@ impl Block {
 
     /// Appends the bytes to a vector, in one copy.
     pub fn copy_to(&self, into: &mut Vec<u8>) {
-        self.mapping
-            .append_to(self.reference.offset as usize, self.len(), into);
+        let (start, way) = (self.reference.offset as usize, Way::of_block(self.len()));
+        self.mapping.append_to(start, self.len(), into, way);
     }
 
     /// The bytes in a reusable buffer, in one copy.

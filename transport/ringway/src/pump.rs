@@ -18,13 +18,19 @@ use crate::trace::Trace;
 
 /// A frame of packed messages is closed at about this size.
 const PACK_BYTES: usize = 6 * 1024;
+/// The same where one of them is longer than [`SHORT_BYTES`] and the connection has credit to spare: what
+/// goes in a block pays only from here on.
+const PACK_LONGER_BYTES: usize = 24 * 1024;
+const SHORT_BYTES: usize = 3 * 1024;
+/// What a stream that waits for its source keeps of the memory that its messages were encoded in.
+const KEPT_BYTES: usize = 4 * 1024;
 /// Messages of a packed frame, at most.
 const PACK_MESSAGES: usize = 256;
 /// A message of up to this length is encoded when it comes, into memory of this stream's own: it is gone
 /// before the next one is made, and the memory that the peer reads is written in one go. Encoded message by
 /// message there, each atomic operation between them (prost counts the owners of a `bytes` field) would wait
 /// until the other core had given up the lines.
-const STAGED_BYTES: usize = 512;
+const STAGED_BYTES: usize = 8 * 1024;
 /// What a stream sends before others have their turn. Whoever polls it holds up the connection's other
 /// calls, and what arrives for this one; a source that is always ready would go on until it has spent its
 /// credit.
@@ -56,7 +62,8 @@ where
     let mut stream = pin!(stream);
     let (mut batch, mut turn) = (Batch::default(), Turn::default());
     loop {
-        let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits)).await;
+        let plenty = || call.has_plenty();
+        let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits, &plenty)).await;
         let len = batch.len_bytes();
         if !batch.is_empty() && send(call, &mut batch, trace).await.is_err() {
             return Pumped::CallOver;
@@ -93,6 +100,9 @@ struct Batch<T> {
     messages: usize,
     /// Bytes of the messages alone.
     messages_bytes: usize,
+    longest_bytes: usize,
+    /// Whether it may be longer than [`PACK_BYTES`], if that was asked.
+    may_be_longer: Option<bool>,
     /// The first messages, encoded, each behind its length.
     staged: Vec<u8>,
     /// The others, from the first one on that is too long for that.
@@ -104,6 +114,8 @@ impl<T> Default for Batch<T> {
         Self {
             messages: 0,
             messages_bytes: 0,
+            longest_bytes: 0,
+            may_be_longer: None,
             staged: Vec::new(),
             others: Vec::new(),
         }
@@ -123,10 +135,16 @@ impl<T: Outgoing> Batch<T> {
         context: &mut Context<'_>,
         mut stream: Pin<&mut S>,
         limits: MessageLimits,
+        plenty: &impl Fn() -> bool,
     ) -> Poll<Filled> {
-        while self.len_bytes() < PACK_BYTES && self.messages < PACK_MESSAGES {
+        while !self.is_full(plenty) {
             match stream.as_mut().poll_next(context) {
-                Poll::Pending if self.is_empty() => return Poll::Pending,
+                Poll::Pending if self.is_empty() => {
+                    if self.staged.capacity() > KEPT_BYTES {
+                        self.staged = Vec::new();
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Pending => return Poll::Ready(Filled::More),
                 Poll::Ready(None) => return Poll::Ready(Filled::End),
                 Poll::Ready(Some(Err(status))) => return Poll::Ready(Filled::Failed(status)),
@@ -145,6 +163,7 @@ impl<T: Outgoing> Batch<T> {
         limits.check_encoding(len)?;
         self.messages += 1;
         self.messages_bytes += len;
+        self.longest_bytes = self.longest_bytes.max(len);
         if len <= STAGED_BYTES && self.others.is_empty() {
             put(message.message(), len, &mut self.staged);
         } else {
@@ -179,6 +198,19 @@ impl<T> Batch<T> {
         self.messages == 0
     }
 
+    /// `plenty` says whether a long frame is to nobody's harm: asked once for each that is to be long.
+    fn is_full(&mut self, plenty: impl Fn() -> bool) -> bool {
+        if self.messages >= PACK_MESSAGES {
+            return true;
+        }
+        if self.len_bytes() < PACK_BYTES {
+            return false;
+        }
+        let may_be_longer =
+            self.longest_bytes > SHORT_BYTES && *self.may_be_longer.get_or_insert_with(plenty);
+        !may_be_longer || self.len_bytes() >= PACK_LONGER_BYTES
+    }
+
     fn is_packed(&self) -> bool {
         self.messages > 1
     }
@@ -194,6 +226,8 @@ impl<T> Batch<T> {
     fn clear(&mut self) {
         self.messages = 0;
         self.messages_bytes = 0;
+        self.longest_bytes = 0;
+        self.may_be_longer = None;
         self.staged.clear();
         self.others.clear();
     }
@@ -229,9 +263,48 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Buf;
     use futures_util::FutureExt;
 
     use super::*;
+
+    fn batch(texts: &[String]) -> (Batch<String>, Vec<u8>) {
+        let mut batch = Batch::default();
+        for text in texts {
+            batch.push(text.clone(), MessageLimits::default()).unwrap();
+        }
+        let mut bytes = Vec::new();
+        batch.write_to(&mut bytes);
+        assert_eq!(bytes.len(), batch.len_bytes());
+        (batch, bytes)
+    }
+
+    #[test]
+    fn messages_keep_their_order_whether_encoded_at_once_or_later() {
+        let texts = [1, 9_000, 2, 300, 10_000, 0].map(|len| "x".repeat(len));
+        for texts in [&texts[..], &texts[2..4], &texts[1..3]] {
+            let (batch, bytes) = batch(texts);
+            assert_eq!(batch.messages, texts.len());
+            let mut rest = &bytes[..];
+            for text in texts {
+                let len = rest.get_u32_le() as usize;
+                let (message, behind) = rest.split_at(len);
+                assert_eq!(String::decode(message).unwrap(), *text);
+                rest = behind;
+            }
+            assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_message_alone_goes_bare() {
+        for text in [3, 9_000].map(|len| "x".repeat(len)) {
+            let (mut batch, bytes) = batch(std::slice::from_ref(&text));
+            assert_eq!(String::decode(&bytes[..]).unwrap(), text);
+            batch.clear();
+            assert!(batch.is_empty() && batch.len_bytes() == 0);
+        }
+    }
 
     #[test]
     fn others_have_their_turn_after_so_many_bytes_or_frames() {

@@ -27,6 +27,8 @@ pub(crate) const STREAM_GRANT_PARTS: u32 = 64;
 pub(crate) const GRANT_PARTS: u32 = 32;
 /// Where less than this part of it is free of the first quarter, every grant is worth a frame.
 const SCARCE_PARTS: u32 = 16;
+/// Where more than this part of it is free of the first quarter, frames may be long.
+const PLENTY_PARTS: u32 = 32;
 
 /// What of a connection's window is for requests and unary answers alone.
 #[inline]
@@ -85,6 +87,13 @@ impl SendWindow {
             true => self.available > reserve(self.limit),
             false => self.available - common_end(self.limit) > under_way,
         }
+    }
+
+    /// A connection's: whether a long frame takes nothing from calls that have less than their share. One
+    /// stream alone leaves half of the first quarter free, seven together an eighth.
+    #[inline]
+    pub(crate) fn has_plenty(&self) -> bool {
+        self.available - common_end(self.limit) > i64::from(self.limit / PLENTY_PARTS)
     }
 
     #[inline]

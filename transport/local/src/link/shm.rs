@@ -29,9 +29,9 @@ const MAX_SHORT_HEAD_BYTES: usize = 2 * 1024;
 /// Heads up to this length travel in the record if their payload leaves them the room: a record takes
 /// less than half of a ring.
 const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
-/// A payload longer than this is told of whenever so much more of it is written, for the peer to copy it
+/// A payload longer than this is told of whenever a part of it is written, for the peer to copy it
 /// meanwhile.
-pub(crate) const PART_BYTES: usize = 32 * 1024;
+const MAX_UNTOLD_BYTES: usize = 32 * 1024;
 /// When so much was copied out of records and blocks, the core judges what came before more is: nothing
 /// keeps a peer from naming one block in each record of a ring.
 const MAX_UNJUDGED_BYTES: usize = 4 * 1024 * 1024;
@@ -80,7 +80,10 @@ impl Blocks {
 
     /// Whether to tell the peer of a payload of this length while it is written.
     pub(crate) fn turn_to_tell(&self, payload_len: usize) -> Option<Turn> {
-        let telling = self.telling.as_ref().filter(|_| payload_len > PART_BYTES)?;
+        let telling = self
+            .telling
+            .as_ref()
+            .filter(|_| payload_len > MAX_UNTOLD_BYTES)?;
         let taken = telling.swap(true, Ordering::Acquire);
         (!taken).then(|| Turn(Arc::clone(telling)))
     }
@@ -193,6 +196,11 @@ impl Blocks {
             .map_err(|error| Closed::Io(error.to_string()))
             .map(drop)
     }
+}
+
+/// Bytes of a part: the fewer, the less of a message is copied by one side alone, and the more is told.
+pub(crate) fn part_bytes(payload_len: usize) -> usize {
+    (payload_len / 8).clamp(16 * 1024, MAX_UNTOLD_BYTES)
 }
 
 /// Whether a block holds a frame's head behind its payload.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, buf::UninitSlice};
 
-use crate::copy::copy;
+use crate::copy::{Way, copy_in};
 
 /// Fills a slice from its start, and tells now and then how far it is.
 ///
@@ -24,6 +24,7 @@ use crate::copy::copy;
 pub struct Filling<'a> {
     bytes: &'a mut [u8],
     filled: usize,
+    way: Way,
     /// The length that is told next: beyond `filled`.
     next: usize,
     step: usize,
@@ -35,6 +36,7 @@ impl<'a> Filling<'a> {
     pub fn new(bytes: &'a mut [u8], step: usize, tell: &'a mut dyn FnMut(usize)) -> Self {
         let step = step.max(1);
         Self {
+            way: Way::of_block(bytes.len()),
             bytes,
             filled: 0,
             next: step,
@@ -88,7 +90,7 @@ unsafe impl BufMut for Filling<'_> {
             assert!(!now.is_empty(), "more is encoded than was announced");
             let room = &mut room[..now.len()];
             // SAFETY: both are slices of this length, and `room` is exclusive.
-            unsafe { copy(now.as_ptr(), room.as_mut_ptr(), room.len()) };
+            unsafe { copy_in(self.way, now.as_ptr(), room.as_mut_ptr(), room.len()) };
             self.advance(now.len());
             rest = later;
         }

@@ -239,6 +239,13 @@ impl Connection {
         self.send.is_open()
     }
 
+    /// Whether so much of the connection's credit is free that a stream may send long frames. Of many
+    /// streams that nobody reads each comes to hold a frame, and together they must leave credit for others.
+    #[inline]
+    pub fn has_plenty(&self) -> bool {
+        self.send.has_plenty()
+    }
+
     /// Whether the time of each frame matters: with keepalive it does. Otherwise only requests and
     /// resets need a true one, and what has a deadline.
     #[inline]

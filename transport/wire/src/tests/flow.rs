@@ -326,6 +326,23 @@ fn a_full_window_is_not_granted_message_by_message() {
 }
 
 #[test]
+fn streams_that_nobody_reads_use_up_the_plenty_long_before_the_credit() {
+    let mut pair = Pair::new();
+    assert!(pair.server.conn.has_plenty());
+    let mut streams = 0;
+    while pair.server.conn.has_plenty() {
+        let call = stream(&mut pair);
+        pair.server_message(call, 24 * 1024);
+        streams += 1;
+    }
+    assert!((100..200).contains(&streams), "{streams}");
+    for _ in streams..1000 {
+        let call = stream(&mut pair);
+        assert!(fill(&mut pair, call, 8 * 1024).0 > 0);
+    }
+}
+
+#[test]
 fn what_a_finished_call_left_unread_comes_back() {
     let mut pair = Pair::with(&small(), &small());
     for _ in 0..50 {

@@ -16,7 +16,7 @@ pub(crate) use lanes::LaneId;
 
 use super::connect::{Client, with_caller};
 use super::error::Failure;
-use super::measure::{Latencies, Tally};
+use super::measure::{Latencies, Recorder, Tally};
 use super::options::{Kind, Spread};
 use super::pace::Schedule;
 use super::stubs::Caller;

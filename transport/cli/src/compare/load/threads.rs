@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Instant;
 
-use super::{BenchBlockingClient, Failure, LaneId, Latencies, Load};
+use super::{BenchBlockingClient, Failure, LaneId, Latencies, Load, Recorder};
 use crate::compare::payload::{Maker, check};
 use crate::compare::stubs::ours::Payload;
 
@@ -30,7 +30,7 @@ pub(super) async fn gather(
 }
 
 fn run(load: &Load, mut client: BenchBlockingClient, id: LaneId) -> Result<Latencies, Failure> {
-    let mut latencies = Latencies::new();
+    let mut latencies = Recorder::new();
     let mut maker = Maker::new(load.size_bytes);
     let mut sequence = id.first_sequence();
     let deadline = Instant::now() + load.duration;
@@ -38,7 +38,7 @@ fn run(load: &Load, mut client: BenchBlockingClient, id: LaneId) -> Result<Laten
         let payload: Payload = maker.make(sequence);
         let begun = Instant::now();
         if begun >= deadline {
-            return Ok(latencies);
+            return Ok(latencies.finish());
         }
         let reply = client.unary(payload)?;
         latencies.record(begun.elapsed());

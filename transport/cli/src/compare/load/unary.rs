@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
-use super::{Caller, Failure, LaneId, Latencies, Load};
+use super::{Caller, Failure, LaneId, Latencies, Load, Recorder};
 use crate::compare::payload::{Maker, check};
 
 pub(super) async fn lane<C: Caller>(
@@ -13,14 +13,14 @@ pub(super) async fn lane<C: Caller>(
     mut client: C,
     id: LaneId,
 ) -> Result<Latencies, Failure> {
-    let mut latencies = Latencies::new();
+    let mut latencies = Recorder::new();
     let mut maker = Maker::new(load.size_bytes);
     let mut schedule = load.schedule(id)?;
     let mut sequence = id.first_sequence();
     loop {
         let payload = maker.make(sequence);
         let Some(begun) = schedule.next().await? else {
-            return Ok(latencies);
+            return Ok(latencies.finish());
         };
         let request = match load.dressed {
             true => dressed(payload),

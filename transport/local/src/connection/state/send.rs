@@ -346,6 +346,11 @@ impl State {
         self.core.can_send(id).map_err(send_error)
     }
 
+    /// Whether a stream may send long frames.
+    pub(crate) fn has_plenty(&self) -> bool {
+        self.core.has_plenty()
+    }
+
     /// Asked before a message is encoded, which may be long; others may still take the credit
     /// meanwhile.
     pub(crate) fn check_credit(&self) -> Result<(), SendError> {

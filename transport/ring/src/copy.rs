@@ -30,7 +30,7 @@ impl Way {
     /// That of a block of `len` bytes on this processor.
     ///
     /// A core that writes again what the other one has read must first take each line from it. On Zen
-    /// (measured on two cores of a Turin, 64 KiB) that takes 7 to 12 ns a line and, where the memory
+    /// (measured on two cores of a Genoa, 64 KiB) that takes 7 to 12 ns a line and, where the memory
     /// belongs to another node, 27 to 47; written past the caches, a line takes 2 to 4 everywhere, and
     /// then 3 to 4 to be read in place of 1.5. On Cascade Lake it is the other way round.
     pub(crate) fn of_block(len: usize) -> Self {

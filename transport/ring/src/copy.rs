@@ -30,9 +30,9 @@ impl Way {
     /// That of a block of `len` bytes on this processor.
     ///
     /// A core that writes again what the other one has read must first take each line from it. On Zen
-    /// (measured on two cores of a Genoa, 64 KiB) that takes 7 to 12 ns a line and, where the memory
-    /// belongs to another node, 27 to 47; written past the caches, a line takes 2 to 4 everywhere, and
-    /// then 3 to 4 to be read in place of 1.5. On Cascade Lake it is the other way round.
+    /// (measured on two cores of a virtual Genoa, 64 KiB) that takes 7 to 12 ns a line, in some runs 27 to
+    /// 47, perhaps because of where the memory lies; written past the caches, a line takes 2 to 4 in all of
+    /// them, and then 3 to 4 to be read in place of 1.5. On Cascade Lake it is the other way round.
     pub(crate) fn of_block(len: usize) -> Self {
         #[cfg(target_arch = "x86_64")]
         if PAST_CACHES_BYTES.contains(&len) && zen::is_here() {

@@ -81,17 +81,17 @@ impl Recorder {
     pub(crate) fn record(&mut self, latency: Duration) {
         self.noted.push(latency);
         if self.noted.len() == Self::NOTED_MAX {
-            self.count();
+            self.count_noted();
         }
     }
 
     /// All of them.
     pub(crate) fn finish(mut self) -> Latencies {
-        self.count();
+        self.count_noted();
         self.counted
     }
 
-    fn count(&mut self) {
+    fn count_noted(&mut self) {
         for latency in self.noted.drain(..) {
             self.counted.record(latency);
         }

@@ -150,12 +150,16 @@ impl Driver {
         // What an ended one still holds would keep the driver awake for ever.
         turn.busy.retain(|busy| busy.is_open());
         for connection in turn.ready.drain(..) {
-            total = total.max(connection.drive());
+            let look_wanted = connection.unlist();
+            let brought = connection.drive();
+            total = total.max(brought);
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
             if known || !connection.is_open() {
                 continue;
             }
-            if turn.busy.len() < MAX_BUSY {
+            // Whoever has done already what it was listed for looks on by itself.
+            let looks = look_wanted || brought > Progress::Idle;
+            if looks && turn.busy.len() < MAX_BUSY {
                 connection.keep_awake();
                 turn.busy.push(connection);
             } else {

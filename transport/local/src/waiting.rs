@@ -36,10 +36,14 @@ const SHORT_LOOK: Duration = Duration::from_micros(5);
 const SAMPLE_EVERY_NS: u64 = 2_000_000;
 /// A reading older than this says nothing about now: the average begins anew.
 const STALE_AFTER_NS: u64 = 20_000_000;
-/// Fixed point of the average of runnable threads.
-const ONE_THREAD: u32 = 256;
-/// So much of the distance to a new reading the average goes: 1 of so many parts.
-const AVERAGED_OVER: u32 = 4;
+/// Fixed point of a share of readings.
+const ALL: u32 = 1 << 16;
+/// How much of the share a new reading makes: 1 of so many parts.
+const AVERAGED_OVER: u32 = 16;
+/// A larger share of readings with more runnable threads than CPUs is a crowd. A lesser one is made
+/// by threads that are up for a moment: whenever a runtime's worker finds a task after a search, it
+/// wakes another worker, which may stand in a queue for a whole slice before it finds nothing to do.
+const CROWD: u32 = ALL / 3 * 2;
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 256;
 /// Misses in a row after which a place stops looking long.
@@ -52,9 +56,9 @@ struct Machine {
     /// Looking can never pay: one CPU, or a quota below one.
     hopeless: bool,
     runnable: Option<RunnableThreads>,
-    /// Runnable threads, averaged over some milliseconds. One reading may have met a thread that
-    /// was up for a moment, our own runtime's among them.
-    average: AtomicU32,
+    /// The share of readings that met more runnable threads than CPUs, averaged over some thirty
+    /// milliseconds.
+    crowded: AtomicU32,
     sampled_at_ns: AtomicU64,
     behind_us: AtomicU32,
     behind_us_since_ns: AtomicU64,
@@ -71,7 +75,7 @@ impl Machine {
                 cpus,
                 hopeless: cpus < 2 || cpu_quota().is_some_and(|quota| quota < 1.0),
                 runnable: RunnableThreads::open().ok(),
-                average: AtomicU32::new(0),
+                crowded: AtomicU32::new(0),
                 sampled_at_ns: AtomicU64::new(0),
                 behind_us: AtomicU32::new(0),
                 behind_us_since_ns: AtomicU64::new(0),
@@ -113,7 +117,7 @@ impl Machine {
         }
     }
 
-    /// Whether more threads want a CPU than there are, by half a thread or more.
+    /// Whether more threads want a CPU than there are, most of the time.
     fn is_crowded(&self, now: Instant) -> bool {
         let now_ns = self.nanos(now);
         let sampled_at_ns = self.sampled_at_ns.load(Ordering::Relaxed);
@@ -125,21 +129,21 @@ impl Machine {
                 .is_ok()
         {
             // Where nothing can be read, err towards sleeping.
-            let running = self.sample().unwrap_or(self.cpus.saturating_add(1));
-            let average = match age_ns > STALE_AFTER_NS {
-                true => averaged(0, running, 1),
-                false => averaged(self.average.load(Ordering::Relaxed), running, AVERAGED_OVER),
+            let too_many = self.sample().is_none_or(|running| running > self.cpus);
+            let share = match age_ns > STALE_AFTER_NS {
+                true if too_many => ALL / 2,
+                true => 0,
+                false => averaged(self.crowded.load(Ordering::Relaxed), too_many),
             };
-            self.average.store(average, Ordering::Relaxed);
+            self.crowded.store(share, Ordering::Relaxed);
         }
-        self.average.load(Ordering::Relaxed) > self.cpus * ONE_THREAD + ONE_THREAD / 2
+        self.crowded.load(Ordering::Relaxed) > CROWD
     }
 }
 
-/// The average after one more reading, which counts for 1 of `parts`.
-fn averaged(average: u32, running: u32, parts: u32) -> u32 {
-    let running = running.saturating_mul(ONE_THREAD);
-    average - average / parts + running / parts
+/// The share of readings that met too many threads, after one more reading.
+fn averaged(share: u32, too_many: bool) -> u32 {
+    share - share / AVERAGED_OVER + if too_many { ALL / AVERAGED_OVER } else { 0 }
 }
 
 thread_local! {
@@ -355,14 +359,15 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_up_for_a_moment_does_not_make_a_crowd() {
-        let two = 2 * ONE_THREAD;
-        let once = averaged(two, 3, AVERAGED_OVER);
-        assert!(once > two && once < two + ONE_THREAD / 2, "{once}");
-        let lasting = (0..16).fold(two, |average, _| averaged(average, 3, AVERAGED_OVER));
-        assert!(lasting > two + ONE_THREAD / 2, "{lasting}");
-        let gone = (0..16).fold(lasting, |average, _| averaged(average, 2, AVERAGED_OVER));
-        assert!(gone < two + ONE_THREAD / 4, "{gone}");
+    fn threads_that_are_up_half_of_the_time_do_not_make_a_crowd() {
+        let after =
+            |share, readings: &mut dyn Iterator<Item = bool>| readings.fold(share, averaged);
+        let half = after(0, &mut [true, false].into_iter().cycle().take(200));
+        assert!(half > ALL / 3 && half < CROWD, "{half}");
+        let lasting = after(half, &mut std::iter::repeat_n(true, 16));
+        assert!(lasting > CROWD && lasting <= ALL, "{lasting}");
+        let gone = after(lasting, &mut std::iter::repeat_n(false, 16));
+        assert!(gone < ALL / 2, "{gone}");
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl SleepWord {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether sleep is announced. It may have been rung for since.
+    pub fn is_armed(&self) -> bool {
+        // Relaxed: nothing is handed over with the word.
+        self.word().load(Ordering::Relaxed) & POSTURE_BITS == Posture::Asleep as u32
+    }
+
     /// Announces that this side looks by itself again. Late or missing, it only costs a doorbell.
     pub fn disarm(&self) {
         self.change(Posture::Looking);

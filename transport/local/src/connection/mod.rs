@@ -90,6 +90,8 @@ pub struct Connection {
     open: AtomicBool,
     /// It stands on the driver's list.
     listed: AtomicBool,
+    /// The driver is to look at the ring for somebody, even if its pass finds nothing.
+    look_wanted: AtomicBool,
     /// Somebody could not get `pass`, and wants it run once more.
     again: AtomicBool,
     /// Its doorbell, socket or timer stirred.
@@ -191,6 +193,7 @@ impl Connection {
             watch: parts.watch,
             open: AtomicBool::new(true),
             listed: AtomicBool::new(false),
+            look_wanted: AtomicBool::new(false),
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
             opened: AtomicU32::new(0),
@@ -388,6 +391,19 @@ impl Connection {
         }
     }
 
+    /// Has the driver look at the ring for somebody who waits and did not look.
+    pub(crate) fn ask_for_a_look(&self) {
+        self.look_wanted.store(true, Ordering::SeqCst);
+        self.mark_ready();
+    }
+
+    /// The driver takes it from its list: from here on it can be listed anew. True if the driver is to look
+    /// at the ring.
+    pub(crate) fn unlist(&self) -> bool {
+        self.listed.store(false, Ordering::SeqCst);
+        self.look_wanted.load(Ordering::SeqCst) && self.look_wanted.swap(false, Ordering::SeqCst)
+    }
+
     /// Notes that a descriptor or the timer wants to be looked at.
     pub(crate) fn stir(&self) {
         self.stirred.store(true, Ordering::SeqCst);
@@ -429,7 +445,7 @@ impl Connection {
     /// or sees that nobody looks.
     pub(crate) fn let_sleep_if_awaited(&self, quiet: Option<u32>) {
         self.lookers.fetch_sub(1, Ordering::SeqCst);
-        if quiet != Some(self.opened.load(Ordering::SeqCst)) {
+        if quiet != Some(self.opened.load(Ordering::SeqCst)) || self.watch.is_armed() {
             self.rely_on_doorbell();
         }
     }
@@ -459,6 +475,17 @@ impl Connection {
             .store(self.parts().wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// Has the peer ring for whoever waits from now on, unless somebody looks, or has asked for it already:
+    /// if the peer has rung since, the driver comes and asks anew.
+    pub(crate) fn wait_for_doorbell(&self) {
+        fence(Ordering::SeqCst);
+        if !self.watch.is_armed() {
+            self.rely_on_doorbell();
+        } else if self.watch.ring_before_sleep() {
+            self.tallies.rings.add_one();
+        }
+    }
+
     /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once
     /// more. Whoever goes to sleep calls it last.
     pub(crate) fn rely_on_doorbell(&self) {
@@ -484,9 +511,6 @@ impl Connection {
 
     /// Runs a pass, or leaves a note for whoever runs one now.
     pub(crate) fn drive(self: &Arc<Self>) -> Progress {
-        if self.listed.load(Ordering::SeqCst) {
-            self.listed.store(false, Ordering::SeqCst);
-        }
         let mut progress = Progress::Idle;
         loop {
             let Some(mut pass) = self.pass.try_lock() else {

@@ -333,6 +333,14 @@ impl Watch {
         }
     }
 
+    /// Whether sleep is announced; of some links that can't be said.
+    pub(crate) fn is_armed(&self) -> bool {
+        match self {
+            Self::Shm { sleep, .. } => sleep.is_armed(),
+            Self::Stream(_) | Self::Queue(_) => false,
+        }
+    }
+
     pub(crate) fn disarm(&self) {
         match self {
             Self::Shm { sleep, .. } => sleep.disarm(),

@@ -1,5 +1,7 @@
 //! Many calls at once, and none that stands in another's way.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
@@ -7,7 +9,9 @@ use ringway_net::NetOptions;
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_tests::{Running, Way, asking, eventually, payload, payloads};
+use tokio::sync::{Barrier, mpsc};
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 
 pub(crate) async fn many_calls_in_flight(way: Way) {
     let running = Running::start(way).await;
@@ -53,6 +57,41 @@ pub(crate) async fn many_large_calls_in_flight(way: Way) {
     for task in join_all(tasks).await {
         task.unwrap();
     }
+}
+
+/// Whoever looks at the ring by itself has its next message as soon as it was sent: it must not keep the
+/// worker from those that it woke.
+pub(crate) async fn exchanges_in_lockstep_take_turns(way: Way) {
+    // Fewer than a task may take in one turn of tokio's budget: 128.
+    const MESSAGES: u64 = 100;
+    const LANES: usize = 64;
+    let running = Running::start(way).await;
+    let client = running.client().await;
+    let begin = Arc::new(Barrier::new(LANES));
+    let done: Arc<[AtomicU64]> = (0..LANES).map(|_| AtomicU64::new(0)).collect();
+    let lanes = (0..LANES).map(|lane| {
+        let (mut client, begin, done) = (client.clone(), Arc::clone(&begin), Arc::clone(&done));
+        tokio::spawn(async move {
+            let (sender, receiver) = mpsc::channel(4);
+            let replies = client.bidi(ReceiverStream::new(receiver)).await.unwrap();
+            let mut replies = replies.into_inner();
+            begin.wait().await;
+            tokio::task::yield_now().await;
+            for sequence in 0..MESSAGES {
+                let sent = payload(sequence, 64);
+                sender.send(sent.clone()).await.unwrap();
+                assert_eq!(replies.message().await.unwrap(), Some(sent));
+                done[lane].fetch_add(1, Ordering::Relaxed);
+            }
+            let begun = done
+                .iter()
+                .filter(|done| done.load(Ordering::Relaxed) > MESSAGES / 10);
+            begun.count()
+        })
+    });
+    let begun = join_all(lanes).await.into_iter().map(Result::unwrap);
+    let when_the_first_ended = begun.min().unwrap();
+    assert!(when_the_first_ended >= 8, "{when_the_first_ended}");
 }
 
 /// The handlers wait for each other: a caller that waited before it had sent all would wait for ever.

@@ -12,7 +12,7 @@ use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_s
 use crate::error::{Lack, SendError};
 use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
-use crate::waiting::{Seen, in_pass, is_blocked, look_until, note_behind_us};
+use crate::waiting::{Seen, in_pass, is_blocked, look_until, note_behind_us, wake_later};
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(Out<'_>);
@@ -47,16 +47,28 @@ pub enum Form {
     Compressed,
 }
 
+/// So often may a call have its task go on without a break while other calls are in flight, whose tasks may
+/// wait for the same worker. Tokio's own budget is 128, but not every loop spends it.
+const MAX_IN_A_ROW: u32 = 16;
+
 /// One end's hold on a call: reads it, answers it, and gives it up when dropped (a client cancels,
 /// a server answers `INTERNAL`).
 #[derive(Debug)]
 pub struct Call {
     sender: CallSender,
-    over: bool,
+    holder: Holder,
     side: Side,
     polls: u32,
     /// The task that was noted as the reader when the call was opened.
     noted: Option<Noted>,
+}
+
+/// How far the holder of a call has come.
+#[derive(Debug, Default)]
+struct Holder {
+    over: bool,
+    /// In so many polls in a row something had come already, while other calls were in flight.
+    in_a_row: u32,
 }
 
 /// What opening a call has already done for its first poll.
@@ -92,7 +104,7 @@ impl Call {
     fn held(sender: CallSender, side: Side) -> Self {
         Self {
             sender,
-            over: false,
+            holder: Holder::default(),
             side,
             polls: 0,
             noted: None,
@@ -184,7 +196,7 @@ impl Call {
     ///
     /// Looks at the ring by itself for a while where that pays, and delivers for everyone.
     pub fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
-        if self.over {
+        if self.holder.over {
             return Poll::Ready(None);
         }
         if let Some(noted) = self.noted.take()
@@ -195,15 +207,23 @@ impl Call {
             return Poll::Pending;
         }
         let may_look = self.may_look_now(context);
-        if may_look && let Some(inbound) = self.take().or_else(|| self.look()) {
-            return Poll::Ready(Some(inbound));
+        if may_look {
+            if self.holder.in_a_row >= MAX_IN_A_ROW && !is_blocked() {
+                self.holder.in_a_row = 0;
+                wake_later(context.waker());
+                return Poll::Pending;
+            }
+            if let Some(inbound) = self.take().or_else(|| self.look()) {
+                return Poll::Ready(Some(inbound));
+            }
+            self.holder.in_a_row = 0;
         }
         let id = self.sender.id;
         let mut state = self.sender.connection.lock();
         if let Some((inbound, handler)) = state.take_inbound(id) {
             drop(state);
             drop(handler);
-            self.over = inbound.ends_call();
+            self.holder.over = inbound.ends_call();
             return Poll::Ready(Some(inbound));
         }
         state.wait_to_read(id, context.waker());
@@ -223,7 +243,9 @@ impl Call {
     }
 
     fn take(&mut self) -> Option<Inbound> {
-        take_and_ask(&self.sender, &mut self.over).map(|(inbound, _)| inbound)
+        self.holder
+            .take_and_ask(&self.sender)
+            .map(|(inbound, _)| inbound)
     }
 
     /// The first poll of a call must not keep a caller from sending its other calls: unless the
@@ -240,11 +262,18 @@ impl Call {
     /// Drives the connection until something arrives for this call or patience ends.
     fn look(&mut self) -> Option<Inbound> {
         let connection = &self.sender.connection;
+        let mut woke_others = false;
         if connection.handlers().any_woken() || connection.has_work() {
-            connection.drive();
-            if let Some((inbound, _)) = take_and_ask(&self.sender, &mut self.over) {
+            woke_others = connection.drive().gives_way() && !is_blocked();
+            if woke_others {
+                connection.let_others_run();
+            }
+            if let Some((inbound, _)) = self.holder.take_and_ask(&self.sender) {
                 return Some(inbound);
             }
+        }
+        if woke_others || (connection.others_first() && !is_blocked()) {
+            return None;
         }
         let start = Instant::now();
         if connection.peer_waits_for_this_cpu() {
@@ -257,24 +286,27 @@ impl Call {
         let mut parts = connection.parts();
         look_until(start, budget, || {
             if connection.has_work() || connection.handlers().any_woken() {
-                connection.drive();
+                woke_others = connection.drive().gives_way() && !is_blocked();
             }
             // By whichever thread's pass.
             let delivered = connection.delivered();
             if delivered != seen {
                 seen = delivered;
-                found = take_and_ask(&self.sender, &mut self.over);
+                found = self.holder.take_and_ask(&self.sender);
                 let parts_before = std::mem::replace(&mut parts, connection.parts());
                 if found.is_none() && parts != parts_before {
                     return Seen::Part;
                 }
             }
-            Seen::from(found.is_some())
+            Seen::from(found.is_some() || woke_others)
         });
+        if woke_others {
+            connection.let_others_run();
+        }
         let found = match found {
             // A server waits for requests, whatever becomes of this one.
-            Some((inbound, last)) if self.over && self.side == Side::Client => {
-                connection.let_sleep_if_awaited(last);
+            Some((inbound, quiet)) if self.holder.over && self.side == Side::Client => {
+                connection.let_sleep_if_awaited(quiet);
                 Some(inbound)
             }
             found => {
@@ -282,7 +314,9 @@ impl Call {
                 found.map(|(inbound, _)| inbound)
             }
         };
-        connection.patience().learn(found.is_some());
+        if found.is_some() || !woke_others {
+            connection.patience().learn(found.is_some());
+        }
         connection.tallies().note_look(found.is_some());
         found
     }
@@ -326,7 +360,7 @@ impl Call {
             left_reading.into_iter().for_each(Waker::wake);
             Ok(())
         });
-        self.over |= sent.is_ok();
+        self.holder.over |= sent.is_ok();
         sent
     }
 
@@ -349,35 +383,40 @@ impl Call {
             left_reading.into_iter().for_each(Waker::wake);
             sent
         });
-        self.over |= sent.is_ok();
+        self.holder.over |= sent.is_ok();
         self.sender.or_wait(context, head.len(), sent)
     }
 
     /// Gives the call up with a status code.
     pub fn cancel(&mut self, code: u16) {
-        if !std::mem::replace(&mut self.over, true) {
+        if !std::mem::replace(&mut self.holder.over, true) {
             let handler = self.connection().lock().cancel(self.sender.id, code);
             drop(handler);
         }
     }
 }
 
-/// What has arrived for a call, which is `over` if that ends it; and, if nobody waits for anything more, as of
-/// which opening.
-fn take_and_ask(sender: &CallSender, over: &mut bool) -> Option<(Inbound, Option<u32>)> {
-    let connection = &sender.connection;
-    let mut state = connection.lock();
-    let (inbound, handler) = state.take_inbound(sender.id)?;
-    *over = inbound.ends_call();
-    let quiet = (!state.awaits_anything()).then(|| connection.opened());
-    drop(state);
-    drop(handler);
-    Some((inbound, quiet))
+impl Holder {
+    /// What has arrived for a call; and, if nobody waits for anything more, as of which opening.
+    fn take_and_ask(&mut self, sender: &CallSender) -> Option<(Inbound, Option<u32>)> {
+        let connection = &sender.connection;
+        let mut state = connection.lock();
+        let (inbound, handler) = state.take_inbound(sender.id)?;
+        self.over = inbound.ends_call();
+        self.in_a_row = match state.in_flight() {
+            0 | 1 => 0,
+            _ => self.in_a_row + 1,
+        };
+        let quiet = (!state.awaits_anything()).then(|| connection.opened());
+        drop(state);
+        drop(handler);
+        Some((inbound, quiet))
+    }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.over || self.side == Side::ServerReader {
+        if self.holder.over || self.side == Side::ServerReader {
             return;
         }
         if self.side == Side::Server {
@@ -387,7 +426,7 @@ impl Drop for Call {
             let sent = state.send_trailers(id, code, &head, Place::Inline).is_ok();
             let left_reading = state.take_left_reading();
             drop(state);
-            self.over = sent;
+            self.holder.over = sent;
             left_reading.into_iter().for_each(Waker::wake);
         }
         self.cancel(code::CANCELLED);

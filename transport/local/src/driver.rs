@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use crate::connection::{Connection, Progress};
-use crate::waiting::{Pass, Patience, Seen, look_until, note_behind_us, poll_later};
+use crate::waiting::{Pass, Patience, Seen, look_until, note_behind_us, wake_later};
 
 /// How long the driver keeps its worker while tasks wait for one.
 const TURN: Duration = Duration::from_millis(1);
@@ -37,7 +37,33 @@ pub struct Driver {
     /// The driver's task is at work and will look at `ready` again before it sleeps: waking it
     /// would only have the runtime poll it once more, and wake another worker for that.
     awake: AtomicBool,
+    /// Tasks were woken that have not all had their turn: until the driver has come back after them,
+    /// nobody keeps a worker from them by looking.
+    others_first: AtomicBool,
+    /// What to look at after them.
+    later: Mutex<Vec<Weak<Connection>>>,
+    task: Arc<DriverTask>,
+    /// Wakes the driver's task after others.
+    after_others: Waker,
+}
+
+/// How the driver's task is woken.
+#[derive(Debug, Default)]
+struct DriverTask {
     waker: AtomicWaker,
+    /// The tasks before which it stood back have had their turn.
+    had_their_turn: AtomicBool,
+}
+
+impl Wake for DriverTask {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.had_their_turn.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
 }
 
 impl Driver {
@@ -53,12 +79,16 @@ impl Driver {
             return driver;
         }
         drivers.retain(|_, driver| driver.strong_count() > 0);
+        let task = Arc::<DriverTask>::default();
         let driver = Arc::new(Self {
             runtime: runtime.clone(),
             ready: Mutex::new(Some(Vec::new())),
             listed: AtomicBool::new(false),
             awake: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            others_first: AtomicBool::new(false),
+            later: Mutex::default(),
+            after_others: Waker::from(Arc::clone(&task)),
+            task,
         });
         drivers.insert(runtime.id(), Arc::downgrade(&driver));
         let task = Arc::downgrade(&driver);
@@ -79,18 +109,46 @@ impl Driver {
         }
         self.listed.store(true, Ordering::SeqCst);
         if !self.awake.load(Ordering::SeqCst) {
-            self.waker.wake();
+            self.task.waker.wake();
         }
     }
 
+    /// Whether tasks were woken that have not all had their turn.
+    pub(crate) fn others_first(&self) -> bool {
+        self.others_first.load(Ordering::Relaxed)
+    }
+
+    /// Has the tasks run that this thread has woken, then looks at `connection`.
+    pub(crate) fn let_others_run(&self, connection: Weak<Connection>) {
+        self.later.lock().push(connection);
+        if !self.others_first.swap(true, Ordering::SeqCst) {
+            self.come_back_after_others();
+        }
+    }
+
+    /// Has the driver polled again when this thread's runtime has run what is ready: unless a runtime of
+    /// one thread leaves `block_on` before. So nothing that is listed may wait for it.
+    fn come_back_after_others(&self) {
+        wake_later(&self.after_others);
+    }
+
     fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        self.waker.register(context.waker());
+        self.task.waker.register(context.waker());
         self.awake.store(true, Ordering::SeqCst);
+        if self.task.had_their_turn.swap(false, Ordering::SeqCst) {
+            self.others_first.store(false, Ordering::SeqCst);
+            let later = std::mem::take(&mut *self.later.lock());
+            let later = later.iter().filter_map(Weak::upgrade);
+            later.for_each(|connection| connection.mark_ready());
+        }
         turn.busy.iter().for_each(|connection| connection.step_in());
         let started = Instant::now();
         loop {
             let progress = self.pass(turn);
-            if progress == Progress::GiveWay {
+            if progress == Progress::GiveWayToAll {
+                self.others_first.store(true, Ordering::SeqCst);
+            }
+            if progress.gives_way() || self.others_first() {
                 return self.give_way(context, turn);
             }
             let now = Instant::now();
@@ -105,7 +163,10 @@ impl Driver {
             let elapsed = now - started;
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
                 self.awake.store(false, Ordering::SeqCst);
-                poll_later(context);
+                match self.listed.load(Ordering::SeqCst) {
+                    true => context.waker().wake_by_ref(),
+                    false => self.come_back_after_others(),
+                }
                 return Poll::Pending;
             }
         }
@@ -124,8 +185,8 @@ impl Driver {
         if !quiet || self.listed.load(Ordering::SeqCst) {
             // There is more to do already: any worker may do it.
             context.waker().wake_by_ref();
-        } else if !turn.busy.is_empty() {
-            poll_later(context);
+        } else if !turn.busy.is_empty() || self.others_first() {
+            self.come_back_after_others();
         }
         Poll::Pending
     }
@@ -144,7 +205,7 @@ impl Driver {
             if turn.looked {
                 connection.tallies().note_look(true);
             }
-            total = total.max(connection.drive());
+            total = total.and(connection.drive());
         }
         turn.looked = false;
         // What an ended one still holds would keep the driver awake for ever.
@@ -152,7 +213,7 @@ impl Driver {
         for connection in turn.ready.drain(..) {
             let look_wanted = connection.unlist();
             let brought = connection.drive();
-            total = total.max(brought);
+            total = total.and(brought);
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
             if known || !connection.is_open() {
                 continue;

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use ringway_sys::schedule::{RunnableThreads, cpu_quota, online_cpus, step_aside};
@@ -270,11 +270,11 @@ impl Patience {
     }
 }
 
-/// Has `context`'s task polled again when this thread's runtime has run what is ready, and looked
-/// at its I/O. Unlike a plain wake it stirs no other worker.
-pub(crate) fn poll_later(context: &mut Context<'_>) {
+/// Calls `waker` when this thread's runtime has run what is ready, and looked at its I/O; at once
+/// outside of a runtime. Unlike a plain wake it stirs no other worker.
+pub(crate) fn wake_later(waker: &Waker) {
     // Polled once, it hands the waker to the scheduler, which wakes it when it runs out of tasks.
-    let _ = pin!(tokio::task::yield_now()).poll(context);
+    let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
 }
 
 /// A client found its peer waiting for this very CPU: to look would keep the peer from answering.

@@ -61,6 +61,23 @@ pub(crate) enum Progress {
     Busy,
     /// A task of the runtime was woken: it may be waiting for this very thread.
     GiveWay,
+    /// Several were: neither may one of them keep this thread from the others.
+    GiveWayToAll,
+}
+
+impl Progress {
+    /// What both came to.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match self.min(other) {
+            Self::GiveWay => Self::GiveWayToAll,
+            _ => self.max(other),
+        }
+    }
+
+    /// Whether tasks were woken.
+    pub(crate) fn gives_way(self) -> bool {
+        self >= Self::GiveWay
+    }
 }
 
 /// Everything a connection is made of, once the handshake is done.
@@ -397,6 +414,18 @@ impl Connection {
         self.mark_ready();
     }
 
+    /// Whether tasks were woken that have not all had their turn.
+    pub(crate) fn others_first(&self) -> bool {
+        self.driver.others_first()
+    }
+
+    /// Lets tasks run that this thread has woken, and has the driver look at the ring after them.
+    pub(crate) fn let_others_run(&self) {
+        if !self.look_wanted.swap(true, Ordering::SeqCst) {
+            self.driver.let_others_run(Weak::clone(&self.me));
+        }
+    }
+
     /// The driver takes it from its list: from here on it can be listed anew. True if the driver is to look
     /// at the ring.
     pub(crate) fn unlist(&self) -> bool {
@@ -530,7 +559,7 @@ impl Connection {
                 self.delivered.store(delivered, Ordering::Release);
             }
             drop(pass);
-            progress = progress.max(brought);
+            progress = progress.and(brought);
             if !self.again.load(Ordering::SeqCst) {
                 return progress;
             }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -210,9 +211,12 @@ impl Pass {
     /// Wakes whoever waits for what arrived, and starts handlers; both without any lock but ours.
     fn deliver(&mut self, connection: &Connection) -> Progress {
         let mut progress = Progress::Idle;
+        let mut last = ptr::null();
         for waker in self.deliveries.wakers.drain(..) {
-            if wakes_a_task(waker) {
-                progress = Progress::GiveWay;
+            // A task may wait for several calls.
+            let is_another = std::mem::replace(&mut last, waker.data()) != waker.data();
+            if wakes_a_task(waker) && is_another {
+                progress = progress.and(Progress::GiveWay);
             }
         }
         self.deliveries.dropped.clear();

@@ -126,8 +126,7 @@ impl Driver {
         }
     }
 
-    /// Has the driver polled again when this thread's runtime has run what is ready: unless a runtime of
-    /// one thread leaves `block_on` before. So nothing that is listed may wait for it.
+    /// Has the driver polled again when this thread's runtime has run what is ready.
     fn come_back_after_others(&self) {
         wake_later(&self.after_others);
     }

@@ -200,9 +200,11 @@ pub(crate) fn is_blocked() -> bool {
 
 /// Whether the runtime of this thread has other threads that could answer while we look.
 fn runtime_allows() -> bool {
-    if is_blocked() {
-        return true;
-    }
+    is_blocked() || has_workers()
+}
+
+/// Whether this thread's runtime has several.
+fn has_workers() -> bool {
     if let Some(known) = MAY_LOOK.get() {
         return known;
     }
@@ -270,9 +272,13 @@ impl Patience {
     }
 }
 
-/// Calls `waker` when this thread's runtime has run what is ready, and looked at its I/O; at once
-/// outside of a runtime. Unlike a plain wake it stirs no other worker.
+/// Calls `waker` when this thread's runtime has run what is ready, and looked at its I/O. Unlike a plain
+/// wake it stirs no other worker. A runtime without workers is never told so: it has a queue without
+/// short cuts, and forgets whom it is to wake when it leaves `block_on`.
 pub(crate) fn wake_later(waker: &Waker) {
+    if !has_workers() {
+        return waker.wake_by_ref();
+    }
     // Polled once, it hands the waker to the scheduler, which wakes it when it runs out of tasks.
     let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
 }

@@ -1,13 +1,15 @@
 //! What connections and channels count of what they do.
 #![allow(clippy::unwrap_used)]
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ringway::stats::{self, ChannelStats, ConnectionRole, ConnectionStats, LinkKind};
 use ringway::{Endpoint, Path};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::{Payload, StreamRequest};
-use ringway_tests::{ChildServer, Running, Way, alone, eventually, serve_as_child};
+use ringway_tests::{ChildServer, Running, Way, alone, asking, eventually, serve_as_child};
 use tokio_stream::StreamExt;
 
 /// Not a test: what a child process runs.
@@ -96,6 +98,30 @@ fn sleeps_and_doorbells_are_counted_where_both_sides_sleep() {
         assert!(client_end.ring.capacity_bytes > 0, "{client_end:?}");
         let own = std::process::id();
         assert_eq!(server_end.peer.unwrap().pid, Some(own));
+        running.stop().await;
+    });
+}
+
+/// The peer rings once for each sleep: were each caller's a sleep of its own, it would ring for each answer.
+#[test]
+fn callers_that_wait_together_sleep_once() {
+    alone(async {
+        let running = Running::start(Way::Shm).await;
+        let client = running.client().await;
+        // Until nobody looks any more.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let calls = (0..64).map(|_| {
+            let mut client = client.clone();
+            async move { client.unary(asking("hang", Payload::default())).await }
+        });
+        {
+            let mut calls = pin!(join_all(calls));
+            let before = ends().unwrap().0;
+            assert!(futures_util::poll!(calls.as_mut()).is_pending());
+            let after = ends().unwrap().0;
+            assert_eq!(after.calls_in_flight, 64);
+            assert!(after.sleeps - before.sleeps < 16, "{before:?} {after:?}");
+        }
         running.stop().await;
     });
 }

@@ -56,16 +56,16 @@ const MAX_IN_A_ROW: u32 = 16;
 #[derive(Debug)]
 pub struct Call {
     sender: CallSender,
-    holder: Holder,
+    course: Course,
     side: Side,
     polls: u32,
     /// The task that was noted as the reader when the call was opened.
     noted: Option<Noted>,
 }
 
-/// How far the holder of a call has come.
+/// What has become of a call at this end.
 #[derive(Debug, Default)]
-struct Holder {
+struct Course {
     over: bool,
     /// In so many polls in a row something had come already, while other calls were in flight.
     in_a_row: u32,
@@ -104,7 +104,7 @@ impl Call {
     fn held(sender: CallSender, side: Side) -> Self {
         Self {
             sender,
-            holder: Holder::default(),
+            course: Course::default(),
             side,
             polls: 0,
             noted: None,
@@ -196,7 +196,7 @@ impl Call {
     ///
     /// Looks at the ring by itself for a while where that pays, and delivers for everyone.
     pub fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
-        if self.holder.over {
+        if self.course.over {
             return Poll::Ready(None);
         }
         if let Some(noted) = self.noted.take()
@@ -208,22 +208,22 @@ impl Call {
         }
         let may_look = self.may_look_now(context);
         if may_look {
-            if self.holder.in_a_row >= MAX_IN_A_ROW && !is_blocked() {
-                self.holder.in_a_row = 0;
+            if self.course.in_a_row >= MAX_IN_A_ROW && !is_blocked() {
+                self.course.in_a_row = 0;
                 wake_later(context.waker());
                 return Poll::Pending;
             }
             if let Some(inbound) = self.take().or_else(|| self.look()) {
                 return Poll::Ready(Some(inbound));
             }
-            self.holder.in_a_row = 0;
+            self.course.in_a_row = 0;
         }
         let id = self.sender.id;
         let mut state = self.sender.connection.lock();
         if let Some((inbound, handler)) = state.take_inbound(id) {
             drop(state);
             drop(handler);
-            self.holder.over = inbound.ends_call();
+            self.course.over = inbound.ends_call();
             return Poll::Ready(Some(inbound));
         }
         state.wait_to_read(id, context.waker());
@@ -243,7 +243,7 @@ impl Call {
     }
 
     fn take(&mut self) -> Option<Inbound> {
-        self.holder
+        self.course
             .take_and_ask(&self.sender)
             .map(|(inbound, _)| inbound)
     }
@@ -262,17 +262,19 @@ impl Call {
     /// Drives the connection until something arrives for this call or patience ends.
     fn look(&mut self) -> Option<Inbound> {
         let connection = &self.sender.connection;
+        // A blocked thread keeps nobody from a worker.
+        let shares_worker = !is_blocked();
         let mut woke_others = false;
         if connection.handlers().any_woken() || connection.has_work() {
-            woke_others = connection.drive().gives_way() && !is_blocked();
+            woke_others = connection.drive().gives_way() && shares_worker;
             if woke_others {
                 connection.let_others_run();
             }
-            if let Some((inbound, _)) = self.holder.take_and_ask(&self.sender) {
+            if let Some((inbound, _)) = self.course.take_and_ask(&self.sender) {
                 return Some(inbound);
             }
         }
-        if woke_others || (connection.others_first() && !is_blocked()) {
+        if woke_others || (shares_worker && connection.others_first()) {
             return None;
         }
         let start = Instant::now();
@@ -286,13 +288,13 @@ impl Call {
         let mut parts = connection.parts();
         look_until(start, budget, || {
             if connection.has_work() || connection.handlers().any_woken() {
-                woke_others = connection.drive().gives_way() && !is_blocked();
+                woke_others |= connection.drive().gives_way() && shares_worker;
             }
             // By whichever thread's pass.
             let delivered = connection.delivered();
             if delivered != seen {
                 seen = delivered;
-                found = self.holder.take_and_ask(&self.sender);
+                found = self.course.take_and_ask(&self.sender);
                 let parts_before = std::mem::replace(&mut parts, connection.parts());
                 if found.is_none() && parts != parts_before {
                     return Seen::Part;
@@ -305,7 +307,7 @@ impl Call {
         }
         let found = match found {
             // A server waits for requests, whatever becomes of this one.
-            Some((inbound, quiet)) if self.holder.over && self.side == Side::Client => {
+            Some((inbound, quiet)) if self.course.over && self.side == Side::Client => {
                 connection.let_sleep_if_awaited(quiet);
                 Some(inbound)
             }
@@ -360,7 +362,7 @@ impl Call {
             left_reading.into_iter().for_each(Waker::wake);
             Ok(())
         });
-        self.holder.over |= sent.is_ok();
+        self.course.over |= sent.is_ok();
         sent
     }
 
@@ -383,20 +385,20 @@ impl Call {
             left_reading.into_iter().for_each(Waker::wake);
             sent
         });
-        self.holder.over |= sent.is_ok();
+        self.course.over |= sent.is_ok();
         self.sender.or_wait(context, head.len(), sent)
     }
 
     /// Gives the call up with a status code.
     pub fn cancel(&mut self, code: u16) {
-        if !std::mem::replace(&mut self.holder.over, true) {
+        if !std::mem::replace(&mut self.course.over, true) {
             let handler = self.connection().lock().cancel(self.sender.id, code);
             drop(handler);
         }
     }
 }
 
-impl Holder {
+impl Course {
     /// What has arrived for a call; and, if nobody waits for anything more, as of which opening.
     fn take_and_ask(&mut self, sender: &CallSender) -> Option<(Inbound, Option<u32>)> {
         let connection = &sender.connection;
@@ -416,7 +418,7 @@ impl Holder {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.holder.over || self.side == Side::ServerReader {
+        if self.course.over || self.side == Side::ServerReader {
             return;
         }
         if self.side == Side::Server {
@@ -426,7 +428,7 @@ impl Drop for Call {
             let sent = state.send_trailers(id, code, &head, Place::Inline).is_ok();
             let left_reading = state.take_left_reading();
             drop(state);
-            self.holder.over = sent;
+            self.course.over = sent;
             left_reading.into_iter().for_each(Waker::wake);
         }
         self.cancel(code::CANCELLED);

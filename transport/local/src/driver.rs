@@ -118,9 +118,12 @@ impl Driver {
         self.others_first.load(Ordering::Relaxed)
     }
 
-    /// Has the tasks run that this thread has woken, then looks at `connection`.
-    pub(crate) fn let_others_run(&self, connection: Weak<Connection>) {
-        self.later.lock().push(connection);
+    /// Has the tasks run that this thread has woken, then looks at `connection`, if there is any, beside
+    /// what else was put off.
+    pub(crate) fn let_others_run(&self, connection: Option<Weak<Connection>>) {
+        if let Some(connection) = connection {
+            self.later.lock().push(connection);
+        }
         if !self.others_first.swap(true, Ordering::SeqCst) {
             self.come_back_after_others();
         }
@@ -162,10 +165,7 @@ impl Driver {
             let elapsed = now - started;
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
                 self.awake.store(false, Ordering::SeqCst);
-                match self.listed.load(Ordering::SeqCst) {
-                    true => context.waker().wake_by_ref(),
-                    false => self.come_back_after_others(),
-                }
+                self.come_back_after_others();
                 return Poll::Pending;
             }
         }

@@ -149,7 +149,7 @@ fn averaged(share: u32, too_many: bool) -> u32 {
 thread_local! {
     static IN_PASS: Cell<bool> = const { Cell::new(false) };
     static BLOCKED: Cell<bool> = const { Cell::new(false) };
-    static MAY_LOOK: Cell<Option<bool>> = const { Cell::new(None) };
+    static HAS_WORKERS: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// Marks this thread as being inside a driver's pass, where nobody may wait by looking.
@@ -203,20 +203,20 @@ fn runtime_allows() -> bool {
     is_blocked() || has_workers()
 }
 
-/// Whether this thread's runtime has several.
+/// Whether this thread's runtime has several workers.
 fn has_workers() -> bool {
-    if let Some(known) = MAY_LOOK.get() {
+    if let Some(known) = HAS_WORKERS.get() {
         return known;
     }
-    let allows = Handle::try_current().is_ok_and(|handle| {
+    let several = Handle::try_current().is_ok_and(|handle| {
         handle.runtime_flavor() != RuntimeFlavor::CurrentThread
             && handle.metrics().num_workers() > 1
     });
     // A thread may enter another runtime later; only worker threads never do.
     if tokio::task::try_id().is_some() {
-        MAY_LOOK.set(Some(allows));
+        HAS_WORKERS.set(Some(several));
     }
-    allows
+    several
 }
 
 /// One place that waits, and what it has learnt.
@@ -273,8 +273,8 @@ impl Patience {
 }
 
 /// Calls `waker` when this thread's runtime has run what is ready, and looked at its I/O. Unlike a plain
-/// wake it stirs no other worker. A runtime without workers is never told so: it has a queue without
-/// short cuts, and forgets whom it is to wake when it leaves `block_on`.
+/// wake it stirs no other worker. Where there is none, a plain wake does: tasks run in turn there, and a
+/// runtime of one thread forgets what it has put off when it leaves `block_on`.
 pub(crate) fn wake_later(waker: &Waker) {
     if !has_workers() {
         return waker.wake_by_ref();

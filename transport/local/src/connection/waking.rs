@@ -1,0 +1,139 @@
+//! Who looks at a connection's ring, who sleeps, and how the driver is called.
+
+use std::sync::Weak;
+use std::sync::atomic::{Ordering, fence};
+
+use super::Connection;
+use crate::link::shm::Blocks;
+
+impl Connection {
+    /// Whether a pass would find something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.watch.has_work()
+    }
+
+    /// Whether the peer was rung for, and can hardly come up before this thread makes way.
+    pub(crate) fn peer_waits_for_this_cpu(&self) -> bool {
+        self.watch.peer_waits_for_this_cpu()
+    }
+
+    /// Puts the connection on the driver's list, unless it is there.
+    pub(crate) fn mark_ready(&self) {
+        if !self.listed.swap(true, Ordering::SeqCst)
+            && let Some(connection) = self.me.upgrade()
+        {
+            self.driver.add_ready(connection);
+        }
+    }
+
+    /// Has the driver look at the ring for somebody who waits and did not look.
+    pub(crate) fn ask_for_a_look(&self) {
+        self.look_wanted.store(true, Ordering::SeqCst);
+        self.mark_ready();
+    }
+
+    /// Whether tasks were woken that have not all had their turn.
+    pub(crate) fn others_first(&self) -> bool {
+        self.driver.others_first()
+    }
+
+    /// Lets tasks run that this thread has woken, and has the driver look at the ring after them.
+    pub(crate) fn let_others_run(&self) {
+        let unasked = !self.look_wanted.swap(true, Ordering::SeqCst);
+        self.driver
+            .let_others_run(unasked.then(|| Weak::clone(&self.me)));
+    }
+
+    /// The driver takes it from its list: from here on it can be listed anew. True if the driver is to look
+    /// at the ring.
+    pub(crate) fn unlist(&self) -> bool {
+        self.listed.store(false, Ordering::SeqCst);
+        self.look_wanted.load(Ordering::SeqCst) && self.look_wanted.swap(false, Ordering::SeqCst)
+    }
+
+    /// Notes that a descriptor or the timer wants to be looked at.
+    pub(crate) fn stir(&self) {
+        self.stirred.store(true, Ordering::SeqCst);
+        self.mark_ready();
+    }
+
+    /// Somebody looks at the ring by itself from here on: the peer need not ring.
+    pub(crate) fn keep_awake(&self) {
+        self.lookers.fetch_add(1, Ordering::SeqCst);
+        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
+            self.watch.disarm();
+        }
+    }
+
+    /// The end of [`Self::keep_awake`]. The last one arms the doorbell.
+    pub(crate) fn let_sleep(&self) {
+        self.lookers.fetch_sub(1, Ordering::SeqCst);
+        self.rely_on_doorbell();
+    }
+
+    /// Whoever looks goes to run tasks, and will look again after them; false if there is something to
+    /// do first.
+    pub(crate) fn step_out(&self) -> bool {
+        self.armed.store(true, Ordering::SeqCst);
+        self.watch.step_out();
+        !self.has_work()
+    }
+
+    /// Whoever stepped out looks again.
+    pub(crate) fn step_in(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.watch.disarm();
+        }
+    }
+
+    /// The same for a caller that has its answer. `quiet` says that no other call was in flight, as
+    /// of which opening: then nobody waits, and whoever comes to wait arms the doorbell. Compared
+    /// only after this side has ceased to look, so that a call opened meanwhile either is seen here
+    /// or sees that nobody looks. A doorbell that is armed all the same, by somebody whom this look has
+    /// crossed, may have been rung for while the driver relied on the look: it is armed anew.
+    pub(crate) fn let_sleep_if_awaited(&self, quiet: Option<u32>) {
+        self.lookers.fetch_sub(1, Ordering::SeqCst);
+        if quiet != Some(self.opened.load(Ordering::SeqCst)) || self.watch.is_armed() {
+            self.rely_on_doorbell();
+        }
+    }
+
+    /// Has the peer ring for whoever waits from now on, unless somebody looks, or has asked for it already:
+    /// if the peer has rung since, the driver comes and asks anew.
+    pub(crate) fn wait_for_doorbell(&self) {
+        fence(Ordering::SeqCst);
+        if !self.watch.is_armed() {
+            self.arm_unless_somebody_looks();
+        } else if self.watch.ring_before_sleep() {
+            self.tallies.rings.add_one();
+        }
+    }
+
+    /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once
+    /// more. Whoever goes to sleep calls it last.
+    pub(crate) fn rely_on_doorbell(&self) {
+        // Whoever looks may just cease to: it compares `opened` then (`let_sleep_if_awaited`).
+        fence(Ordering::SeqCst);
+        self.arm_unless_somebody_looks();
+    }
+
+    /// Call it after a fence.
+    fn arm_unless_somebody_looks(&self) {
+        if self.lookers.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        // Always anew, whatever `armed` says: the peer rings once for each time, and may have rung
+        // for the last one already. Somebody who came to look meanwhile arms again when it leaves.
+        self.armed.store(true, Ordering::SeqCst);
+        self.watch.arm();
+        let memory_awaited = self.blocks().is_some_and(Blocks::is_awaited);
+        self.watch.arm_for_room(memory_awaited);
+        if self.watch.ring_before_sleep() {
+            self.tallies.rings.add_one();
+        }
+        self.tallies.sleeps.add_one();
+        if self.has_work() || (memory_awaited && self.blocks().is_some_and(Blocks::may_have_room)) {
+            self.mark_ready();
+        }
+    }
+}

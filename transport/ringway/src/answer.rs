@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use prost::Message;
 use ringway_local::{Call, HandlerFuture, Out};
@@ -26,7 +26,7 @@ pin_project_lite::pin_project! {
     pub(crate) struct Answering<F> {
         // Given up, the handler is dropped before its call.
         #[pin]
-        handling: F,
+        handling: Option<F>,
         // What could not be written at once.
         rest: Option<HandlerFuture>,
         call: Option<Call>,
@@ -35,13 +35,19 @@ pin_project_lite::pin_project! {
 }
 
 impl<F> Answering<F> {
-    pub(crate) fn new(call: Call, handling: F, limits: MessageLimits) -> Self {
+    /// Of a call that no handler has yet.
+    pub(crate) fn new(call: Call, limits: MessageLimits) -> Self {
         Self {
-            handling,
+            handling: None,
             rest: None,
             call: Some(call),
             limits,
         }
+    }
+
+    /// Has `handling` answer.
+    pub(crate) fn begin(self: Pin<&mut Self>, handling: F) {
+        self.project().handling.set(Some(handling));
     }
 }
 
@@ -55,11 +61,21 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
         let this = self.project();
         if this.rest.is_none() {
-            let answered = ready!(this.handling.poll(context));
-            let Some(call) = this.call.take() else {
+            // Left where it lies: it is large to move.
+            let handling = this.handling.as_pin_mut();
+            let (Some(handling), Some(call)) = (handling, this.call.as_mut()) else {
                 return Poll::Ready(());
             };
-            *this.rest = answer_with(call, answered, *this.limits);
+            let polled = handling.poll(context);
+            let Poll::Ready(answered) = &polled else {
+                return Poll::Pending;
+            };
+            let Err(why) = answer_at_once(call, answered, *this.limits) else {
+                return Poll::Ready(());
+            };
+            if let (Poll::Ready(answered), Some(call)) = (polled, this.call.take()) {
+                *this.rest = Some(answer_later(call, answered, why, *this.limits));
+            }
         }
         match this.rest {
             Some(rest) => rest.as_mut().poll(context),
@@ -68,27 +84,47 @@ where
     }
 }
 
-/// Answers a unary call; gives back what is left to do.
-fn answer_with<R: Message + 'static>(
-    mut call: Call,
-    answered: Result<Response<R>, Status>,
+/// Answers a unary call, if that can be done now.
+fn answer_at_once<R: Message>(
+    call: &mut Call,
+    answered: &Result<Response<R>, Status>,
     limits: MessageLimits,
-) -> Option<HandlerFuture> {
+) -> Result<(), NotAtOnce> {
     let is_recorded = trace::is_recorded_here();
     if is_recorded {
         trace::step_here(Step::HandlerEnded);
     }
     match answered {
-        Ok(response) if is_bare(&response) => {
-            let answer = (response.get_ref(), is_recorded);
-            match respond_at_once(&mut call, answer, limits) {
-                Ok(()) => None,
-                Err(why) => Some(Box::pin(respond_later(call, response, limits, why))),
-            }
+        Ok(response) if is_bare(response) => {
+            respond_at_once(call, (response.get_ref(), is_recorded), limits)
         }
-        Ok(response) => Some(Box::pin(respond(call, response, limits))),
-        Err(status) => Some(Box::pin(Refused { call, status }.answer())),
+        _ => Err(NotAtOnce::More),
     }
+}
+
+/// Why an answer was not written at once.
+enum NotAtOnce {
+    /// There is more to say than a message.
+    More,
+    Refused(Status),
+    Unsent(ringway_local::SendError),
+}
+
+fn answer_later<R: Message + 'static>(
+    call: Call,
+    answered: Result<Response<R>, Status>,
+    why: NotAtOnce,
+    limits: MessageLimits,
+) -> HandlerFuture {
+    let status = match (answered, why) {
+        (Err(status), _) | (_, NotAtOnce::Refused(status)) => status,
+        (Ok(response), NotAtOnce::More)
+        | (Ok(response), NotAtOnce::Unsent(ringway_local::SendError::Blocked(_))) => {
+            return Box::pin(respond(call, response, limits));
+        }
+        (_, NotAtOnce::Unsent(error)) => status::unsent(&error),
+    };
+    Box::pin(Refused { call, status }.answer())
 }
 
 /// Whether a response is nothing but its message.
@@ -101,9 +137,11 @@ fn respond_at_once<R: Message>(
     call: &mut Call,
     (message, is_recorded): (&R, bool),
     limits: MessageLimits,
-) -> Result<(), AtOnce> {
+) -> Result<(), NotAtOnce> {
     let len_bytes = message.encoded_len();
-    limits.check_encoding(len_bytes).map_err(AtOnce::Refused)?;
+    limits
+        .check_encoding(len_bytes)
+        .map_err(NotAtOnce::Refused)?;
     let encode = &mut |out: Out<'_>| {
         encode_whole(message, out);
         if is_recorded {
@@ -111,33 +149,12 @@ fn respond_at_once<R: Message>(
         }
     };
     call.respond(&[], len_bytes, encode)
-        .map_err(AtOnce::Unsent)?;
+        .map_err(NotAtOnce::Unsent)?;
     if is_recorded {
         trace::carried_here(Direction::Sent, len_bytes);
         trace::end_here(Code::Ok, "");
     }
     Ok(())
-}
-
-/// Why an answer was not written at once.
-enum AtOnce {
-    Refused(Status),
-    Unsent(ringway_local::SendError),
-}
-
-async fn respond_later<R: Message>(
-    mut call: Call,
-    response: Response<R>,
-    limits: MessageLimits,
-    why: AtOnce,
-) {
-    match why {
-        AtOnce::Unsent(ringway_local::SendError::Blocked(_)) => {
-            respond(call, response, limits).await;
-        }
-        AtOnce::Unsent(error) => finish(&mut call, &status::unsent(&error)).await,
-        AtOnce::Refused(status) => finish(&mut call, &status).await,
-    }
 }
 
 /// A call that no handler sees.

@@ -1,5 +1,6 @@
 //! Calls over a channel: the first attempt over a connection at hand, and all further ones.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,61 +20,66 @@ use crate::trace::{Calling, Trace};
 use crate::traced::Traced;
 
 impl Caller for Channel {
-    async fn unary<M, R>(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would move its request once more"
+    )]
+    fn unary<M, R>(
         &mut self,
         method: &'static Method,
         options: &CallOptions,
-        request: Request<M>,
-    ) -> Result<Response<R>, Status>
+        mut request: Request<M>,
+    ) -> impl Future<Output = Result<Response<R>, Status>> + Send
     where
         M: Message + 'static,
         R: Message + Default + Unpin + 'static,
     {
         // In one piece: each future that a request and its response go through moves them once more.
-        let mut request = request;
-        let calling = Calling::begin(method.path());
-        let timeout = self.complete(request.metadata_mut());
-        let mut first = None;
-        if let Some((instance, shared)) = self.hot() {
-            let connection = &instance.connection;
-            let head = Head::new(request.metadata(), timeout, calling.trace())
-                .inspect_err(|status| calling.failed(status))?;
-            // Asked for only where a further attempt has to know.
-            let began = timeout.map(|_| Instant::now());
-            let path = Path::over(connection);
-            let message = request.get_ref();
-            match client::unary(connection, path, method, options, &head, message).await {
-                Ok(response) => {
-                    shared.note(instance, None);
-                    shared.retries.note_success();
-                    calling.succeeded();
-                    return Ok(response);
-                }
-                Err(Failure::Status(status)) if !shared.retries.has_policies() => {
-                    shared.note(instance, Some(&status));
-                    calling.failed(&status);
-                    return Err(status);
-                }
-                Err(failure) => {
-                    first = Some(First {
-                        instance: Arc::clone(instance),
-                        began,
-                        failure,
-                    })
+        async move {
+            let calling = Calling::begin(method.path());
+            let timeout = self.complete(request.metadata_mut());
+            let mut first = None;
+            if let Some((instance, shared)) = self.at_hand() {
+                let connection = &instance.connection;
+                let head = Head::new(request.metadata(), timeout, calling.trace())
+                    .inspect_err(|status| calling.failed(status))?;
+                // Asked for only where a further attempt has to know.
+                let began = timeout.map(|_| Instant::now());
+                let path = Path::over(connection);
+                let message = request.get_ref();
+                match client::unary(connection, path, method, options, &head, message).await {
+                    Ok(response) => {
+                        shared.note(instance, None);
+                        shared.retries.note_success();
+                        calling.succeeded();
+                        return Ok(response);
+                    }
+                    Err(Failure::Status(status)) if !shared.retries.has_policies() => {
+                        shared.note(instance, Some(&status));
+                        calling.failed(&status);
+                        return Err(status);
+                    }
+                    Err(failure) => {
+                        first = Some(First {
+                            instance: Arc::clone(instance),
+                            began,
+                            failure,
+                        })
+                    }
                 }
             }
+            let (metadata, extensions, message) = request.into_parts();
+            let call = Call {
+                plan: Plan { method, options },
+                metadata,
+                timeout,
+                extensions,
+                trace: calling.trace(),
+            };
+            let answered = Box::pin(self.make(call, One::new(message), first)).await;
+            calling.end(&answered);
+            answered
         }
-        let (metadata, extensions, message) = request.into_parts();
-        let call = Call {
-            plan: Plan { method, options },
-            metadata,
-            timeout,
-            extensions,
-            trace: calling.trace(),
-        };
-        let answered = Box::pin(self.make(call, One::new(message), first)).await;
-        calling.end(&answered);
-        answered
     }
 
     async fn server_streaming<M, R>(

@@ -86,7 +86,12 @@ impl Channel {
             course: Course::default(),
         });
         stats::add(&shared);
-        Ok(Self { shared, stay: None })
+        Ok(Self::over(shared))
+    }
+
+    /// A clone that has made no call yet.
+    pub(crate) fn over(shared: Arc<Shared>) -> Self {
+        Self { shared, stay: None }
     }
 
     /// Whether a call with these extensions waits while no server can be reached.
@@ -118,15 +123,32 @@ impl Channel {
         }
     }
 
-    /// The instance of the last call, if it is still the right one.
-    pub(crate) fn hot(&mut self) -> Option<(&Arc<Instance>, &Shared)> {
-        let instance = self.stay.as_mut()?.next(&self.shared.instances)?;
-        Some((instance, &self.shared))
+    /// The instance that takes the next call, where that is known without waiting: the one of the last call,
+    /// if it is still the right one, or one of those that are connected.
+    pub(crate) fn at_hand(&mut self) -> Option<(&Arc<Instance>, &Shared)> {
+        let instances = &self.shared.instances;
+        if !self
+            .stay
+            .as_mut()
+            .is_some_and(|stay| stay.goes_on(instances))
+        {
+            self.stay = instances.choose();
+            self.note_path();
+        }
+        Some((self.stay.as_ref()?.instance(), &self.shared))
+    }
+
+    /// Notes by which path calls go now.
+    fn note_path(&self) {
+        if let Some(stay) = &self.stay {
+            let path = Path::over(&stay.instance().connection);
+            self.shared.course.takes(path, &self.shared.endpoint.name);
+        }
     }
 
     /// Where the next call goes.
     pub(crate) async fn route(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
-        if let Some((instance, _)) = self.hot()
+        if let Some((instance, _)) = self.at_hand()
             && instance.connection.takes_calls()
         {
             return Ok(Route::Local(Arc::clone(instance)));
@@ -138,9 +160,8 @@ impl Channel {
         self.stay = None;
         Ok(match self.shared.route(wait_for_ready).await? {
             Way::Local(stay) => {
-                let instance = self.stay.insert(stay).instance();
-                let path = Path::over(&instance.connection);
-                self.shared.course.takes(path, &self.shared.endpoint.name);
+                let instance = Arc::clone(self.stay.insert(stay).instance());
+                self.note_path();
                 Route::Local(instance)
             }
             Way::Net(picked) => {

@@ -125,24 +125,10 @@ impl<'a> Head<'a> {
         })
     }
 
-    pub(crate) fn trace(&self) -> &'a Trace {
-        self.trace
-    }
-
     fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
-        self.named(method.number(), method.path(), end)
-    }
-
-    /// The request of a call to `path`, which `method_number` stands for.
-    pub(crate) fn named<'b>(
-        &'b self,
-        method_number: u32,
-        path: &'b str,
-        end: bool,
-    ) -> ringway_local::Request<'b> {
         ringway_local::Request {
-            method_number,
-            path,
+            method_number: method.number(),
+            path: method.path(),
             metadata: self.block.as_metadata(),
             timeout: self.timeout,
             trace: self.trace.context(),
@@ -167,6 +153,8 @@ where
     R: Message + Default,
 {
     let mut call = open(connection, method, options, head, message).await?;
+    // Made while the peer works.
+    let extensions = path.mark();
     match poll_fn(|context| call.poll_inbound(context)).await {
         Some(Inbound::Response {
             head: answer,
@@ -176,7 +164,7 @@ where
             head.trace.carried(Direction::Received, 1, len);
             let message = decode_whole(&options.limits, message.bytes)?;
             let mut response = Response::new(message);
-            *response.extensions_mut() = path.mark();
+            *response.extensions_mut() = extensions;
             Ok(response)
         }
         // Boxed, because what is kept across this would be moved with every call.

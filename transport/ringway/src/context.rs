@@ -385,6 +385,13 @@ impl<F: Future> Handled<F> {
     }
 }
 
+impl<F> Handled<F> {
+    /// What handles it.
+    pub(crate) fn inner(self: Pin<&mut Self>) -> Pin<&mut F> {
+        self.project().inner
+    }
+}
+
 impl<F: Future> Future for Handled<F> {
     type Output = F::Output;
 

@@ -292,8 +292,10 @@ where
     match decoded(head, message, limits) {
         Ok(request) => {
             context.recorded().step(Step::HandlerStarted);
-            let answering = Answering::new(call, handler(request), limits);
-            Box::pin(Handled::new(context, answering))
+            let mut handled = Box::pin(Handled::new(context, Answering::new(call, limits)));
+            // Last, and where it stays: a request is large to move.
+            handled.as_mut().inner().begin(handler(request));
+            handled
         }
         Err(status) => Box::pin(Handled::new(context, Refused { call, status }.answer())),
     }
@@ -351,6 +353,11 @@ fn decoded<M: Message + Default>(
     message: ringway_local::Message,
     limits: MessageLimits,
 ) -> Result<Request<M>, Status> {
+    if metadata.is_empty() && !message.compressed {
+        let mut request = Request::new(decode_whole(&limits, message.bytes)?);
+        *request.extensions_mut() = extensions;
+        return Ok(request);
+    }
     let metadata = metadata::decode_bytes(metadata)?;
     let encoding = Encoding::named(&metadata)?;
     let bytes = match message.compressed {

@@ -41,23 +41,24 @@ pub(crate) struct Stay {
 }
 
 impl Stay {
-    pub(crate) fn instance(&self) -> Arc<Instance> {
-        Arc::clone(&self.instance)
+    #[inline]
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
     }
 
-    /// The instance for one more call, if it is still the right one.
-    pub(crate) fn next(&mut self, instances: &Instances) -> Option<&Arc<Instance>> {
+    /// Whether its instance is the right one for one more call, which is counted.
+    #[inline]
+    pub(crate) fn goes_on(&mut self, instances: &Instances) -> bool {
         let connection = &self.instance.connection;
         if !connection.is_open() || self.edition != instances.edition.load(Ordering::Relaxed) {
-            return None;
+            return false;
         }
-        if !self.alone {
-            if connection.calls_in_flight() > 0 {
-                return None;
-            }
-            self.calls_left = self.calls_left.checked_sub(1)?;
+        if self.alone {
+            return true;
         }
-        Some(&self.instance)
+        let left = self.calls_left;
+        self.calls_left = left.saturating_sub(1);
+        left > 0 && connection.calls_in_flight() == 0
     }
 }
 
@@ -77,6 +78,15 @@ impl Instances {
         let edition = self.edition.load(Ordering::Relaxed);
         let list = self.list.lock();
         let all = list.len();
+        let stay = |instance: &Arc<Instance>| Stay {
+            instance: Arc::clone(instance),
+            edition,
+            alone: all == 1,
+            calls_left: CALLS_A_TURN,
+        };
+        if let [only] = &list[..] {
+            return only.connection.takes_calls().then(|| stay(only));
+        }
         let mut ready: Vec<_> = list
             .iter()
             .filter(|instance| instance.connection.takes_calls())
@@ -100,12 +110,7 @@ impl Instances {
         } else {
             one
         };
-        Some(Stay {
-            instance: Arc::clone(instance),
-            edition,
-            alone: all == 1,
-            calls_left: CALLS_A_TURN,
-        })
+        Some(stay(instance))
     }
 
     /// Takes note of a call's end.

@@ -41,6 +41,12 @@ pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
     encode_but(map, |name| RESERVED.contains(&name))
 }
 
+/// Whether nothing of `map` would be written.
+pub(crate) fn is_bare(map: &MetadataMap) -> bool {
+    let mut names = map.as_ref().keys();
+    names.all(|name| RESERVED.contains(&name.as_str()))
+}
+
 /// The same for what comes with a status.
 pub(crate) fn encode_trailing(map: &MetadataMap) -> Result<MetadataBuf, Status> {
     encode_but(map, |name| name == DETAILS || RESERVED.contains(&name))
@@ -53,13 +59,17 @@ fn encode_but(
     if map.is_empty() {
         return Ok(MetadataBuf::new());
     }
-    let entries = || map.as_ref().iter();
+    let entries = || {
+        let all = map.as_ref().iter();
+        all.filter(|(name, _)| !is_left_out(name.as_str()))
+    };
+    let count = entries().count();
+    if count == 0 {
+        return Ok(MetadataBuf::new());
+    }
     let lens = entries().map(|(name, value)| name.as_str().len() + value.len());
-    let mut block = MetadataBuf::with_capacity(entries().count(), lens.sum());
-    for (name, value) in map.as_ref() {
-        if is_left_out(name.as_str()) {
-            continue;
-        }
+    let mut block = MetadataBuf::with_capacity(count, lens.sum());
+    for (name, value) in entries() {
         block
             .push(name.as_str().as_bytes(), value.as_bytes())
             .map_err(|error| Status::resource_exhausted(format!("metadata: {error}")))?;

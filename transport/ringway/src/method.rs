@@ -1,7 +1,11 @@
 //! What generated stubs say about a method and about the options of its calls.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use parking_lot::RwLock;
+use ringway_wire::limits::MAX_REMEMBERED_PATH_BYTES;
 use tonic::codec::CompressionEncoding;
 
 /// One method of a service, as a static of the generated code.
@@ -62,6 +66,27 @@ impl Method {
     }
 }
 
+/// Paths of HTTP requests that have a number.
+static NUMBERED: LazyLock<RwLock<HashMap<Box<str>, u32>>> = LazyLock::new(RwLock::default);
+/// So many of them at most: whoever passes on what others call must not remember all of it.
+const MAX_NUMBERED: usize = 256;
+
+/// The number that stands for no method: the path travels with each call.
+const NO_NUMBER: u32 = u32::MAX;
+
+/// The small number that stands in this process for the method at `path`.
+pub(crate) fn number_of(path: &str) -> u32 {
+    if let Some(number) = NUMBERED.read().get(path) {
+        return *number;
+    }
+    let mut numbered = NUMBERED.write();
+    if numbered.len() >= MAX_NUMBERED || path.len() > MAX_REMEMBERED_PATH_BYTES {
+        return NO_NUMBER;
+    }
+    let fresh = || NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    *numbered.entry(path.into()).or_insert_with(fresh)
+}
+
 /// Largest sizes of one message, in bytes; `None` is tonic's default (4 MiB in, no limit out).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MessageLimits {
@@ -111,4 +136,24 @@ pub struct CallOptions {
     pub send_compression: Option<CompressionEncoding>,
     /// Compressions of responses that are understood on the network path.
     pub accept_compression: Vec<CompressionEncoding>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_keep_their_numbers_and_only_so_many_have_one() {
+        let first = number_of("/test.Numbers/First");
+        let second = number_of("/test.Numbers/Second");
+        assert!(first != second && first != NO_NUMBER && second != NO_NUMBER);
+        let long = format!("/test.Numbers/{}", "x".repeat(MAX_REMEMBERED_PATH_BYTES));
+        assert_eq!(number_of(&long), NO_NUMBER);
+        for n in 0..MAX_NUMBERED {
+            number_of(&format!("/test.Numbers/{n}"));
+        }
+        assert_eq!(number_of("/test.Numbers/Late"), NO_NUMBER);
+        assert_eq!(number_of("/test.Numbers/First"), first);
+        assert_eq!(number_of("/test.Numbers/Second"), second);
+    }
 }

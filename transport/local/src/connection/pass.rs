@@ -151,8 +151,9 @@ impl Pass {
         state.note_time(stirred, &self.frames);
         let judged = self
             .frames
-            .drain(..)
+            .iter_mut()
             .try_for_each(|frame| state.handle(frame, connection, &mut self.deliveries));
+        self.frames.clear();
         // What is due has a timer, which stirs the connection.
         let judged = match stirred {
             true => {

@@ -74,11 +74,11 @@ impl Head {
         }
     }
 
-    /// The whole head to keep.
-    pub(crate) fn into_bytes(self) -> Bytes {
+    /// The whole head to keep; a long one is gone from here.
+    pub(crate) fn take(&mut self) -> Bytes {
         match self {
-            Self::Short { bytes, len } => Self::short(&bytes, len),
-            Self::Long(bytes) => bytes,
+            Self::Short { bytes, len } => Self::short(bytes, *len),
+            Self::Long(bytes) => std::mem::take(bytes),
         }
     }
 

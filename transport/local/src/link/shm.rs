@@ -389,12 +389,9 @@ impl Receiver {
                 self.parsed = at;
                 return ControlFlow::Break(Ok(()));
             }
-            match self.frame(record) {
-                Ok(frame) => {
-                    copied += frame
-                        .as_ref()
-                        .map_or(0, |frame| frame.head.len() + frame.payload.len());
-                    frames.extend(frame);
+            match self.frame(record, frames) {
+                Ok(bytes) => {
+                    copied += bytes;
                     ControlFlow::Continue(())
                 }
                 Err(why) => ControlFlow::Break(Err(why)),
@@ -413,11 +410,12 @@ impl Receiver {
         self.parsed > 0
     }
 
-    /// `None` for what concerns the link alone.
+    /// Adds the frame in a record, unless that concerns the link alone; how many bytes were copied.
     fn frame(
         &mut self,
         record: Result<Record<'_>, ringway_ring::Corrupt>,
-    ) -> Result<Option<Frame>, Closed> {
+        frames: &mut Vec<Frame>,
+    ) -> Result<usize, Closed> {
         let record = record.map_err(misbehaved)?;
         let (header, body) = record
             .bytes
@@ -427,7 +425,7 @@ impl Receiver {
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         if header.kind == FILLED {
             self.read_ahead(&header, body, record.block)?;
-            return Ok(None);
+            return Ok(0);
         }
         let head_len = header.head_len as usize;
         let inline_len = body.len().checked_sub(head_len);
@@ -440,11 +438,12 @@ impl Receiver {
             {
                 let mut payload = self.fetch(block)?;
                 let head = Head::Long(payload.split_off(payload_len));
-                return Ok(Some(Frame {
+                frames.push(Frame {
                     header,
                     head,
                     payload,
-                }));
+                });
+                return Ok(head_len + payload_len);
             }
             (Some(len), None) if len == payload_len => inline_payload(&body[head_len..]),
             _ => {
@@ -453,11 +452,12 @@ impl Receiver {
                 ));
             }
         };
-        Ok(Some(Frame {
+        frames.push(Frame {
             header,
             head: Head::copy(&body[..head_len]),
             payload,
-        }))
+        });
+        Ok(head_len + payload_len)
     }
 
     /// Copies what the peer has filled of a block so far.

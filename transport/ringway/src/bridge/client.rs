@@ -2,33 +2,35 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BufMut;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, Connection, Inbound, Out, SendError};
+use ringway_local::{Call, Inbound, Out, SendError};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
+use ringway_wire::MetadataBuf;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
 
 use super::messages::{Framed, Messages, Step};
-use super::{Inbox, ending_status, send_all};
-use crate::channel::{Channel, Route};
-use crate::client::{Head, goes_over, metadata_around};
+use super::{Inbox, Trailers, Whole, ending_status, send_all, taken, with_content_type};
+use crate::channel::{Channel, Route, Shared};
+use crate::client::{goes_over, metadata_around};
+use crate::instances::Instance;
 use crate::metadata;
 use crate::meter::Direction;
+use crate::method;
 use crate::path::Path;
 use crate::status;
 use crate::trace::{self, Calling, Stamps, Trace};
 use crate::traced::{Ending, Traced};
 
-/// The number that stands for no method: the path travels with each call.
-const NO_NUMBER: u32 = u32::MAX;
 /// Connections that a call may find closed before it is sent.
 const MAX_OPENINGS: usize = 4;
 
@@ -42,33 +44,86 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut channel = self.clone();
         let calling = Calling::begin(request.uri().path());
+        let wait_for_ready = self.waits_for_ready(request.extensions());
+        let (mut parts, body) = request.into_parts();
+        let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
+        let timeout = self.complete(&mut metadata);
+        let at_hand = self.at_hand().map(|(instance, _)| Arc::clone(instance));
+        let Some(instance) = at_hand else {
+            let outgoing = Outgoing {
+                parts,
+                metadata,
+                timeout,
+                body,
+                wait_for_ready,
+            };
+            let mut channel = self.clone();
+            return Box::pin(async move {
+                let answered = channel.carry(outgoing, calling.trace()).await;
+                calling.end_unless_ok(&answered);
+                answered
+            });
+        };
+        let block = match metadata::encode(&metadata) {
+            Ok(block) => block,
+            Err(status) => {
+                calling.failed(&status);
+                return Box::pin(std::future::ready(Err(status)));
+            }
+        };
+        // Made out here, because what a future passes on lies in it twice; it is boxed, and moved into the box.
+        let mut call = LocalCall {
+            shared: Arc::clone(&self.shared),
+            instance,
+            method_number: method::number_of(parts.uri.path()),
+            uri: parts.uri,
+            block,
+            timeout,
+            messages: Messages::new(body),
+            wait_for_ready,
+        };
         Box::pin(async move {
-            let answered = channel.carry(request, calling.trace()).await;
+            let answered = call.make(calling.trace()).await;
             calling.end_unless_ok(&answered);
             answered
         })
     }
 }
 
+/// An HTTP request on its way out, of a call that may take `timeout`.
+struct Outgoing {
+    /// Without its headers.
+    parts: http::request::Parts,
+    metadata: MetadataMap,
+    timeout: Option<Duration>,
+    body: Body,
+    wait_for_ready: bool,
+}
+
 impl Channel {
-    /// Makes the call of an HTTP request.
-    async fn carry(
-        &mut self,
-        request: Request<Body>,
-        trace: &Trace,
-    ) -> Result<Response<Body>, Status> {
-        let wait_for_ready = self.waits_for_ready(request.extensions());
-        let (mut parts, body) = request.into_parts();
-        let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
-        let timeout = self.complete(&mut metadata);
-        let response = match self.route(wait_for_ready).await? {
+    /// Makes a call for which no local instance was at hand.
+    async fn carry(&mut self, outgoing: Outgoing, trace: &Trace) -> Result<Response<Body>, Status> {
+        let Outgoing {
+            mut parts,
+            metadata,
+            timeout,
+            body,
+            wait_for_ready,
+        } = outgoing;
+        match self.route(wait_for_ready).await? {
             Route::Local(instance) => {
-                let head = Head::new(&metadata, timeout, trace)?;
-                let connection = Arc::clone(&instance.connection);
-                let request = (head, parts.uri.path(), body);
-                call(self, connection, wait_for_ready, request).await?
+                let mut call = LocalCall {
+                    shared: Arc::clone(&self.shared),
+                    instance,
+                    method_number: method::number_of(parts.uri.path()),
+                    uri: parts.uri,
+                    block: metadata::encode(&metadata)?,
+                    timeout,
+                    messages: Messages::new(body),
+                    wait_for_ready,
+                };
+                call.make(trace).await
             }
             Route::Net(net) => {
                 parts.headers = metadata.into_headers();
@@ -76,13 +131,19 @@ impl Channel {
                     let value = timeout::encode(timeout);
                     parts.headers.insert(timeout::TIMEOUT_HEADER, value);
                 }
-                over_the_network(net, trace, Request::from_parts(parts, body)).await?
+                let request = Request::from_parts(parts, body);
+                let response = over_the_network(net, trace, request).await?;
+                Ok(ending(response, trace, timeout))
             }
-        };
-        Ok(match trace.span() {
-            Some(_) => Ending::within(trace, timeout).with(response),
-            None => response,
-        })
+        }
+    }
+}
+
+/// The response, whose body ends the call's span.
+fn ending(response: Response<Body>, trace: &Trace, timeout: Option<Duration>) -> Response<Body> {
+    match trace.span() {
+        Some(_) => Ending::within(trace, timeout).with(response),
+        None => response,
     }
 }
 
@@ -100,69 +161,85 @@ async fn over_the_network(
     Ok(response.map(Body::new))
 }
 
-async fn call(
-    channel: &mut Channel,
-    connection: Arc<Connection>,
+/// A call of HTTP types over a local connection.
+struct LocalCall {
+    shared: Arc<Shared>,
+    instance: Arc<Instance>,
+    method_number: u32,
+    uri: Uri,
+    block: MetadataBuf,
+    timeout: Option<Duration>,
+    messages: Messages<Body>,
     wait_for_ready: bool,
-    (head, method, body): (Head<'_>, &str, Body),
-) -> Result<Response<Body>, Status> {
-    let mut messages = Messages::new(body);
-    let first = FirstMessage::of(&mut messages).await?;
-    head.trace().step(trace::Step::Encoded);
-    let stamps = head.trace().with_steps().map(|_| Stamps::default());
-    let (mut connection, mut calls) = (connection, 0);
-    let mut call = loop {
+}
+
+impl LocalCall {
+    async fn make(&mut self, trace: &Trace) -> Result<Response<Body>, Status> {
+        let first = FirstMessage::of(&mut self.messages).await?;
+        trace.step(trace::Step::Encoded);
+        let stamps = trace.with_steps().map(|_| Stamps::default());
+        let mut call = self.open(&first, trace, stamps.as_ref()).await?;
+        if let Some(span) = trace.span() {
+            goes_over(&self.instance.connection, &**span);
+            stamps.iter().for_each(|stamps| stamps.note(&**span));
+            if let Some(message) = &first.message {
+                span.carried(Direction::Sent, 1, message.bytes.len());
+            }
+        }
+        if !first.end {
+            let rest = std::mem::replace(&mut self.messages, Messages::new(Body::empty()));
+            send_rest(&mut call, rest, trace);
+        }
+        let inbound = poll_fn(|context| call.poll_inbound(context)).await;
+        trace.step(trace::Step::AnswerSeen);
+        let path = Path::over(&self.instance.connection);
+        Ok(ending(
+            answer(call, inbound, path, trace)?,
+            trace,
+            self.timeout,
+        ))
+    }
+
+    async fn open(
+        &mut self,
+        first: &FirstMessage,
+        trace: &Trace,
+        stamps: Option<&Stamps>,
+    ) -> Result<Call, Status> {
+        for _ in 1..MAX_OPENINGS {
+            let opened = poll_fn(|context| self.poll_open(context, first, trace, stamps)).await;
+            match opened {
+                // Nothing but the first message has been read, and that one is still here.
+                Err(SendError::Closed(_) | SendError::GoingAway) => {
+                    Box::pin(self.turn_to_another()).await?;
+                }
+                opened => return opened.map_err(|error| status::unsent(&error)),
+            }
+        }
+        let opened = poll_fn(|context| self.poll_open(context, first, trace, stamps)).await;
+        opened.map_err(|error| status::unsent(&error))
+    }
+
+    fn poll_open(
+        &mut self,
+        context: &mut Context<'_>,
+        first: &FirstMessage,
+        trace: &Trace,
+        stamps: Option<&Stamps>,
+    ) -> Poll<Result<Call, SendError>> {
         let request = ringway_local::Request {
+            method_number: self.method_number,
+            path: self.uri.path(),
+            metadata: self.block.as_metadata(),
+            timeout: self.timeout,
+            trace: trace.context(),
+            published: stamps.map(|stamps| &stamps.published),
+            end: first.end,
             compressed: first
                 .message
                 .as_ref()
                 .is_some_and(|message| message.compressed),
-            published: stamps.as_ref().map(|stamps| &stamps.published),
-            ..head.named(NO_NUMBER, method, first.end)
         };
-        match open(&connection, &request, &first).await {
-            Ok(call) => break call,
-            // Nothing but the first message has been read, and that one is still here.
-            Err(SendError::Closed(_) | SendError::GoingAway) if calls < MAX_OPENINGS => {
-                channel.forget(&connection);
-                let Route::Local(other) = channel.route(wait_for_ready).await? else {
-                    return Err(Status::unavailable("the local server went away"));
-                };
-                (connection, calls) = (Arc::clone(&other.connection), calls + 1);
-            }
-            Err(error) => return Err(status::unsent(&error)),
-        }
-    };
-    if let Some(span) = head.trace().span() {
-        goes_over(&connection, &**span);
-        stamps.iter().for_each(|stamps| stamps.note(&**span));
-        if let Some(message) = &first.message {
-            span.carried(Direction::Sent, 1, message.bytes.len());
-        }
-    }
-    if !first.end {
-        let sender = call.sender().clone();
-        // Whoever runs a pass polls it: perhaps the handler of another call.
-        let (context, trace) = (crate::Context::inherited(), head.trace().clone());
-        call.attach(Box::pin(context.scope(async move {
-            match send_all(&sender, &mut messages, &trace).await {
-                // The call may have ended meanwhile: then there is nothing to close.
-                Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
-                Err(status) => sender.give_up(status::wire_code(status.code())),
-            }
-        })));
-    }
-    let inbound = poll_fn(|context| call.poll_inbound(context)).await;
-    head.trace().step(trace::Step::AnswerSeen);
-    answer(call, inbound, Path::over(&connection), head.trace())
-}
-
-async fn open(
-    connection: &Arc<Connection>,
-    request: &ringway_local::Request<'_>,
-    first: &FirstMessage,
-) -> Result<Call, SendError> {
-    poll_fn(|context| {
         let encode = &mut |out: Out<'_>| {
             if let Some(message) = &first.message {
                 out.copy_from_slice(&message.bytes);
@@ -172,9 +249,35 @@ async fn open(
             .message
             .as_ref()
             .map(|message| (message.bytes.len(), encode as _));
-        Call::poll_open(connection, context, request, message)
-    })
-    .await
+        Call::poll_open(&self.instance.connection, context, &request, message)
+    }
+
+    /// Has another local instance take the call.
+    async fn turn_to_another(&mut self) -> Result<(), Status> {
+        let mut channel = Channel::over(Arc::clone(&self.shared));
+        channel.forget(&self.instance.connection);
+        match channel.route(self.wait_for_ready).await? {
+            Route::Local(other) => {
+                self.instance = other;
+                Ok(())
+            }
+            Route::Net(_) => Err(Status::unavailable("the local server went away")),
+        }
+    }
+}
+
+/// Has the rest of a request's body sent beside whoever reads the call.
+fn send_rest(call: &mut Call, mut messages: Messages<Body>, trace: &Trace) {
+    let sender = call.sender().clone();
+    // Whoever runs a pass polls it: perhaps the handler of another call.
+    let (context, trace) = (crate::Context::inherited(), trace.clone());
+    call.attach(Box::pin(context.scope(async move {
+        match send_all(&sender, &mut messages, &trace).await {
+            // The call may have ended meanwhile: then there is nothing to close.
+            Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
+            Err(status) => sender.give_up(status::wire_code(status.code())),
+        }
+    })));
 }
 
 /// What a request's body holds at once: tells a unary call from a stream.
@@ -237,37 +340,43 @@ fn answer(
     path: Path,
     trace: &Trace,
 ) -> Result<Response<Body>, Status> {
-    let mut inbox = Inbox {
-        call,
-        ready: None,
-        trailers: None,
-        request: false,
-        over: false,
-        trace: trace.clone(),
-    };
-    let metadata = match inbound {
-        Some(Inbound::Headers(block)) => metadata::decode_bytes(&block)?,
+    let (initial, body) = match inbound {
         Some(Inbound::Response { head, message }) => {
             let (initial, trailing) = metadata_around(&head)?;
-            let mut trailers = trailing.into_headers();
-            trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-            inbox.ready = Some(Inbox::take(trace, &message));
-            inbox.trailers = Some(trailers);
-            initial
+            let trailers = Trailers::of_success(trailing);
+            (
+                initial,
+                Body::new(Whole::new(taken(trace, &message), trailers)),
+            )
+        }
+        Some(Inbound::Headers(block)) => {
+            let inbox = Inbox {
+                call,
+                ready: None,
+                request: false,
+                over: false,
+                trace: trace.clone(),
+            };
+            (metadata::decode_bytes(&block)?, Body::new(inbox))
         }
         Some(ending) => {
             let mut response = ending_status(&ending).into_http::<Body>();
-            response.extensions_mut().insert(path);
+            *response.extensions_mut() = path.mark();
             return Ok(response);
         }
         None => return Err(Status::internal("the call ended without an answer")),
     };
-    let mut response = Response::new(Body::new(inbox));
-    *response.headers_mut() = metadata.into_headers();
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    response.extensions_mut().insert(path);
+    let mut response = Response::new(body);
+    *response.headers_mut() = response_headers(initial);
+    *response.extensions_mut() = path.mark();
     Ok(response)
+}
+
+/// With gRPC's own. To copy ready ones costs less than to make them.
+fn response_headers(metadata: MetadataMap) -> HeaderMap {
+    static BARE: LazyLock<HeaderMap> = LazyLock::new(|| with_content_type(HeaderMap::new()));
+    match metadata.is_empty() {
+        true => BARE.clone(),
+        false => with_content_type(metadata.into_headers()),
+    }
 }

@@ -93,6 +93,13 @@ where
         })
     }
 
+    /// Whether the trailers, which say that the call [went well](Self::went_well), say nothing else.
+    pub(super) fn ends_barely(&self) -> bool {
+        self.trailers
+            .as_ref()
+            .is_some_and(|trailers| trailers.len() == 1)
+    }
+
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Status>> {
         if let Some(step) = self.ahead.pop_front() {
             return Poll::Ready(step);
@@ -110,33 +117,57 @@ where
                 Some(Ok(frame)) => frame,
             };
             match frame.into_data() {
-                Ok(data) => self.buffer.put(data),
+                Ok(data) => {
+                    if let Some(message) = self.add(data)? {
+                        return Poll::Ready(Ok(Step::Message(message)));
+                    }
+                }
                 Err(frame) => self.trailers = frame.into_trailers().ok(),
             }
         }
     }
 
+    /// Keeps more of the body; gives back its next message, where that is all there and need not be moved.
+    fn add(&mut self, mut data: Bytes) -> Result<Option<Framed>, Status> {
+        let first = match self.buffer.is_empty() {
+            true => first_message(&data)?,
+            false => None,
+        };
+        let first = first.map(|(compressed, len)| {
+            data.advance(PREFIX_BYTES);
+            let bytes = data.split_to(len);
+            Framed { compressed, bytes }
+        });
+        self.buffer.put(data);
+        Ok(first)
+    }
+
     fn take(&mut self) -> Result<Option<Framed>, Status> {
-        let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
+        let Some((compressed, len)) = first_message(&self.buffer)? else {
             return Ok(None);
         };
-        let compressed = match prefix[0] {
-            0 => false,
-            1 => true,
-            flag => {
-                return Err(Status::internal(format!(
-                    "protocol error: received message with invalid compression flag: {flag} (valid flags are 0 and 1)"
-                )));
-            }
-        };
-        let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-        if self.buffer.len() - PREFIX_BYTES < len {
-            return Ok(None);
-        }
         self.buffer.advance(PREFIX_BYTES);
         let bytes = self.buffer.split_to(len).freeze();
         Ok(Some(Framed { compressed, bytes }))
     }
+}
+
+/// Whether the first message of a body is compressed, and its length, once it is all there.
+fn first_message(body: &[u8]) -> Result<Option<(bool, usize)>, Status> {
+    let Some(prefix) = body.first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
+    let compressed = match prefix[0] {
+        0 => false,
+        1 => true,
+        flag => {
+            return Err(Status::internal(format!(
+                "protocol error: received message with invalid compression flag: {flag} (valid flags are 0 and 1)"
+            )));
+        }
+    };
+    let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    Ok((body.len() - PREFIX_BYTES >= len).then_some((compressed, len)))
 }
 
 /// A message as it stands in a body.
@@ -160,4 +191,84 @@ pub(super) fn framed_all(message: &ringway_local::Message) -> Bytes {
         out.put(framed(&one, false));
     }
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::task::Waker;
+
+    use http_body::Frame;
+
+    use super::*;
+
+    /// A body of given pieces.
+    struct Pieces(VecDeque<Bytes>);
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let piece = self.0.pop_front();
+            Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    fn all_of(pieces: impl Iterator<Item = Bytes>) -> Result<Vec<(bool, Bytes)>, Status> {
+        let mut messages = Messages::new(Pieces(pieces.collect()));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut all = Vec::new();
+        loop {
+            match messages.poll_next(&mut context) {
+                Poll::Ready(Ok(Step::Message(message))) => {
+                    all.push((message.compressed, message.bytes));
+                }
+                Poll::Ready(Ok(Step::End)) => return Ok(all),
+                Poll::Ready(Err(status)) => return Err(status),
+                Poll::Pending => unreachable!("the pieces are all there"),
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_the_same_however_their_body_is_cut() {
+        let sent: [(bool, &[u8]); 4] =
+            [(false, b"one"), (true, b""), (false, b""), (true, b"four")];
+        let body: Bytes = sent
+            .iter()
+            .flat_map(|(compressed, message)| framed(message, *compressed))
+            .collect();
+        for first in 0..=body.len() {
+            for len in 1..=body.len() {
+                let (head, tail) = body.split_at(first);
+                let pieces = std::iter::once(head).chain(tail.chunks(len));
+                let got = all_of(pieces.map(Bytes::copy_from_slice)).unwrap();
+                let got: Vec<_> = got
+                    .iter()
+                    .map(|(flag, bytes)| (*flag, &bytes[..]))
+                    .collect();
+                assert_eq!(got, sent, "cut at {first}, then every {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_fills_its_frame_is_not_copied() {
+        let frame = framed(b"whole", false);
+        let place = frame[PREFIX_BYTES..].as_ptr();
+        let got = all_of(std::iter::once(frame)).unwrap();
+        assert_eq!(got[0].1.as_ptr(), place);
+    }
+
+    #[test]
+    fn what_is_no_framing_is_an_error() {
+        for body in [&[2, 0, 0, 0, 0][..], &[0, 0, 0, 0, 2, 7], &[0, 0]] {
+            let status = all_of(std::iter::once(Bytes::copy_from_slice(body))).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::Internal);
+        }
+    }
 }

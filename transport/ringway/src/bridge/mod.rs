@@ -1,5 +1,5 @@
 //! HTTP types over a local call, both ends: plain tonic stubs over a [`Channel`](crate::Channel), and
-//! tonic services behind a local path. It costs what the HTTP types cost, about 2 µs a call at each end.
+//! tonic services behind a local path. It costs what the HTTP types cost, some 1.2 µs a call at each end.
 //!
 //! gRPC's framing (a flag, a length, a message: <https://grpc.io/docs/> "gRPC over HTTP2") exists
 //! only inside the bodies here; on the wire a message is a frame's payload.
@@ -8,8 +8,10 @@ mod client;
 mod messages;
 mod server;
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
 use ringway_local::{Call, CallSender, Inbound, Out};
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 pub(crate) use messages::{Messages, PREFIX_BYTES, Step, framed};
 pub(crate) use server::HttpService;
@@ -54,26 +57,102 @@ where
     }
 }
 
+/// The messages of a frame as they stand in a body, counted.
+fn taken(trace: &Trace, message: &ringway_local::Message) -> Bytes {
+    if let Some(span) = trace.span() {
+        let (messages, bytes) = count_of(message);
+        span.carried(Direction::Received, messages, bytes);
+    }
+    framed_all(message)
+}
+
+/// A body that is all there. Small, since whoever takes it as any body boxes it.
+struct Whole {
+    data: Option<Bytes>,
+    trailers: Trailers,
+}
+
+/// What ends a whole body.
+enum Trailers {
+    /// A request has none.
+    None,
+    /// The call went well, and that is all.
+    Ok,
+    /// With metadata.
+    These(Box<HeaderMap>),
+}
+
+impl Trailers {
+    /// Of a call that went well, with this metadata.
+    fn of_success(metadata: MetadataMap) -> Self {
+        if metadata.is_empty() {
+            return Self::Ok;
+        }
+        let mut trailers = metadata.into_headers();
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+        Self::These(Box::new(trailers))
+    }
+
+    fn take(&mut self) -> Option<HeaderMap> {
+        static OK: LazyLock<HeaderMap> = LazyLock::new(|| {
+            [(Status::GRPC_STATUS, HeaderValue::from_static("0"))]
+                .into_iter()
+                .collect()
+        });
+        match std::mem::replace(self, Self::None) {
+            Self::None => None,
+            Self::Ok => Some(OK.clone()),
+            Self::These(trailers) => Some(*trailers),
+        }
+    }
+}
+
+impl Whole {
+    fn new(data: Bytes, trailers: Trailers) -> Self {
+        Self {
+            data: Some(data),
+            trailers,
+        }
+    }
+}
+
+impl HttpBody for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(match self.data.take() {
+            Some(data) => Some(Ok(Frame::data(data))),
+            None => self
+                .trailers
+                .take()
+                .map(|trailers| Ok(Frame::trailers(trailers))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && matches!(self.trailers, Trailers::None)
+    }
+}
+
+/// Headers that say what gRPC's bodies are.
+fn with_content_type(mut headers: HeaderMap) -> HeaderMap {
+    let grpc = HeaderValue::from_static("application/grpc");
+    headers.insert(http::header::CONTENT_TYPE, grpc);
+    headers
+}
+
 /// What arrives for a call, as a body.
 struct Inbox {
     call: Call,
-    ready: Option<Frame<Bytes>>,
-    trailers: Option<HeaderMap>,
+    ready: Option<Bytes>,
     /// A server's request, which has no trailers and must not seem complete when it is not.
     request: bool,
     over: bool,
     trace: Trace,
-}
-
-impl Inbox {
-    /// The messages of a frame as they stand in a body, counted.
-    fn take(trace: &Trace, message: &ringway_local::Message) -> Frame<Bytes> {
-        if let Some(span) = trace.span() {
-            let (messages, bytes) = count_of(message);
-            span.carried(Direction::Received, messages, bytes);
-        }
-        Frame::data(framed_all(message))
-    }
 }
 
 impl HttpBody for Inbox {
@@ -84,12 +163,8 @@ impl HttpBody for Inbox {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(frame) = self.ready.take() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        if let Some(trailers) = self.trailers.take() {
-            self.over = true;
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        if let Some(data) = self.ready.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if self.over {
             return Poll::Ready(None);
@@ -98,7 +173,8 @@ impl HttpBody for Inbox {
             match ready!(self.call.poll_inbound(context)) {
                 Some(Inbound::Headers(_)) => {}
                 Some(Inbound::Message(message)) => {
-                    return Poll::Ready(Some(Ok(Self::take(&self.trace, &message))));
+                    let data = taken(&self.trace, &message);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 None | Some(Inbound::HalfClosed) => {
                     self.over = true;
@@ -117,7 +193,7 @@ impl HttpBody for Inbox {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over && self.ready.is_none() && self.trailers.is_none()
+        self.over && self.ready.is_none()
     }
 }
 

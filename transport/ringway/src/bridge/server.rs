@@ -4,24 +4,25 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, HandlerFuture, Started};
+use parking_lot::Mutex;
+use ringway_local::{Call, HandlerFuture, Out, Started};
 use ringway_net::guard::drop_bad_details;
-use ringway_net::{Trailers, timeout};
+use ringway_net::{Trailers as Trailing, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::messages::Messages;
-use super::{Inbox, send_all};
-use crate::answer::{finish, response_head, send_trailers};
-use crate::context::Handled;
+use super::{Inbox, Trailers, Whole, send_all, taken, with_content_type};
+use crate::answer::{Refused, finish, response_head, send_trailers};
+use crate::context::{Context as CallContext, Handled};
 use crate::dispatch::{ServerCall, add_connect_info, context_of, nothing};
 use crate::metadata;
 use crate::meter::Direction;
@@ -29,10 +30,19 @@ use crate::status;
 use crate::streaming;
 use crate::trace::{self, Step, Trace};
 
-type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
 /// A tonic service that answers local calls.
-pub(crate) struct HttpService(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
+pub(crate) struct HttpService {
+    answer: Arc<dyn Fn(Asked) -> HandlerFuture + Send + Sync>,
+    /// Where the last call went: most calls of a service go to few of its methods.
+    last: Mutex<Uri>,
+}
+
+/// A call whose request is ready for its service.
+struct Asked {
+    call: Call,
+    request: Request<Body>,
+    context: CallContext,
+}
 
 impl fmt::Debug for HttpService {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,14 +62,20 @@ impl HttpService {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<StdError>,
     {
-        Self(Arc::new(move |request| {
-            let mut service = service.clone();
-            Box::pin(async move {
-                let Ok(()) = poll_fn(|context| service.poll_ready(context)).await;
-                let Ok(response) = service.call(request).await;
-                response.map(Body::new)
-            })
-        }))
+        let answer = move |asked: Asked| -> HandlerFuture {
+            let answering = Answering {
+                response: None,
+                service: service.clone(),
+                request: Some(asked.request),
+                rest: None,
+                call: Some(asked.call),
+            };
+            Box::pin(Handled::new(asked.context, answering))
+        };
+        Self {
+            answer: Arc::new(answer),
+            last: Mutex::default(),
+        }
     }
 
     /// Answers one call.
@@ -68,87 +84,184 @@ impl HttpService {
             return nothing();
         };
         let context = context_of(&started);
-        let (mut call, request) = match to_http(started, context.recorded()) {
-            Ok(parts) => parts,
-            Err((mut call, refusal)) => {
-                let refused = async move { finish(&mut call, &refusal).await };
-                return Box::pin(Handled::new(context, refused));
+        match self.to_http(started, context.recorded()) {
+            Ok((call, request)) => {
+                context.recorded().step(Step::HandlerStarted);
+                (self.answer)(Asked {
+                    call,
+                    request,
+                    context,
+                })
             }
+            Err(refused) => Box::pin(Handled::new(context, refused.answer())),
+        }
+    }
+
+    fn to_http(&self, started: Started, trace: &Trace) -> Result<(Call, Request<Body>), Refused> {
+        let Started {
+            call,
+            path,
+            metadata,
+            timeout,
+            message,
+            end,
+            ..
+        } = started;
+        let uri = match self.uri(&path) {
+            Ok(uri) => uri,
+            Err(status) => return Err(Refused { call, status }),
         };
-        let response = (self.0)(request);
-        context.recorded().step(Step::HandlerStarted);
-        Box::pin(Handled::new(context, async move {
-            let (mut parts, body) = response.await.into_parts();
-            let trailing = parts.extensions.remove::<Trailers>();
-            if let Err(status) = relay(&mut call, parts.headers, body, trailing).await {
-                finish(&mut call, &status).await;
-            }
-        }))
+        let mut headers = match metadata::decode_bytes(&metadata) {
+            Ok(metadata) => request_headers(metadata),
+            Err(status) => return Err(Refused { call, status }),
+        };
+        if let Some(timeout) = timeout {
+            headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(timeout));
+        }
+        let ready = message.map(|message| taken(trace, &message));
+        let body = match (ready, end) {
+            (Some(message), true) => Body::new(Whole::new(message, Trailers::None)),
+            (ready, over) => Body::new(Inbox {
+                call: call.reader(),
+                ready,
+                request: true,
+                over,
+                trace: trace.clone(),
+            }),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        add_connect_info(request.extensions_mut(), call.connection());
+        Ok((call, request))
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, Status> {
+        let mut last = self.last.lock();
+        if last.path() != path {
+            *last = path
+                .parse()
+                .map_err(|_| Status::unimplemented("no such method"))?;
+        }
+        Ok(last.clone())
     }
 }
 
-fn to_http(started: Started, trace: &Trace) -> Result<(Call, Request<Body>), (Call, Status)> {
-    let Started {
-        call,
-        path,
-        metadata,
-        timeout,
-        message,
-        end,
-        ..
-    } = started;
-    let mut headers = match metadata::decode_bytes(&metadata) {
-        Ok(metadata) => metadata.into_headers(),
-        Err(status) => return Err((call, status)),
-    };
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+/// With those of gRPC's own that a service expects. To copy ready ones costs less than to make them.
+fn request_headers(metadata: MetadataMap) -> HeaderMap {
+    static BARE: LazyLock<HeaderMap> = LazyLock::new(|| with_grpc_s_own(HeaderMap::new()));
+    match metadata.is_empty() {
+        true => BARE.clone(),
+        false => with_grpc_s_own(metadata.into_headers()),
+    }
+}
+
+fn with_grpc_s_own(headers: HeaderMap) -> HeaderMap {
+    let mut headers = with_content_type(headers);
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
-    if let Some(timeout) = timeout {
-        headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(timeout));
+    headers
+}
+
+pin_project_lite::pin_project! {
+    /// A service's work on a call, and its answer once that is there. Written out, because what an `async`
+    /// block is given and then passes on lies in it twice.
+    struct Answering<S, F> {
+        // Given up, the handler is dropped before its call.
+        #[pin]
+        response: Option<F>,
+        service: S,
+        request: Option<Request<Body>>,
+        // What could not be written at once.
+        rest: Option<HandlerFuture>,
+        call: Option<Call>,
     }
-    let body = Inbox {
-        call: call.reader(),
-        ready: message.map(|message| Inbox::take(trace, &message)),
-        trailers: None,
-        request: true,
-        over: end,
-        trace: trace.clone(),
+}
+
+impl<S, F, B> Future for Answering<S, F>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future = F>,
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if this.request.is_some() {
+            let Ok(()) = ready!(this.service.poll_ready(context));
+            let response = this
+                .request
+                .take()
+                .map(|request| this.service.call(request));
+            this.response.set(response);
+        }
+        if let Some(response) = this.response.as_mut().as_pin_mut() {
+            let Ok(response) = ready!(response.poll(context));
+            this.response.set(None);
+            if let Some(call) = this.call.take() {
+                *this.rest = answer_with(call, response.map(Body::new), context);
+            }
+        }
+        match this.rest {
+            Some(rest) => rest.as_mut().poll(context),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+/// Answers a call with a tonic response; gives back what is left to do.
+fn answer_with(
+    mut call: Call,
+    response: Response<Body>,
+    context: &mut Context<'_>,
+) -> Option<HandlerFuture> {
+    let (mut parts, body) = response.into_parts();
+    let trailing = parts.extensions.remove::<Trailing>();
+    drop_bad_details(&mut parts.headers);
+    // A response of trailers alone carries its status in the headers.
+    if let Some(status) = Status::from_header_map(&parts.headers) {
+        trace::step_here(Step::HandlerEnded);
+        return Some(Box::pin(Refused { call, status }.answer()));
+    }
+    let initial = MetadataMap::from_headers(parts.headers);
+    let mut messages = Messages::new(body);
+    let only = match call.connection().takes_whole_streams() {
+        true => messages.take_only(context),
+        false => None,
     };
-    let mut request = Request::new(Body::new(body));
-    *request.method_mut() = http::Method::POST;
-    *request.version_mut() = http::Version::HTTP_2;
-    match path.parse() {
-        Ok(uri) => *request.uri_mut() = uri,
-        Err(_) => return Err((call, Status::unimplemented("no such method"))),
+    if let Some(message) = &only
+        && trailing.is_none()
+        && messages.ends_barely()
+        && metadata::is_bare(&initial)
+    {
+        trace::step_here(Step::HandlerEnded);
+        let encode = &mut |out: Out<'_>| {
+            out.copy_from_slice(message);
+            trace::step_here(Step::Published);
+        };
+        if call.respond(&[], message.len(), encode).is_ok() {
+            trace::carried_here(Direction::Sent, message.len());
+            trace::end_here(Code::Ok, "");
+            return None;
+        }
     }
-    *request.headers_mut() = headers;
-    add_connect_info(request.extensions_mut(), call.connection());
-    Ok((call, request))
+    Some(Box::pin(async move {
+        if let Err(status) = relay(&mut call, initial, (only, messages), trailing).await {
+            finish(&mut call, &status).await;
+        }
+    }))
 }
 
 /// Sends a tonic response on a local call.
 async fn relay(
     call: &mut Call,
-    mut headers: HeaderMap,
-    body: Body,
-    trailing: Option<Trailers>,
+    initial: MetadataMap,
+    (only, mut messages): (Option<Bytes>, Messages<Body>),
+    trailing: Option<Trailing>,
 ) -> Result<(), Status> {
-    drop_bad_details(&mut headers);
-    // A response of trailers alone carries its status in the headers.
-    if let Some(status) = Status::from_header_map(&headers) {
-        trace::step_here(Step::HandlerEnded);
-        finish(call, &status).await;
-        return Ok(());
-    }
-    let initial = MetadataMap::from_headers(headers);
-    let mut messages = Messages::new(body);
-    let only = match call.connection().takes_whole_streams() {
-        true => poll_fn(|context| Poll::Ready(messages.take_only(context))).await,
-        false => None,
-    };
     if only.is_none() {
         let block = metadata::encode(&initial)?;
         let sender = call.sender().clone();
@@ -167,7 +280,7 @@ async fn relay(
         return Ok(());
     }
     let mut all = status.metadata().clone();
-    if let Some(Trailers(trailing)) = trailing {
+    if let Some(Trailing(trailing)) = trailing {
         let mut headers = all.into_headers();
         headers.extend(trailing.into_headers());
         all = MetadataMap::from_headers(headers);

@@ -52,10 +52,10 @@ impl State {
         }
     }
 
-    /// Judges one frame.
+    /// Judges one frame, and takes what is in it from where it lies: it is large to move.
     pub(crate) fn handle(
         &mut self,
-        frame: Frame,
+        frame: &mut Frame,
         connection: &Arc<Connection>,
         deliveries: &mut Deliveries,
     ) -> Result<(), Closed> {
@@ -67,12 +67,12 @@ impl State {
         self.counts.bytes_received += payload.len() as u64;
         let event = self
             .core
-            .handle_frame(self.now, &header, &head)
+            .handle_frame(self.now, header, head)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         match event {
             Event::Request(request) => {
                 let message = request.message_len.map(|_| Message {
-                    bytes: payload,
+                    bytes: std::mem::take(payload),
                     packed: false,
                     compressed: request.compressed,
                 });
@@ -101,7 +101,8 @@ impl State {
                 }));
             }
             Event::Message(message) => {
-                self.deliver_message(message, header.flags, payload, deliveries)
+                let payload = std::mem::take(payload);
+                self.deliver_message(message, header.flags, payload, deliveries);
             }
             Event::HalfClosed { call } => self.deliver(call, Inbound::HalfClosed, deliveries),
             Event::Headers { call, metadata } => {
@@ -111,14 +112,14 @@ impl State {
             Event::Response(response) => {
                 self.counts.note_received(1);
                 let message = Message {
-                    bytes: payload,
+                    bytes: std::mem::take(payload),
                     packed: false,
                     compressed: response.compressed,
                 };
                 self.deliver(
                     response.call,
                     Inbound::Response {
-                        head: head.into_bytes(),
+                        head: head.take(),
                         message,
                     },
                     deliveries,
@@ -129,7 +130,7 @@ impl State {
                     call,
                     Inbound::Trailers {
                         code,
-                        head: head.into_bytes(),
+                        head: head.take(),
                     },
                     deliveries,
                 );

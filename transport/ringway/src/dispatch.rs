@@ -59,33 +59,56 @@ impl<'a> ServerCall<'a> {
         F: FnOnce(Request<M>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
     {
+        let Some(started) = self.started.as_mut() else {
+            return nothing();
+        };
+        let context = context_of(started);
+        let extensions = extensions_of(started, self.connect_info);
+        let request = match started.message.take() {
+            Some(message) => {
+                let recorded = context.recorded();
+                recorded.carried(Direction::Received, 1, message.bytes.len());
+                decoded((&started.metadata, extensions), message, limits)
+            }
+            None => return self.late_unary(context, extensions, limits, handler),
+        };
+        match self.started.take() {
+            Some(Started { call, .. }) => answered(context, call, request, limits, handler),
+            None => nothing(),
+        }
+    }
+
+    /// The same where the request comes after its head.
+    fn late_unary<M, R, F, Fut>(
+        self,
+        context: Context,
+        extensions: Extensions,
+        limits: MessageLimits,
+        handler: F,
+    ) -> HandlerFuture
+    where
+        M: Message + Default + Unpin + 'static,
+        R: Message + 'static,
+        F: FnOnce(Request<M>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
+    {
         let Some(started) = self.started.take() else {
             return nothing();
         };
-        let context = context_of(&started);
-        let extensions = extensions_of(&started, self.connect_info);
         let Started {
             mut call,
             metadata,
-            message,
             end,
             ..
         } = started;
-        match message {
-            Some(message) => {
-                let head = (&metadata, extensions);
-                answered(context, call, head, message, limits, handler)
-            }
-            None => Box::pin(Handled::new(context.clone(), async move {
-                match only_message(&mut call, end).await {
-                    Ok(message) => {
-                        let head = (&metadata, extensions);
-                        answered(context, call, head, message, limits, handler).await
-                    }
-                    Err(status) => finish(&mut call, &status).await,
-                }
-            })),
-        }
+        Box::pin(Handled::new(context.clone(), async move {
+            let request = only_message(&mut call, end).await.and_then(|message| {
+                let recorded = context.recorded();
+                recorded.carried(Direction::Received, 1, message.bytes.len());
+                decoded((&metadata, extensions), message, limits)
+            });
+            answered(context, call, request, limits, handler).await;
+        }))
     }
 
     /// One request, a stream of responses.
@@ -185,6 +208,11 @@ impl<'a> ServerCall<'a> {
         })
     }
 
+    /// The call where it lies.
+    pub(crate) fn started(&mut self) -> Option<&mut Started> {
+        self.started.as_mut()
+    }
+
     /// The call as it came.
     pub(crate) fn take(self) -> Option<Started> {
         self.started.take()
@@ -271,13 +299,12 @@ where
     }
 }
 
-/// The work of a unary call whose request is here. What is decoded here need not be kept, and moved,
-/// in the future: it is boxed, and the smaller it is the less each call costs.
+/// The work of a unary call whose request is here, or is none. What is decoded by now need not be kept in
+/// the future: it is boxed, and the smaller it is the less each call costs.
 fn answered<M, R, F, Fut>(
     context: Context,
     call: Call,
-    head: (&Bytes, Extensions),
-    message: ringway_local::Message,
+    request: Result<Request<M>, Status>,
     limits: MessageLimits,
     handler: F,
 ) -> HandlerFuture
@@ -287,9 +314,7 @@ where
     F: FnOnce(Request<M>) -> Fut,
     Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
 {
-    let len = message.bytes.len();
-    context.recorded().carried(Direction::Received, 1, len);
-    match decoded(head, message, limits) {
+    match request {
         Ok(request) => {
             context.recorded().step(Step::HandlerStarted);
             let mut handled = Box::pin(Handled::new(context, Answering::new(call, limits)));

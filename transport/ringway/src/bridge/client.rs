@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BufMut;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
 use ringway_local::{Call, Inbound, Out, SendError};
 use ringway_net::guard::Guarded;
@@ -19,7 +19,7 @@ use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
 
 use super::messages::{Framed, Messages, Step};
-use super::{Inbox, Trailers, Whole, ending_status, send_all, taken, with_content_type};
+use super::{Inbox, Whole, ending_status, send_all, taken, with_content_type};
 use crate::channel::{Channel, Route, Shared};
 use crate::client::{goes_over, metadata_around};
 use crate::instances::Instance;
@@ -186,18 +186,20 @@ impl LocalCall {
                 span.carried(Direction::Sent, 1, message.bytes.len());
             }
         }
-        if !first.end {
-            let rest = std::mem::replace(&mut self.messages, Messages::new(Body::empty()));
-            send_rest(&mut call, rest, trace);
+        // What can be done before the answer comes is done while the peer works.
+        match first.end {
+            true => self.messages.body = Body::empty(),
+            false => {
+                let rest = std::mem::replace(&mut self.messages, Messages::new(Body::empty()));
+                send_rest(&mut call, rest, trace);
+            }
         }
+        drop(first);
+        let bare = Bare::over(Path::over(&self.instance.connection));
         let inbound = poll_fn(|context| call.poll_inbound(context)).await;
         trace.step(trace::Step::AnswerSeen);
-        let path = Path::over(&self.instance.connection);
-        Ok(ending(
-            answer(call, inbound, path, trace)?,
-            trace,
-            self.timeout,
-        ))
+        let response = answer(call, inbound, bare, trace)?;
+        Ok(ending(response, trace, self.timeout))
     }
 
     async fn open(
@@ -334,20 +336,50 @@ impl Messages<Body> {
     }
 }
 
+/// What a response has that says nothing but its message. To copy ready headers costs less than to make them.
+struct Bare {
+    headers: HeaderMap,
+    trailers: Box<HeaderMap>,
+    extensions: Extensions,
+}
+
+impl Bare {
+    /// Of a response that comes by this path.
+    fn over(path: Path) -> Self {
+        static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| with_content_type(HeaderMap::new()));
+        static TRAILERS: LazyLock<HeaderMap> = LazyLock::new(|| with_success(HeaderMap::new()));
+        Self {
+            headers: HEADERS.clone(),
+            trailers: Box::new(TRAILERS.clone()),
+            extensions: path.mark(),
+        }
+    }
+}
+
+fn with_success(mut trailers: HeaderMap) -> HeaderMap {
+    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
 fn answer(
     call: Call,
     inbound: Option<Inbound>,
-    path: Path,
+    bare: Bare,
     trace: &Trace,
 ) -> Result<Response<Body>, Status> {
-    let (initial, body) = match inbound {
+    let (headers, body) = match inbound {
         Some(Inbound::Response { head, message }) => {
-            let (initial, trailing) = metadata_around(&head)?;
-            let trailers = Trailers::of_success(trailing);
-            (
-                initial,
-                Body::new(Whole::new(taken(trace, &message), trailers)),
-            )
+            let data = taken(trace, &message);
+            let (headers, trailers) = match head.is_empty() {
+                true => (bare.headers, bare.trailers),
+                false => {
+                    let (initial, trailing) = metadata_around(&head)?;
+                    let trailers = with_success(trailing.into_headers());
+                    let headers = with_content_type(initial.into_headers());
+                    (headers, Box::new(trailers))
+                }
+            };
+            (headers, Body::new(Whole::new(data, Some(trailers))))
         }
         Some(Inbound::Headers(block)) => {
             let inbox = Inbox {
@@ -357,26 +389,19 @@ fn answer(
                 over: false,
                 trace: trace.clone(),
             };
-            (metadata::decode_bytes(&block)?, Body::new(inbox))
+            let initial = metadata::decode_bytes(&block)?;
+            let headers = with_content_type(initial.into_headers());
+            (headers, Body::new(inbox))
         }
         Some(ending) => {
             let mut response = ending_status(&ending).into_http::<Body>();
-            *response.extensions_mut() = path.mark();
+            *response.extensions_mut() = bare.extensions;
             return Ok(response);
         }
         None => return Err(Status::internal("the call ended without an answer")),
     };
     let mut response = Response::new(body);
-    *response.headers_mut() = response_headers(initial);
-    *response.extensions_mut() = path.mark();
+    *response.headers_mut() = headers;
+    *response.extensions_mut() = bare.extensions;
     Ok(response)
-}
-
-/// With gRPC's own. To copy ready ones costs less than to make them.
-fn response_headers(metadata: MetadataMap) -> HeaderMap {
-    static BARE: LazyLock<HeaderMap> = LazyLock::new(|| with_content_type(HeaderMap::new()));
-    match metadata.is_empty() {
-        true => BARE.clone(),
-        false => with_content_type(metadata.into_headers()),
-    }
 }

@@ -11,7 +11,6 @@ mod server;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,7 +18,6 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
 use ringway_local::{Call, CallSender, Inbound, Out};
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 
 pub(crate) use messages::{Messages, PREFIX_BYTES, Step, framed};
 pub(crate) use server::HttpService;
@@ -69,46 +67,12 @@ fn taken(trace: &Trace, message: &ringway_local::Message) -> Bytes {
 /// A body that is all there. Small, since whoever takes it as any body boxes it.
 struct Whole {
     data: Option<Bytes>,
-    trailers: Trailers,
-}
-
-/// What ends a whole body.
-enum Trailers {
     /// A request has none.
-    None,
-    /// The call went well, and that is all.
-    Ok,
-    /// With metadata.
-    These(Box<HeaderMap>),
-}
-
-impl Trailers {
-    /// Of a call that went well, with this metadata.
-    fn of_success(metadata: MetadataMap) -> Self {
-        if metadata.is_empty() {
-            return Self::Ok;
-        }
-        let mut trailers = metadata.into_headers();
-        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-        Self::These(Box::new(trailers))
-    }
-
-    fn take(&mut self) -> Option<HeaderMap> {
-        static OK: LazyLock<HeaderMap> = LazyLock::new(|| {
-            [(Status::GRPC_STATUS, HeaderValue::from_static("0"))]
-                .into_iter()
-                .collect()
-        });
-        match std::mem::replace(self, Self::None) {
-            Self::None => None,
-            Self::Ok => Some(OK.clone()),
-            Self::These(trailers) => Some(*trailers),
-        }
-    }
+    trailers: Option<Box<HeaderMap>>,
 }
 
 impl Whole {
-    fn new(data: Bytes, trailers: Trailers) -> Self {
+    fn new(data: Bytes, trailers: Option<Box<HeaderMap>>) -> Self {
         Self {
             data: Some(data),
             trailers,
@@ -124,17 +88,13 @@ impl HttpBody for Whole {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(match self.data.take() {
-            Some(data) => Some(Ok(Frame::data(data))),
-            None => self
-                .trailers
-                .take()
-                .map(|trailers| Ok(Frame::trailers(trailers))),
-        })
+        let data = self.data.take().map(Frame::data);
+        let frame = data.or_else(|| self.trailers.take().map(|these| Frame::trailers(*these)));
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_none() && matches!(self.trailers, Trailers::None)
+        self.data.is_none() && self.trailers.is_none()
     }
 }
 

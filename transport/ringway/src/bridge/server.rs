@@ -13,14 +13,14 @@ use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use ringway_local::{Call, HandlerFuture, Out, Started};
 use ringway_net::guard::drop_bad_details;
-use ringway_net::{Trailers as Trailing, timeout};
+use ringway_net::{Trailers, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::messages::Messages;
-use super::{Inbox, Trailers, Whole, send_all, taken, with_content_type};
+use super::{Inbox, Whole, send_all, taken, with_content_type};
 use crate::answer::{Refused, finish, response_head, send_trailers};
 use crate::context::{Context as CallContext, Handled};
 use crate::dispatch::{ServerCall, add_connect_info, context_of, nothing};
@@ -32,16 +32,15 @@ use crate::trace::{self, Step, Trace};
 
 /// A tonic service that answers local calls.
 pub(crate) struct HttpService {
-    answer: Arc<dyn Fn(Asked) -> HandlerFuture + Send + Sync>,
+    /// Makes what will handle a call.
+    handler: Arc<dyn Fn(CallContext) -> Pin<Box<dyn Begin>> + Send + Sync>,
     /// Where the last call went: most calls of a service go to few of its methods.
     last: Mutex<Uri>,
 }
 
-/// A call whose request is ready for its service.
-struct Asked {
-    call: Call,
-    request: Request<Body>,
-    context: CallContext,
+/// What handles a call once it is given it. Given late, and where that stays: a request is large to move.
+trait Begin: Future<Output = ()> + Send {
+    fn begin(self: Pin<&mut Self>, call: Call, request: Request<Body>);
 }
 
 impl fmt::Debug for HttpService {
@@ -62,42 +61,43 @@ impl HttpService {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<StdError>,
     {
-        let answer = move |asked: Asked| -> HandlerFuture {
-            let answering = Answering {
-                response: None,
-                service: service.clone(),
-                request: Some(asked.request),
-                rest: None,
-                call: Some(asked.call),
-            };
-            Box::pin(Handled::new(asked.context, answering))
-        };
         Self {
-            answer: Arc::new(answer),
+            handler: Arc::new(move |context| {
+                let answering = Answering {
+                    response: None,
+                    service: service.clone(),
+                    request: None,
+                    rest: None,
+                    call: None,
+                };
+                Box::pin(Handled::new(context, answering))
+            }),
             last: Mutex::default(),
         }
     }
 
     /// Answers one call.
-    pub(crate) fn answer(&self, call: ServerCall<'_>) -> HandlerFuture {
-        let Some(started) = call.take() else {
+    pub(crate) fn answer(&self, mut call: ServerCall<'_>) -> HandlerFuture {
+        let Some(started) = call.started() else {
             return nothing();
         };
-        let context = context_of(&started);
-        match self.to_http(started, context.recorded()) {
-            Ok((call, request)) => {
+        let context = context_of(started);
+        let request = self.to_http(started, context.recorded());
+        let Some(Started { call, .. }) = call.take() else {
+            return nothing();
+        };
+        match request {
+            Ok(request) => {
                 context.recorded().step(Step::HandlerStarted);
-                (self.answer)(Asked {
-                    call,
-                    request,
-                    context,
-                })
+                let mut handler = (self.handler)(context);
+                handler.as_mut().begin(call, request);
+                handler
             }
-            Err(refused) => Box::pin(Handled::new(context, refused.answer())),
+            Err(status) => Box::pin(Handled::new(context, Refused { call, status }.answer())),
         }
     }
 
-    fn to_http(&self, started: Started, trace: &Trace) -> Result<(Call, Request<Body>), Refused> {
+    fn to_http(&self, started: &mut Started, trace: &Trace) -> Result<Request<Body>, Status> {
         let Started {
             call,
             path,
@@ -107,20 +107,13 @@ impl HttpService {
             end,
             ..
         } = started;
-        let uri = match self.uri(&path) {
-            Ok(uri) => uri,
-            Err(status) => return Err(Refused { call, status }),
-        };
-        let mut headers = match metadata::decode_bytes(&metadata) {
-            Ok(metadata) => request_headers(metadata),
-            Err(status) => return Err(Refused { call, status }),
-        };
+        let mut headers = request_headers(metadata::decode_bytes(metadata)?);
         if let Some(timeout) = timeout {
-            headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(timeout));
+            headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(*timeout));
         }
-        let ready = message.map(|message| taken(trace, &message));
-        let body = match (ready, end) {
-            (Some(message), true) => Body::new(Whole::new(message, Trailers::None)),
+        let ready = message.take().map(|message| taken(trace, &message));
+        let body = match (ready, *end) {
+            (Some(message), true) => Body::new(Whole::new(message, None)),
             (ready, over) => Body::new(Inbox {
                 call: call.reader(),
                 ready,
@@ -132,10 +125,10 @@ impl HttpService {
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = self.uri(path)?;
         *request.headers_mut() = headers;
         add_connect_info(request.extensions_mut(), call.connection());
-        Ok((call, request))
+        Ok(request)
     }
 
     fn uri(&self, path: &str) -> Result<Uri, Status> {
@@ -179,6 +172,17 @@ pin_project_lite::pin_project! {
     }
 }
 
+impl<S, F> Begin for Handled<Answering<S, F>>
+where
+    Self: Future<Output = ()> + Send,
+{
+    fn begin(self: Pin<&mut Self>, call: Call, request: Request<Body>) {
+        let answering = self.inner().project();
+        *answering.call = Some(call);
+        *answering.request = Some(request);
+    }
+}
+
 impl<S, F, B> Future for Answering<S, F>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future = F>,
@@ -219,7 +223,7 @@ fn answer_with(
     context: &mut Context<'_>,
 ) -> Option<HandlerFuture> {
     let (mut parts, body) = response.into_parts();
-    let trailing = parts.extensions.remove::<Trailing>();
+    let trailing = parts.extensions.remove::<Trailers>();
     drop_bad_details(&mut parts.headers);
     // A response of trailers alone carries its status in the headers.
     if let Some(status) = Status::from_header_map(&parts.headers) {
@@ -260,7 +264,7 @@ async fn relay(
     call: &mut Call,
     initial: MetadataMap,
     (only, mut messages): (Option<Bytes>, Messages<Body>),
-    trailing: Option<Trailing>,
+    trailing: Option<Trailers>,
 ) -> Result<(), Status> {
     if only.is_none() {
         let block = metadata::encode(&initial)?;
@@ -280,7 +284,7 @@ async fn relay(
         return Ok(());
     }
     let mut all = status.metadata().clone();
-    if let Some(Trailing(trailing)) = trailing {
+    if let Some(Trailers(trailing)) = trailing {
         let mut headers = all.into_headers();
         headers.extend(trailing.into_headers());
         all = MetadataMap::from_headers(headers);

@@ -76,6 +76,8 @@ pub struct Idle {
 pub enum Unit {
     /// A call with one answer.
     Call,
+    /// Calls of one task at once, up to the last answer.
+    Join,
     /// A message of a stream.
     Message,
     /// An order of the example shop, with all calls that it takes.
@@ -89,6 +91,7 @@ impl Unit {
     pub(crate) fn one(self) -> &'static str {
         match self {
             Unit::Call => "call",
+            Unit::Join => "join",
             Unit::Message => "message",
             Unit::Order => "order",
             Unit::Hop => "hop",
@@ -99,6 +102,7 @@ impl Unit {
     pub(crate) fn a(self) -> &'static str {
         match self {
             Unit::Call => "a call",
+            Unit::Join => "a join",
             Unit::Message => "a message",
             Unit::Order => "an order",
             Unit::Hop => "a hop",
@@ -109,6 +113,7 @@ impl Unit {
     pub(crate) fn many(self) -> &'static str {
         match self {
             Unit::Call => "calls",
+            Unit::Join => "joins",
             Unit::Message => "messages",
             Unit::Order => "orders",
             Unit::Hop => "hops",

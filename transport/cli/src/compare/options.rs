@@ -28,7 +28,7 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: Vec<u16>,
 
-    /// Kinds of call [default: all four; with --rate unary,bidi]
+    /// Kinds of call [default: all but join; with --rate unary,bidi]
     #[arg(long, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
 
@@ -217,6 +217,8 @@ impl Path {
 pub(crate) enum Kind {
     /// One message each way.
     Unary,
+    /// Eight unary calls of one task in one `join!`: timed together, until the last has its answer.
+    Join,
     /// Many messages from the server.
     ServerStream,
     /// Many messages to the server.

@@ -1,10 +1,11 @@
 //! The load: what a client does during one round, the same for every path.
 //!
 //! `unary` and `bidi` keep a number of lanes going, each of which makes one call, or sends one
-//! message, at a time; `server_stream` and `client_stream` keep streams of ready messages going.
+//! message, at a time, and `join` lanes that make eight; `server_stream` and `client_stream` keep streams of ready messages going.
 
 mod bidi;
 mod client_stream;
+mod join;
 mod lanes;
 mod server_stream;
 mod threads;
@@ -73,6 +74,7 @@ impl Load {
         let lanes = async {
             match self.kind {
                 Kind::Unary => lanes::gather(self, client, unary::lane).await,
+                Kind::Join => lanes::gather(self, client, join::lane).await,
                 Kind::ServerStream => lanes::gather(self, client, server_stream::lane).await,
                 Kind::ClientStream => lanes::gather(self, client, client_stream::lane).await,
                 Kind::Bidi => lanes::gather(self, client, bidi::lane).await,

@@ -111,6 +111,7 @@ impl Run<'_> {
             self.more("shm", at(Kind::ServerStream, 64), 1.5, None),
             self.more("shm", at(Kind::ServerStream, 4 << 10), 5.0, None),
             self.faster("shm", at(Kind::Bidi, 64), ("p50", p50), 40.0),
+            self.join(),
             self.faster("shm-tonic", ONE_CALL, ("p50", p50), 25.0),
             self.socket(),
             self.more("socket", MANY_CALLS, 4.0, None),
@@ -175,6 +176,21 @@ impl Run<'_> {
             found: format!("{}, {above_us:.2} µs above", three_digits(times)),
             wanted: "at most 4.5, or at most 0.6 µs above".to_owned(),
             met: times <= 4.5 || above_us <= 0.6,
+        })
+    }
+
+    /// Eight calls cost less than eight times one: the second is on its way before the first is answered.
+    fn join(&self) -> Option<Bar> {
+        let eight = Shape(Kind::Join, 64, 1);
+        let times = ratio(
+            p50(self.row("shm", eight)?),
+            p50(self.row("shm", ONE_CALL)?),
+        );
+        Some(Bar {
+            figure: "eight calls of 64 B in one join!: shm p50 / that of one".to_owned(),
+            found: three_digits(times),
+            wanted: "at most 4".to_owned(),
+            met: times <= 4.0,
         })
     }
 
@@ -369,6 +385,14 @@ pub(super) mod tests {
         assert!(near(640, 80)[0].starts_with("met"), "0.56 µs above");
         assert!(near(1300, 300)[0].starts_with("met"), "4.3 times");
         assert!(near(1700, 300)[0].starts_with("MISSED"));
+    }
+
+    #[test]
+    fn eight_calls_at_once_may_take_as_long_as_four() {
+        let join = Shape(Kind::Join, 64, 1);
+        let eight = |took| report(vec![row("shm", ONE_CALL, 1000), row("shm", join, took)]);
+        assert!(said(&eight(4000))[0].starts_with("met    eight calls of 64 B"));
+        assert!(said(&eight(4010))[0].starts_with("MISSED"));
     }
 
     #[test]

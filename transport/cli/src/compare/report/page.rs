@@ -74,6 +74,7 @@ fn group(row: &CallRow, path: PageRow) -> Group {
     Group {
         unit: match label.kind {
             Kind::Unary => Unit::Call,
+            Kind::Join => Unit::Join,
             Kind::ServerStream | Kind::ClientStream | Kind::Bidi => Unit::Message,
         },
         kind: label.kind.to_string(),

@@ -32,7 +32,7 @@ use crate::trace::{self, Calling, Stamps, Trace};
 use crate::traced::{Ending, Traced};
 
 /// Connections that a call may find closed before it is sent.
-const MAX_OPENINGS: usize = 4;
+const MAX_CLOSED: usize = 4;
 
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
@@ -48,16 +48,15 @@ impl Service<Request<Body>> for Channel {
         let wait_for_ready = self.waits_for_ready(request.extensions());
         let (mut parts, body) = request.into_parts();
         let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
-        let timeout = self.complete(&mut metadata);
+        let mut outgoing = Outgoing {
+            timeout: self.complete(&mut metadata),
+            metadata,
+            parts,
+            body,
+            wait_for_ready,
+        };
         let at_hand = self.at_hand().map(|(instance, _)| Arc::clone(instance));
         let Some(instance) = at_hand else {
-            let outgoing = Outgoing {
-                parts,
-                metadata,
-                timeout,
-                body,
-                wait_for_ready,
-            };
             let mut channel = self.clone();
             return Box::pin(async move {
                 let answered = channel.carry(outgoing, calling.trace()).await;
@@ -65,7 +64,7 @@ impl Service<Request<Body>> for Channel {
                 answered
             });
         };
-        let block = match metadata::encode(&metadata) {
+        let block = match metadata::encode(&outgoing.metadata) {
             Ok(block) => block,
             Err(status) => {
                 calling.failed(&status);
@@ -73,16 +72,7 @@ impl Service<Request<Body>> for Channel {
             }
         };
         // Made out here, because what a future passes on lies in it twice; it is boxed, and moved into the box.
-        let mut call = LocalCall {
-            shared: Arc::clone(&self.shared),
-            instance,
-            method_number: method::number_of(parts.uri.path()),
-            uri: parts.uri,
-            block,
-            timeout,
-            messages: Messages::new(body),
-            wait_for_ready,
-        };
+        let mut call = outgoing.over(Arc::clone(&self.shared), instance, block);
         Box::pin(async move {
             let answered = call.make(calling.trace()).await;
             calling.end_unless_ok(&answered);
@@ -101,31 +91,48 @@ struct Outgoing {
     wait_for_ready: bool,
 }
 
+impl Outgoing {
+    /// Has a local instance take the call, its metadata as a `block`; nothing large is moved but once.
+    fn over(
+        &mut self,
+        shared: Arc<Shared>,
+        instance: Arc<Instance>,
+        block: MetadataBuf,
+    ) -> LocalCall {
+        LocalCall {
+            shared,
+            instance,
+            method_number: method::number_of(self.parts.uri.path()),
+            uri: std::mem::take(&mut self.parts.uri),
+            block,
+            timeout: self.timeout,
+            messages: Messages::new(std::mem::take(&mut self.body)),
+            wait_for_ready: self.wait_for_ready,
+        }
+    }
+}
+
 impl Channel {
     /// Makes a call for which no local instance was at hand.
-    async fn carry(&mut self, outgoing: Outgoing, trace: &Trace) -> Result<Response<Body>, Status> {
-        let Outgoing {
-            mut parts,
-            metadata,
-            timeout,
-            body,
-            wait_for_ready,
-        } = outgoing;
-        match self.route(wait_for_ready).await? {
+    async fn carry(
+        &mut self,
+        mut outgoing: Outgoing,
+        trace: &Trace,
+    ) -> Result<Response<Body>, Status> {
+        match self.route(outgoing.wait_for_ready).await? {
             Route::Local(instance) => {
-                let mut call = LocalCall {
-                    shared: Arc::clone(&self.shared),
-                    instance,
-                    method_number: method::number_of(parts.uri.path()),
-                    uri: parts.uri,
-                    block: metadata::encode(&metadata)?,
-                    timeout,
-                    messages: Messages::new(body),
-                    wait_for_ready,
-                };
+                let block = metadata::encode(&outgoing.metadata)?;
+                let mut call = outgoing.over(Arc::clone(&self.shared), instance, block);
                 call.make(trace).await
             }
             Route::Net(net) => {
+                let Outgoing {
+                    mut parts,
+                    metadata,
+                    timeout,
+                    body,
+                    ..
+                } = outgoing;
                 parts.headers = metadata.into_headers();
                 if let Some(timeout) = timeout {
                     let value = timeout::encode(timeout);
@@ -208,18 +215,18 @@ impl LocalCall {
         trace: &Trace,
         stamps: Option<&Stamps>,
     ) -> Result<Call, Status> {
-        for _ in 1..MAX_OPENINGS {
+        let mut closed = 0;
+        loop {
             let opened = poll_fn(|context| self.poll_open(context, first, trace, stamps)).await;
             match opened {
                 // Nothing but the first message has been read, and that one is still here.
-                Err(SendError::Closed(_) | SendError::GoingAway) => {
+                Err(SendError::Closed(_) | SendError::GoingAway) if closed < MAX_CLOSED => {
+                    closed += 1;
                     Box::pin(self.turn_to_another()).await?;
                 }
                 opened => return opened.map_err(|error| status::unsent(&error)),
             }
         }
-        let opened = poll_fn(|context| self.poll_open(context, first, trace, stamps)).await;
-        opened.map_err(|error| status::unsent(&error))
     }
 
     fn poll_open(

@@ -63,14 +63,14 @@ impl HttpService {
     {
         Self {
             handler: Arc::new(move |context| {
-                let answering = Answering {
+                let serving = Serving {
                     response: None,
                     service: service.clone(),
                     request: None,
                     rest: None,
                     call: None,
                 };
-                Box::pin(Handled::new(context, answering))
+                Box::pin(Handled::new(context, serving))
             }),
             last: Mutex::default(),
         }
@@ -144,14 +144,14 @@ impl HttpService {
 
 /// With those of gRPC's own that a service expects. To copy ready ones costs less than to make them.
 fn request_headers(metadata: MetadataMap) -> HeaderMap {
-    static BARE: LazyLock<HeaderMap> = LazyLock::new(|| with_grpc_s_own(HeaderMap::new()));
+    static BARE: LazyLock<HeaderMap> = LazyLock::new(|| with_te(HeaderMap::new()));
     match metadata.is_empty() {
         true => BARE.clone(),
-        false => with_grpc_s_own(metadata.into_headers()),
+        false => with_te(metadata.into_headers()),
     }
 }
 
-fn with_grpc_s_own(headers: HeaderMap) -> HeaderMap {
+fn with_te(headers: HeaderMap) -> HeaderMap {
     let mut headers = with_content_type(headers);
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     headers
@@ -160,7 +160,7 @@ fn with_grpc_s_own(headers: HeaderMap) -> HeaderMap {
 pin_project_lite::pin_project! {
     /// A service's work on a call, and its answer once that is there. Written out, because what an `async`
     /// block is given and then passes on lies in it twice.
-    struct Answering<S, F> {
+    struct Serving<S, F> {
         // Given up, the handler is dropped before its call.
         #[pin]
         response: Option<F>,
@@ -172,18 +172,18 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<S, F> Begin for Handled<Answering<S, F>>
+impl<S, F> Begin for Handled<Serving<S, F>>
 where
     Self: Future<Output = ()> + Send,
 {
     fn begin(self: Pin<&mut Self>, call: Call, request: Request<Body>) {
-        let answering = self.inner().project();
-        *answering.call = Some(call);
-        *answering.request = Some(request);
+        let serving = self.inner().project();
+        *serving.call = Some(call);
+        *serving.request = Some(request);
     }
 }
 
-impl<S, F, B> Future for Answering<S, F>
+impl<S, F, B> Future for Serving<S, F>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future = F>,
     F: Future<Output = Result<Response<B>, Infallible>>,

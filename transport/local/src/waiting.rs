@@ -3,7 +3,7 @@
 //! Waking a sleeping thread on another core costs 35 µs or more, a hundred times a call, so it pays
 //! to look a while longer. But whoever looks holds a core that the answer may need. So looking is
 //! one budget of the process: nobody looks on one CPU, on a current-thread runtime, inside a
-//! driver's pass, or while the machine has more runnable threads than CPUs; and each place that
+//! driver's pass, or long while others keep those who look waiting for a CPU; and each place that
 //! waits learns whether its looks pay, and errs towards sleeping.
 
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use ringway_sys::schedule::{RunnableThreads, cpu_quota, online_cpus, step_aside};
+use ringway_sys::schedule::{RunnableThreads, cpu_quota, online_cpus, run_delay, step_aside};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::link::stream::later::flush_now;
@@ -32,18 +32,18 @@ const LONG_LOOK: Duration = Duration::from_micros(60);
 const LONGEST_LOOK: Duration = Duration::from_millis(2);
 /// The look of a place whose looks did not pay lately: catches a peer that answers at once.
 const SHORT_LOOK: Duration = Duration::from_micros(5);
-/// How often the machine's run queue is read.
+/// How often one who looks asks how long it had to wait for its CPU.
 const SAMPLE_EVERY_NS: u64 = 2_000_000;
 /// A reading older than this says nothing about now: the average begins anew.
 const STALE_AFTER_NS: u64 = 20_000_000;
-/// Fixed point of a share of readings.
+/// Fixed point of a share of time.
 const ALL: u32 = 1 << 16;
 /// How much of the share a new reading makes: 1 of so many parts.
 const AVERAGED_OVER: u32 = 16;
-/// A larger share of readings with more runnable threads than CPUs is a crowd. A lesser one is made
-/// by threads that are up for a moment: whenever a runtime's worker finds a task after a search, it
-/// wakes another worker, which may stand in a queue for a whole slice before it finds nothing to do.
-const CROWD: u32 = ALL / 3 * 2;
+/// Who looks is kept waiting for a larger share of the time: that is a crowd. Runnable threads of the
+/// machine would tell less: whenever a runtime's worker finds a task after a search, it wakes another
+/// worker, which stands in a queue for a slice and then finds nothing to do.
+const CROWD: u32 = ALL / 4;
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 256;
 /// Misses in a row after which a place stops looking long.
@@ -56,7 +56,7 @@ struct Machine {
     /// Looking can never pay: one CPU, or a quota below one.
     hopeless: bool,
     runnable: Option<RunnableThreads>,
-    /// The share of readings that met more runnable threads than CPUs, averaged over some thirty
+    /// The share of time for which those who look were kept waiting for a CPU, averaged over some thirty
     /// milliseconds.
     crowded: AtomicU32,
     sampled_at_ns: AtomicU64,
@@ -117,7 +117,7 @@ impl Machine {
         }
     }
 
-    /// Whether more threads want a CPU than there are, most of the time.
+    /// Whether others keep those who look waiting for a CPU.
     fn is_crowded(&self, now: Instant) -> bool {
         let now_ns = self.nanos(now);
         let sampled_at_ns = self.sampled_at_ns.load(Ordering::Relaxed);
@@ -127,26 +127,43 @@ impl Machine {
                 .sampled_at_ns
                 .compare_exchange(sampled_at_ns, now_ns, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+            && let Some(waited) = self.share_waited(now)
         {
-            // Where nothing can be read, err towards sleeping.
-            let too_many = self.sample().is_none_or(|running| running > self.cpus);
             let share = match age_ns > STALE_AFTER_NS {
-                true if too_many => ALL / 2,
-                true => 0,
-                false => averaged(self.crowded.load(Ordering::Relaxed), too_many),
+                true => waited / 2,
+                false => averaged(self.crowded.load(Ordering::Relaxed), waited),
             };
             self.crowded.store(share, Ordering::Relaxed);
         }
         self.crowded.load(Ordering::Relaxed) > CROWD
     }
+
+    /// For which share of the time since it last asked this thread waited for a CPU.
+    fn share_waited(&self, now: Instant) -> Option<u32> {
+        let Ok(waited) = run_delay() else {
+            // Where the kernel does not tell, err towards sleeping.
+            let too_many = self.sample().is_none_or(|running| running > self.cpus);
+            return Some(if too_many { ALL } else { 0 });
+        };
+        let (then, waited_then) = WAITED.replace(Some((now, waited)))?;
+        share_of(waited.saturating_sub(waited_then), now - then)
+    }
 }
 
-/// The share of readings that met too many threads, after one more reading.
-fn averaged(share: u32, too_many: bool) -> u32 {
-    share - share / AVERAGED_OVER + if too_many { ALL / AVERAGED_OVER } else { 0 }
+/// Which share of `whole` a `part` is; none of nothing.
+fn share_of(part: Duration, whole: Duration) -> Option<u32> {
+    let share = (part.as_nanos() * u128::from(ALL)).checked_div(whole.as_nanos())?;
+    Some(u32::try_from(share).unwrap_or(ALL).min(ALL))
+}
+
+/// The share after one more reading.
+fn averaged(share: u32, reading: u32) -> u32 {
+    share - share / AVERAGED_OVER + reading / AVERAGED_OVER
 }
 
 thread_local! {
+    /// How long this thread had waited for a CPU when it last asked.
+    static WAITED: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
     static IN_PASS: Cell<bool> = const { Cell::new(false) };
     static BLOCKED: Cell<bool> = const { Cell::new(false) };
     static HAS_WORKERS: Cell<Option<bool>> = const { Cell::new(None) };
@@ -365,15 +382,38 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_are_up_half_of_the_time_do_not_make_a_crowd() {
-        let after =
-            |share, readings: &mut dyn Iterator<Item = bool>| readings.fold(share, averaged);
-        let half = after(0, &mut [true, false].into_iter().cycle().take(200));
-        assert!(half > ALL / 3 && half < CROWD, "{half}");
-        let lasting = after(half, &mut std::iter::repeat_n(true, 16));
-        assert!(lasting > CROWD && lasting <= ALL, "{lasting}");
-        let gone = after(lasting, &mut std::iter::repeat_n(false, 16));
-        assert!(gone < ALL / 2, "{gone}");
+    fn a_short_wait_for_the_cpu_is_no_crowd_and_lasting_ones_are() {
+        let share = |waited_us, of_us| {
+            let of = Duration::from_micros(of_us);
+            share_of(Duration::from_micros(waited_us), of)
+        };
+        assert_eq!(share(0, 0), None);
+        assert_eq!(share(500, 2_000), Some(ALL / 4));
+        assert_eq!(share(3_000, 2_000), Some(ALL), "clocks differ");
+        let after = |begin, reading: Option<u32>| {
+            (0..16).fold(begin, |share, _| averaged(share, reading.unwrap()))
+        };
+        let disturbed = after(0, share(300, 2_000));
+        assert!(disturbed > 0 && disturbed < CROWD, "{disturbed}");
+        let shared = after(disturbed, share(1_000, 2_000));
+        assert!(shared > CROWD, "{shared}");
+        let gone = after(shared, share(0, 2_000));
+        assert!(gone < CROWD, "{gone}");
+    }
+
+    #[test]
+    fn a_thread_learns_its_share_from_the_second_reading_on() {
+        let machine = Machine::get();
+        let begun = Instant::now();
+        assert_eq!(
+            machine.share_waited(begun),
+            None,
+            "asked for the first time"
+        );
+        let waited = machine
+            .share_waited(begun + Duration::from_secs(60))
+            .unwrap();
+        assert!(waited < ALL / 8, "{waited}");
     }
 
     #[test]

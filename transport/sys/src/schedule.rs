@@ -2,8 +2,9 @@
 //! many threads want them right now. Facts only; what to make of them is decided elsewhere.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 pub use crate::cgroup::cpu_quota;
 
@@ -80,6 +81,37 @@ impl RunnableThreads {
     }
 }
 
+/// How long this thread has waited for a CPU while it could have run, since it began: so long others have
+/// kept it from running. Costs an open(2), a read(2) and a close(2).
+///
+/// ```
+/// use ringway_sys::schedule::run_delay;
+/// let before = run_delay()?;
+/// assert!(run_delay()? >= before);
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # Errors
+/// `/proc` is not mounted, no descriptor is free, or the kernel keeps no such account
+/// (`CONFIG_SCHED_INFO`): its Documentation/scheduler/sched-stats.rst describes `schedstat`.
+pub fn run_delay() -> io::Result<Duration> {
+    let mut text = [0; 128];
+    let len = File::open("/proc/thread-self/schedstat")?.read(&mut text)?;
+    let waited = parse_run_delay(&text[..len]).ok_or(io::ErrorKind::Unsupported)?;
+    Ok(Duration::from_nanos(waited))
+}
+
+/// The second field: `1234567 89012 345`. The third, how often the thread was run, is zero only where
+/// nothing is counted.
+fn parse_run_delay(text: &[u8]) -> Option<u64> {
+    let mut fields = text.split(u8::is_ascii_whitespace).map(|field| {
+        let digits = std::str::from_utf8(field).ok()?;
+        digits.parse::<u64>().ok()
+    });
+    let (waited, runs) = (fields.nth(1)??, fields.next()??);
+    (runs > 0).then_some(waited)
+}
+
 /// The number before the slash in the fourth field: `0.20 0.18 0.12 1/80 11206`.
 fn parse_running(text: &[u8]) -> Option<u32> {
     let field = text.split(|byte| *byte == b' ').nth(3)?;
@@ -117,6 +149,37 @@ mod tests {
         for _ in 0..100 {
             assert!(runnable.sample().unwrap() >= 1);
         }
+    }
+
+    #[test]
+    fn whoever_shares_a_cpu_waits_for_it() {
+        let here = rustix::thread::sched_getcpu();
+        let mut only_here = rustix::thread::CpuSet::new();
+        only_here.set(here);
+        let busy = || {
+            rustix::thread::sched_setaffinity(None, &only_here).unwrap();
+            let begun = std::time::Instant::now();
+            let before = run_delay().unwrap();
+            while begun.elapsed() < Duration::from_millis(100) {
+                std::hint::spin_loop();
+            }
+            run_delay().unwrap() - before
+        };
+        let waited = std::thread::scope(|scope| {
+            let two = [(); 2].map(|()| scope.spawn(busy));
+            two.map(|thread| thread.join().unwrap())
+        });
+        let both = waited[0] + waited[1];
+        assert!(both > Duration::from_millis(50), "{waited:?}");
+    }
+
+    #[test]
+    fn schedstat_is_parsed() {
+        assert_eq!(parse_run_delay(b"1234567 89012 345\n"), Some(89_012));
+        assert_eq!(parse_run_delay(b"0 0 0\n"), None);
+        assert_eq!(parse_run_delay(b"1234567\n"), None);
+        assert_eq!(parse_run_delay(b""), None);
+        assert_eq!(parse_run_delay(b"a b c"), None);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub use error::Error;
 use fleet::Fleet;
 use load::Crowd;
 use paths::DemoPath;
+pub use paths::free_port;
 pub use probe::Probe;
 pub use report::Report;
 use report::Row;

@@ -1,7 +1,9 @@
 //! The paths that the demo can take, and the addresses that lead to them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::{fmt, io};
 
 use ringway_proto::shop::v1::Path;
@@ -50,8 +52,27 @@ impl fmt::Display for DemoPath {
     }
 }
 
-/// A loopback port that nobody has. Whoever takes it between here and its use makes
-/// the service fail with a clear error.
-pub(crate) fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// A loopback port that nobody has, for a service to listen on. This process gives each port once, and none
+/// of those that the kernel gives to connections (`net.ipv4.ip_local_port_range`, by default from 32768 on):
+/// of these, one could be taken before the service listens.
+///
+/// # Errors
+/// All are taken, or none may be bound.
+pub fn free_port() -> io::Result<SocketAddr> {
+    const PORTS: Range<u16> = 20_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Processes side by side begin at different ones.
+    let first = std::process::id().wrapping_mul(97) % u32::from(count);
+    let mut last = io::ErrorKind::AddrInUse.into();
+    for _ in PORTS {
+        let next = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (first + next) % u32::from(count) + u32::from(PORTS.start);
+        let port = u16::try_from(port).map_err(io::Error::other)?;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(free) => return free.local_addr(),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

@@ -1,7 +1,6 @@
 //! The program `shop`: its services found by names of their own, its probe, its load.
 #![allow(clippy::unwrap_used)]
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -15,8 +14,7 @@ fn shop(directory: &Path, arguments: &[&str]) -> Command {
 }
 
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    shop_demo::free_port().unwrap().port()
 }
 
 /// The shop as processes, which end with this.

@@ -1,11 +1,8 @@
 //! The whole shop in one process, through its HTTP edge.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::Router;
@@ -27,22 +24,12 @@ struct Shop {
 /// Set where these tests run again over shared memory.
 const OVER_SHM: &str = "SHOP_TEST_OVER_SHM";
 
-/// An address that nobody has, neither outside nor in another test of this process.
+/// An address that nobody has.
 fn address() -> Address {
-    // The kernel hands a port out again as soon as it is free, and it is until the service listens.
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        if !TAKEN.lock().unwrap().insert(free.port()) {
-            continue;
-        }
-        return match std::env::var_os(OVER_SHM) {
-            Some(_) => Address::Shm(free.to_string()),
-            None => Address::Tcp(free.to_string()),
-        };
+    let free = shop_demo::free_port().unwrap();
+    match std::env::var_os(OVER_SHM) {
+        Some(_) => Address::Shm(free.to_string()),
+        None => Address::Tcp(free.to_string()),
     }
 }
 

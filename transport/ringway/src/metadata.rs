@@ -41,15 +41,15 @@ pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
     encode_but(map, |name| RESERVED.contains(&name))
 }
 
-/// Whether nothing of `map` would be written.
-pub(crate) fn is_bare(map: &MetadataMap) -> bool {
-    let mut names = map.as_ref().keys();
-    names.all(|name| RESERVED.contains(&name.as_str()))
-}
-
 /// The same for what comes with a status.
 pub(crate) fn encode_trailing(map: &MetadataMap) -> Result<MetadataBuf, Status> {
     encode_but(map, |name| name == DETAILS || RESERVED.contains(&name))
+}
+
+/// Whether [`encode`] would write nothing of `map`.
+pub(crate) fn is_bare(map: &MetadataMap) -> bool {
+    let mut names = map.as_ref().keys();
+    names.all(|name| RESERVED.contains(&name.as_str()))
 }
 
 fn encode_but(

@@ -76,11 +76,18 @@ const NO_NUMBER: u32 = u32::MAX;
 
 /// The small number that stands in this process for the method at `path`.
 pub(crate) fn number_of(path: &str) -> u32 {
-    if let Some(number) = NUMBERED.read().get(path) {
+    let is_full = |numbered: &HashMap<Box<str>, u32>| numbered.len() >= MAX_NUMBERED;
+    let numbered = NUMBERED.read();
+    if let Some(number) = numbered.get(path) {
         return *number;
     }
+    // Seen while others read, too: who passes on many paths must not make its calls wait for each other.
+    if is_full(&numbered) || path.len() > MAX_REMEMBERED_PATH_BYTES {
+        return NO_NUMBER;
+    }
+    drop(numbered);
     let mut numbered = NUMBERED.write();
-    if numbered.len() >= MAX_NUMBERED || path.len() > MAX_REMEMBERED_PATH_BYTES {
+    if is_full(&numbered) {
         return NO_NUMBER;
     }
     let fresh = || NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);

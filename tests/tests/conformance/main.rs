@@ -92,6 +92,7 @@ macro_rules! suite {
                 load::many_calls_in_flight,
                 load::many_large_calls_in_flight,
                 load::eight_calls_are_sent_before_the_first_is_waited_for,
+                load::answers_found_for_the_calls_beside_are_taken,
                 load::exchanges_in_lockstep_take_turns,
                 load::a_slow_reader_stalls_its_own_stream_only,
                 load::a_thousand_unread_streams_stall_themselves_only,

@@ -8,7 +8,7 @@ use bytes::BufMut;
 use ringway_ring::Filling;
 use ringway_wire::{CallId, Flags, code};
 
-use crate::connection::{Connection, HandlerFuture, Inbound, Request, abandoned_status};
+use crate::connection::{Connection, HandlerFuture, Inbound, Looker, Request, abandoned_status};
 use crate::error::{Lack, SendError};
 use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
@@ -61,13 +61,15 @@ pub struct Call {
     polls: u32,
     /// The task that was noted as the reader when the call was opened.
     noted: Option<Noted>,
+    /// Client: which pass had been the last to bring anything when the call was made.
+    made_at: Option<u32>,
 }
 
 /// What has become of a call at this end.
 #[derive(Debug, Default)]
 struct Course {
     over: bool,
-    /// In so many polls in a row something had come already, while other calls were in flight.
+    /// In so many polls in a row something had come already, while other calls were active.
     in_a_row: u32,
 }
 
@@ -76,7 +78,7 @@ struct Course {
 struct Noted {
     /// The task whose waker is kept, by what that holds.
     reader: usize,
-    /// No other call was in flight.
+    /// No other call was active.
     is_only: bool,
 }
 
@@ -108,6 +110,7 @@ impl Call {
             side,
             polls: 0,
             noted: None,
+            made_at: None,
         }
     }
 
@@ -133,12 +136,14 @@ impl Call {
     ) -> Poll<Result<Self, SendError>> {
         let len = message.as_ref().map_or(0, |(len, _)| *len);
         let mut message = message;
+        let made_at = connection.delivered();
         let opened =
             place(connection, None, request.max_head_len(), &mut message).and_then(|place| {
                 let payload = message.map(|(len, encode)| Payload { len, encode });
                 let mut state = connection.lock();
                 let waker = context.waker();
-                connection.habits().note(waker, state.in_flight());
+                let others_are_active = state.others_are_active(None);
+                connection.habits().note(waker, others_are_active);
                 let id = state.open(request, payload, place)?;
                 connection.note_opened();
                 let mut noted = None;
@@ -147,7 +152,7 @@ impl Call {
                     state.wait_to_read(id, waker);
                     noted = Some(Noted {
                         reader: waker.data() as usize,
-                        is_only: state.in_flight() == 1,
+                        is_only: !others_are_active,
                     });
                 }
                 Ok((id, state.needs_timer(), noted))
@@ -160,6 +165,7 @@ impl Call {
                 let connection = Arc::clone(connection);
                 let mut call = Self::held(CallSender { connection, id }, Side::Client);
                 call.noted = noted;
+                call.made_at = Some(made_at);
                 Poll::Ready(Ok(call))
             }
             Err(SendError::Blocked(lack)) => {
@@ -213,7 +219,11 @@ impl Call {
                 wake_later(context.waker());
                 return Poll::Pending;
             }
-            if let Some(inbound) = self.take().or_else(|| self.look()) {
+            let seen = self.connection().delivered();
+            // Most calls are looked for as soon as they are made: nothing can have come.
+            let is_fresh = self.polls == 1 && self.made_at == Some(seen);
+            let there = if is_fresh { None } else { self.take() };
+            if let Some(inbound) = there.or_else(|| self.look(context.waker(), seen)) {
                 return Poll::Ready(Some(inbound));
             }
             self.course.in_a_row = 0;
@@ -227,7 +237,7 @@ impl Call {
             return Poll::Ready(Some(inbound));
         }
         state.wait_to_read(id, context.waker());
-        let is_only = state.in_flight() == 1;
+        let is_only = !state.others_are_active(Some(id));
         drop(state);
         self.wait_for_driver(!may_look && is_only && self.side == Side::Client);
         Poll::Pending
@@ -235,10 +245,11 @@ impl Call {
 
     /// The last step before a task waits. `first` says that it waits alone, and did not look by itself.
     fn wait_for_driver(&self, first: bool) {
-        self.connection().wait_for_doorbell();
         if first && !in_pass() {
             // The driver looks instead, after this task and on this very worker.
             self.connection().ask_for_a_look();
+        } else {
+            self.connection().wait_for_doorbell();
         }
     }
 
@@ -259,17 +270,32 @@ impl Call {
         known || is_blocked() || self.connection().habits().is_alone(context.waker())
     }
 
-    /// Drives the connection until something arrives for this call or patience ends.
-    fn look(&mut self) -> Option<Inbound> {
+    /// Drives the connection until something arrives for this call or patience ends. There was nothing for it
+    /// yet when the connection had [`delivered`](Connection::delivered) what was `seen`.
+    fn look(&mut self, waker: &Waker, seen: u32) -> Option<Inbound> {
+        let mut looker = Looker {
+            call: self.sender.id,
+            waker,
+            owes: false,
+        };
+        let found = self.look_as(&mut looker, seen);
+        if looker.owes {
+            self.connection().ask_for_a_look();
+        }
+        found
+    }
+
+    fn look_as(&mut self, looker: &mut Looker<'_>, mut seen: u32) -> Option<Inbound> {
         let connection = &self.sender.connection;
         // A blocked thread keeps nobody from a worker.
         let shares_worker = !is_blocked();
         let mut woke_others = false;
         if connection.handlers().any_woken() || connection.has_work() {
-            woke_others = connection.drive().gives_way() && shares_worker;
+            woke_others = connection.drive_for(Some(looker)).gives_way() && shares_worker;
             if woke_others {
                 connection.let_others_run();
             }
+            seen = connection.delivered();
             if let Some((inbound, _)) = self.course.take_and_ask(&self.sender) {
                 return Some(inbound);
             }
@@ -284,11 +310,11 @@ impl Call {
         }
         let budget = connection.patience().look(start)?;
         connection.keep_awake();
-        let (mut found, mut seen) = (None, connection.delivered());
+        let mut found = None;
         let mut parts = connection.parts();
         look_until(start, budget, || {
             if connection.has_work() || connection.handlers().any_woken() {
-                woke_others |= connection.drive().gives_way() && shares_worker;
+                woke_others |= connection.drive_for(Some(looker)).gives_way() && shares_worker;
             }
             // By whichever thread's pass.
             let delivered = connection.delivered();
@@ -405,9 +431,9 @@ impl Course {
         let mut state = connection.lock();
         let (inbound, handler) = state.take_inbound(sender.id)?;
         self.over = inbound.ends_call();
-        self.in_a_row = match state.in_flight() {
-            0 | 1 => 0,
-            _ => self.in_a_row + 1,
+        self.in_a_row = match !self.over && state.others_are_active(Some(sender.id)) {
+            true => self.in_a_row + 1,
+            false => 0,
         };
         let quiet = (!state.awaits_anything()).then(|| connection.opened());
         drop(state);

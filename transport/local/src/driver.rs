@@ -210,19 +210,20 @@ impl Driver {
         // What an ended one still holds would keep the driver awake for ever.
         turn.busy.retain(|busy| busy.is_open());
         for connection in turn.ready.drain(..) {
-            let look_wanted = connection.unlist();
+            let promised = connection.unlist();
             let brought = connection.drive();
             total = total.and(brought);
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
-            if known || !connection.is_open() {
-                continue;
-            }
             // Whoever has done already what it was listed for looks on by itself.
-            let looks = look_wanted || brought > Progress::Idle;
-            if looks && turn.busy.len() < MAX_BUSY {
-                connection.keep_awake();
+            let looks = promised || brought > Progress::Idle;
+            if looks && !known && connection.is_open() && turn.busy.len() < MAX_BUSY {
+                if !promised {
+                    connection.keep_awake();
+                }
                 turn.busy.push(connection);
-            } else {
+            } else if promised {
+                connection.let_sleep();
+            } else if !known && connection.is_open() {
                 // It may have been rung for, which is spent now.
                 connection.rely_on_doorbell();
             }

@@ -21,11 +21,11 @@ pub(crate) struct Habits {
 }
 
 impl Habits {
-    /// Tells that a call was made while `others` were in flight.
-    pub(crate) fn note(&self, waker: &Waker, others: usize) {
+    /// Tells that a call is made, and whether others are active.
+    pub(crate) fn note(&self, waker: &Waker, others_are_active: bool) {
         let task = waker.data() as usize;
         // Called with the connection's state locked, so a load and a store count well enough.
-        let lone_calls = if self.task.load(Ordering::Relaxed) != task || others > 0 {
+        let lone_calls = if self.task.load(Ordering::Relaxed) != task || others_are_active {
             self.task.store(task, Ordering::Relaxed);
             0
         } else {

@@ -289,9 +289,10 @@ impl Patience {
     }
 }
 
-/// Calls `waker` when this thread's runtime has run what is ready, and looked at its I/O. Unlike a plain
-/// wake it stirs no other worker. Where there is none, a plain wake does: tasks run in turn there, and a
-/// runtime of one thread forgets what it has put off when it leaves `block_on`.
+/// Calls `waker` when this thread's runtime has run what is ready, and looked at its I/O. A plain wake of the
+/// task that runs stirs another worker each time; this does so once for all that come back, if none is up.
+/// Where there is no other, a plain wake does: tasks run in turn there, and a runtime of one thread forgets
+/// what it has put off when it leaves `block_on`.
 pub(crate) fn wake_later(waker: &Waker) {
     if !has_workers() {
         return waker.wake_by_ref();

@@ -94,20 +94,45 @@ impl SleepWord {
         fence(Ordering::SeqCst);
     }
 
+    /// After a doorbell: if this side is away, it is so anew, and rung for anew.
+    pub fn renew_absence(&self) {
+        let away = |word: u32| word & POSTURE_BITS == Posture::Away as u32;
+        let next = |word| away(word).then(|| Self::next(word, Posture::Away));
+        // Relaxed: nothing is handed over with the word, and who is away comes back by itself. Whoever has
+        // changed it meanwhile knows better.
+        let _ = self
+            .word()
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Whether this side has said that it is away.
+    pub fn is_away(&self) -> bool {
+        // Relaxed: nothing is handed over with the word.
+        self.word().load(Ordering::Relaxed) & POSTURE_BITS == Posture::Away as u32
+    }
+
     /// Reading back is sound here: the page is this side's own, which the kernel lets nobody else
     /// write, and a wrong value could only cost or save a doorbell.
     fn change(&self, posture: Posture) {
-        let next = |word: u32| (word | POSTURE_BITS).wrapping_add(1) | posture as u32;
         let word = self.word();
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             // Relaxed: nothing is handed over with the word, and `arm` fences by itself.
-            match word.compare_exchange_weak(seen, next(seen), Ordering::Relaxed, Ordering::Relaxed)
-            {
+            match word.compare_exchange_weak(
+                seen,
+                Self::next(seen, posture),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(current) => seen = current,
             }
         }
+    }
+
+    /// The word's value after `word`, for another posture or for the same one anew.
+    fn next(word: u32, posture: Posture) -> u32 {
+        (word | POSTURE_BITS).wrapping_add(1) | posture as u32
     }
 
     fn word(&self) -> &AtomicU32 {

@@ -97,7 +97,7 @@ pub(crate) struct Parts {
     pub(crate) socket_peer: Option<Arc<SocketPeer>>,
 }
 
-pub(crate) use self::pass::Wakeups;
+pub(crate) use self::pass::{Looker, Wakeups};
 
 /// One end of a local connection.
 pub struct Connection {
@@ -121,7 +121,8 @@ pub struct Connection {
     delivered: AtomicU32,
     /// How often some of a message came ahead of its frame, counted round and round; written under `pass`.
     parts: AtomicU32,
-    /// How many threads look at the ring by themselves; while it is 0 the doorbell is armed.
+    /// How many threads look at the ring by themselves, the driver that is about to included; while it is 0
+    /// the doorbell is armed.
     lookers: AtomicU32,
     /// The peer was asked to ring: there is something to disarm.
     armed: AtomicBool,
@@ -418,6 +419,11 @@ impl Connection {
 
     /// Runs a pass, or leaves a note for whoever runs one now.
     pub(crate) fn drive(self: &Arc<Self>) -> Progress {
+        self.drive_for(None)
+    }
+
+    /// The same for who looks by itself.
+    pub(crate) fn drive_for(self: &Arc<Self>, mut looker: Option<&mut Looker<'_>>) -> Progress {
         let mut progress = Progress::Idle;
         loop {
             let Some(mut pass) = self.pass.try_lock() else {
@@ -431,7 +437,7 @@ impl Connection {
             if self.again.load(Ordering::SeqCst) {
                 self.again.store(false, Ordering::SeqCst);
             }
-            let brought = pass.run(self);
+            let brought = pass.run(self, looker.as_deref_mut());
             if brought > Progress::Idle {
                 let delivered = self.delivered.load(Ordering::Relaxed).wrapping_add(1);
                 self.delivered.store(delivered, Ordering::Release);

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use ringway_sys::EventFd;
+use ringway_wire::CallId;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
@@ -32,6 +33,15 @@ const MAX_ROUNDS: usize = 8;
 pub(crate) struct Wakeups {
     pub(crate) doorbell: Option<AsyncFd<EventFd>>,
     pub(crate) socket: Option<AsyncFd<Arc<OwnedFd>>>,
+}
+
+/// A call whose task looks at the ring by itself.
+#[derive(Debug)]
+pub(crate) struct Looker<'a> {
+    pub(crate) call: CallId,
+    pub(crate) waker: &'a Waker,
+    /// Something has come for other calls of its task, which was not woken for it.
+    pub(crate) owes: bool,
 }
 
 /// The receiving half, and room to work in.
@@ -70,10 +80,15 @@ impl Pass {
         }
     }
 
-    pub(crate) fn run(&mut self, connection: &Arc<Connection>) -> Progress {
+    /// Takes, judges and delivers what has come; who `looks` by itself is not woken for it.
+    pub(crate) fn run(
+        &mut self,
+        connection: &Arc<Connection>,
+        looker: Option<&mut Looker<'_>>,
+    ) -> Progress {
         let mut progress = Progress::Idle;
         if !self.finished {
-            progress = match self.receive(connection) {
+            progress = match self.receive(connection, looker) {
                 Ok(progress) => progress,
                 Err(why) => {
                     connection.fail(why);
@@ -99,7 +114,11 @@ impl Pass {
         self.timer = None;
     }
 
-    fn receive(&mut self, connection: &Arc<Connection>) -> Result<Progress, Closed> {
+    fn receive(
+        &mut self,
+        connection: &Arc<Connection>,
+        mut looker: Option<&mut Looker<'_>>,
+    ) -> Result<Progress, Closed> {
         // What the peer wrote before it went still counts, so its end is judged last.
         let stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
@@ -108,6 +127,9 @@ impl Pass {
             false => Ok(false),
         };
         let mut end = end.map(|rung| {
+            if rung {
+                connection.watch.note_rung();
+            }
             if rung && !waiting::in_pass() {
                 // The peer rings once for each sleep, and this ring is spent now. The driver follows,
                 // and arms the doorbell anew when it goes back to sleep.
@@ -119,7 +141,7 @@ impl Pass {
             // Also at the connection's end: the first reason counts.
             end = end.and(self.receiver.receive(&mut self.frames));
             let more = self.receiver.has_more();
-            let (brought, timer) = self.judge(connection, stirred)?;
+            let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut())?;
             progress = progress.max(brought);
             self.set_timer(timer);
             if !more {
@@ -129,10 +151,12 @@ impl Pass {
     }
 
     /// Has the core judge what came, and hands it on; also says when the core wants to be asked again.
+    #[inline]
     fn judge(
         &mut self,
         connection: &Arc<Connection>,
         stirred: bool,
+        looker: Option<&mut Looker<'_>>,
     ) -> Result<(Progress, Option<Instant>), Closed> {
         let read_ahead = self.receiver.take_read_ahead();
         if self.receiver.take_fetched() || read_ahead {
@@ -149,6 +173,8 @@ impl Pass {
         let fed = connection.blocks().is_some_and(Blocks::should_retry);
         let mut state = connection.lock();
         state.note_time(stirred, &self.frames);
+        self.deliveries.spare(looker.as_deref());
+        state.settle_owed(&mut self.deliveries);
         let judged = self
             .frames
             .iter_mut()
@@ -175,6 +201,9 @@ impl Pass {
             }
         };
         drop(state);
+        if let Some(looker) = looker {
+            looker.owes = self.deliveries.owes();
+        }
         progress = progress.max(self.deliver(connection));
         judged.and(flushed)?;
         Ok((progress, timer))

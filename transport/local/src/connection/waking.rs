@@ -28,8 +28,21 @@ impl Connection {
 
     /// Has the driver look at the ring for somebody who waits and did not look.
     pub(crate) fn ask_for_a_look(&self) {
-        self.look_wanted.store(true, Ordering::SeqCst);
+        self.promise_look();
         self.mark_ready();
+    }
+
+    /// The driver is to look, and counts as one who does: until it comes, this side is away, not asleep.
+    /// True if it was not to look yet.
+    fn promise_look(&self) -> bool {
+        let first = !self.look_wanted.load(Ordering::SeqCst)
+            && !self.look_wanted.swap(true, Ordering::SeqCst);
+        if first {
+            self.lookers.fetch_add(1, Ordering::SeqCst);
+            self.armed.store(true, Ordering::SeqCst);
+            self.watch.step_out();
+        }
+        first
     }
 
     /// Whether tasks were woken that have not all had their turn.
@@ -39,16 +52,21 @@ impl Connection {
 
     /// Lets tasks run that this thread has woken, and has the driver look at the ring after them.
     pub(crate) fn let_others_run(&self) {
-        let unasked = !self.look_wanted.swap(true, Ordering::SeqCst);
+        let unasked = self.promise_look();
         self.driver
             .let_others_run(unasked.then(|| Weak::clone(&self.me)));
     }
 
     /// The driver takes it from its list: from here on it can be listed anew. True if the driver is to look
-    /// at the ring.
+    /// at the ring: it does from here on, as if it had said [`Self::keep_awake`].
     pub(crate) fn unlist(&self) -> bool {
         self.listed.store(false, Ordering::SeqCst);
-        self.look_wanted.load(Ordering::SeqCst) && self.look_wanted.swap(false, Ordering::SeqCst)
+        let looks = self.look_wanted.load(Ordering::SeqCst)
+            && self.look_wanted.swap(false, Ordering::SeqCst);
+        if looks {
+            self.step_in();
+        }
+        looks
     }
 
     /// Notes that a descriptor or the timer wants to be looked at.

@@ -343,6 +343,8 @@ impl Watch {
 
     pub(crate) fn disarm(&self) {
         match self {
+            // Who is away is rung for only if it does not come back.
+            Self::Shm { sleep, .. } if sleep.is_away() => {}
             Self::Shm { sleep, .. } => sleep.disarm(),
             Self::Stream(watch) => watch.disarm(),
             Self::Queue(watch) => watch.disarm(),
@@ -352,9 +354,18 @@ impl Watch {
     /// Announces that this side looks again by itself, when tasks have run; look again afterwards.
     pub(crate) fn step_out(&self) {
         match self {
+            // Said once is enough: the peer looks at the word behind each message, and would miss it.
+            Self::Shm { sleep, .. } if sleep.is_away() => {}
             Self::Shm { sleep, .. } => sleep.step_out(),
             // Their peers ring at once.
             Self::Stream(_) | Self::Queue(_) => self.arm(),
+        }
+    }
+
+    /// The peer has rung. If that was because this side is away, it will ring for what comes later, too.
+    pub(crate) fn note_rung(&self) {
+        if let Self::Shm { sleep, .. } = self {
+            sleep.renew_absence();
         }
     }
 

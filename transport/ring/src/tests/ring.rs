@@ -135,7 +135,11 @@ fn a_peer_that_is_away_is_rung_for_before_sleep_if_it_left_records() {
     assert!(!here.producer.peer_must_be_woken(), "it does not sleep");
     assert!(sleep.must_be_rung_before_sleep());
     assert!(!sleep.must_be_rung_before_sleep(), "rung for already");
+    there.consumer.sleep_word().renew_absence();
+    assert!(sleep.must_be_rung_before_sleep(), "a new absence");
     there.consumer.disarm();
+    there.consumer.sleep_word().renew_absence();
+    assert!(!sleep.must_be_rung_before_sleep(), "it is not away");
     receive(&mut there);
     there.consumer.sleep_word().step_out();
     assert!(!sleep.must_be_rung_before_sleep());

@@ -1,8 +1,8 @@
 //! Eight unary calls of one task at once, as a handler makes them that needs several answers.
 
+use std::array;
 use std::time::Instant;
 
-use futures_util::future::try_join_all;
 use tonic::Request;
 
 use super::{Caller, Failure, LaneId, Latencies, Load, Recorder};
@@ -16,28 +16,35 @@ pub(super) async fn lane<C: Caller>(
     client: C,
     id: LaneId,
 ) -> Result<Latencies, Failure> {
-    let mut clients = vec![client; CALLS];
+    let mut clients: [C; CALLS] = array::from_fn(|_| client.clone());
     let mut latencies = Recorder::new();
     let mut maker = Maker::new(load.size_bytes);
     let mut schedule = load.schedule(id)?;
-    let mut sequences = id.first_sequence()..;
+    let mut sequence = id.first_sequence();
     loop {
-        let requests: Vec<_> = sequences
-            .by_ref()
-            .take(CALLS)
-            .map(|sequence| (sequence, Request::new(maker.make(sequence))))
-            .collect();
+        let first = sequence;
+        let mut make = || {
+            let request = Request::new(maker.make(sequence));
+            sequence += 1;
+            request
+        };
+        let [a, b, c, d, e, f, g, h]: [Request<_>; CALLS] = array::from_fn(|_| make());
         let Some(begun) = schedule.next().await? else {
             return Ok(latencies.finish());
         };
-        let calls = clients.iter_mut().zip(requests);
-        let replies = try_join_all(calls.map(|(client, (sequence, request))| async move {
-            let reply = client.unary(request).await?;
-            Ok::<_, Failure>((sequence, reply))
-        }))
-        .await?;
+        let [to_a, to_b, to_c, to_d, to_e, to_f, to_g, to_h] = &mut clients;
+        let (a, b, c, d, e, f, g, h) = tokio::try_join!(
+            to_a.unary(a),
+            to_b.unary(b),
+            to_c.unary(c),
+            to_d.unary(d),
+            to_e.unary(e),
+            to_f.unary(f),
+            to_g.unary(g),
+            to_h.unary(h),
+        )?;
         let ended = Instant::now();
-        for (sequence, reply) in replies {
+        for (reply, sequence) in [a, b, c, d, e, f, g, h].into_iter().zip(first..) {
             check(reply.get_ref(), sequence, load.size_bytes)?;
         }
         latencies.record(ended - begun);

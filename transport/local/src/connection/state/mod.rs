@@ -19,7 +19,7 @@ use self::send::Waiting;
 use super::counters::{ConnectionStats, Counts};
 use super::handlers::HandlerFuture;
 use super::inbound::Inbound;
-use super::slots::Slot;
+use super::slots::Slots;
 use crate::error::Closed;
 use crate::link::Sender;
 
@@ -42,7 +42,7 @@ impl Ended {
 pub(crate) struct State {
     core: ringway_wire::Connection,
     sender: Sender,
-    slots: Vec<Slot>,
+    slots: Slots,
     waiting: Waiting,
     control: Option<ControlFrame>,
     /// Server: what the client's method numbers stand for.
@@ -68,7 +68,7 @@ impl State {
             counts: Counts::default(),
             core,
             sender,
-            slots: Vec::new(),
+            slots: Slots::default(),
             waiting: Waiting::default(),
             control: None,
             routes: Vec::new(),
@@ -83,6 +83,11 @@ impl State {
 
     pub(crate) fn is_going_away(&self) -> bool {
         self.core.is_draining()
+    }
+
+    /// Whether another call than `id` has something to do just now, and is no watch that waits for long.
+    pub(crate) fn others_are_active(&self, id: Option<CallId>) -> bool {
+        self.slots.others_are_active(id, self.counts.calls)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -156,7 +161,7 @@ impl State {
     /// The next thing that arrived for a call; a call that is over is released with its last one. Its
     /// handler is to be dropped without the lock: it may hold calls of this very connection.
     pub(crate) fn take_inbound(&mut self, id: CallId) -> Option<(Inbound, Option<HandlerFuture>)> {
-        let Some(slot) = self.slot(id) else {
+        let Some(slot) = self.slots.get(id) else {
             // Its place was given to another call: it was given up.
             let given_up = Inbound::Reset {
                 code: code::CANCELLED,
@@ -165,6 +170,8 @@ impl State {
             return Some((given_up, None));
         };
         let inbound = slot.inbox.pop_front()?;
+        // Who takes something does not wait.
+        slot.reader = None;
         let mut handler = None;
         if inbound.ends_call() {
             handler = self.vacate(id);
@@ -179,7 +186,7 @@ impl State {
     }
 
     pub(crate) fn wait_to_read(&mut self, id: CallId, waker: &Waker) {
-        if let Some(slot) = self.slot(id) {
+        if let Some(slot) = self.slots.get(id) {
             match &mut slot.reader {
                 Some(reader) if reader.will_wake(waker) => {}
                 reader => *reader = Some(waker.clone()),
@@ -196,7 +203,7 @@ impl State {
         id: CallId,
         handler: HandlerFuture,
     ) -> Option<HandlerFuture> {
-        match self.slot(id) {
+        match self.slots.get(id) {
             Some(slot) if !slot.has_ended() => {
                 slot.handler = Some(handler);
                 None
@@ -206,21 +213,16 @@ impl State {
     }
 
     pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, HandlerFuture)> {
-        let slot = self.slots.get_mut(slot as usize)?;
-        Some((slot.id?, slot.handler.take()?))
+        let slot = self.slots.at(slot)?;
+        Some((slot.id()?, slot.handler.take()?))
     }
 
     /// Ends all calls.
     pub(crate) fn close(&mut self, why: Closed) -> Ended {
         let mut ended = Ended::default();
-        for index in 0..self.slots.len() {
-            let Some(id) = self.slots[index].id else {
-                continue;
-            };
+        for (id, slot) in self.slots.held() {
             // Who is merely silent may yet read what it was sent.
-            let unseen =
-                why != Closed::PeerSilent && self.sender.was_not_seen(self.slots[index].sent);
-            let slot = &mut self.slots[index];
+            let unseen = why != Closed::PeerSilent && self.sender.was_not_seen(slot.sent);
             ended.handlers.extend(slot.handler.take());
             ended.wakers.extend(slot.reader.take());
             ended.wakers.extend(slot.writer.take());
@@ -236,31 +238,8 @@ impl State {
         ended
     }
 
-    // ---- slots
-
-    fn occupy(&mut self, id: CallId) -> &mut Slot {
-        let index = id.slot() as usize;
-        while self.slots.len() <= index {
-            self.slots.push(Slot::default());
-        }
-        let slot = &mut self.slots[index];
-        if slot.id.is_some() {
-            // A call that ended in this very pass, and whose holder has not let go of it yet: its end
-            // is not the new one's, and its handler is on its way to be dropped.
-            let _gone = slot.vacate();
-        }
-        slot.id = Some(id);
-        slot
-    }
-
-    fn slot(&mut self, id: CallId) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(id.slot() as usize)
-            .filter(|slot| slot.id == Some(id))
-    }
-
     fn vacate(&mut self, id: CallId) -> Option<HandlerFuture> {
-        let handler = self.slot(id)?.vacate();
+        let handler = self.slots.vacate(id)?;
         self.core.release(id);
         if self.core.wants_transmit() {
             // Credit that the call held: the peer may have nothing else to wait for. What does not
@@ -271,7 +250,7 @@ impl State {
     }
 
     fn release(&mut self, id: CallId) {
-        self.left_reading = self.slot(id).and_then(|slot| slot.reader.take());
+        self.left_reading = self.slots.get(id).and_then(|slot| slot.reader.take());
         // A handler that answers is being polled, so it is not in its slot.
         drop(self.vacate(id));
     }

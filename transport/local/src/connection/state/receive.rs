@@ -1,5 +1,6 @@
 //! What frames mean to the calls of a connection: the core's events become deliveries.
 
+use std::ptr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::SystemTime;
@@ -9,13 +10,32 @@ use ringway_wire::{CallId, Event, Flags, Method};
 
 use super::State;
 use crate::call::Call;
-use crate::connection::Connection;
 use crate::connection::counters::packed_messages;
 use crate::connection::handlers::HandlerFuture;
 use crate::connection::inbound::{Inbound, Message, Started};
+use crate::connection::{Connection, Looker};
 use crate::error::Closed;
 use crate::link::Frame;
 use crate::server::Serve;
+
+/// Calls of which a task may find the answers while it looks for another one's; for more it is woken.
+const MAX_OWED: usize = 32;
+
+/// What two wakers have in common that [wake](Waker::will_wake) the same task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WakerId {
+    data: usize,
+    vtable: usize,
+}
+
+impl WakerId {
+    fn of(waker: &Waker) -> Self {
+        Self {
+            data: waker.data().addr(),
+            vtable: ptr::from_ref(waker.vtable()).addr(),
+        }
+    }
+}
 
 /// What has to be done once the state's lock is released.
 #[derive(Debug, Default)]
@@ -24,6 +44,39 @@ pub(crate) struct Deliveries {
     /// Started where they lie: what makes up a call is large to move.
     pub(crate) started: Vec<Option<Started>>,
     pub(crate) dropped: Vec<HandlerBox>,
+    /// Who looks by itself just now: the call, and its waker's parts.
+    looker: Option<(CallId, WakerId)>,
+    /// Calls for which something came while their task looked for another one: it was not woken.
+    owed: Vec<CallId>,
+}
+
+impl Deliveries {
+    /// Whom not to wake from here on.
+    pub(crate) fn spare(&mut self, looker: Option<&Looker<'_>>) {
+        self.looker = looker.map(|looker| (looker.call, WakerId::of(looker.waker)));
+    }
+
+    /// Whether a task was not woken for something that came.
+    pub(crate) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Has the task woken that waits for what has come for `id`; but one that looks just now for another
+    /// of its calls keeps its waker here until it has found it, or another pass reminds it.
+    fn wake_reader(&mut self, id: CallId, reader: &mut Option<Waker>) {
+        match (self.looker, &reader) {
+            // It takes what it looks for before it waits again.
+            (Some(looker), Some(waker)) if looker == (id, WakerId::of(waker)) => *reader = None,
+            (Some((_, looker)), Some(waker))
+                if looker == WakerId::of(waker) && self.owed.len() < MAX_OWED =>
+            {
+                if !self.owed.contains(&id) {
+                    self.owed.push(id);
+                }
+            }
+            _ => self.wakers.extend(reader.take()),
+        }
+    }
 }
 
 /// What a method leads to.
@@ -87,7 +140,7 @@ impl State {
                 let recorded = trace.is_some_and(|trace| trace.is_sampled());
                 let seen = recorded.then(SystemTime::now);
                 let route = self.route(request.method, &**service);
-                self.occupy(id);
+                self.slots.occupy(id, self.counts.calls);
                 deliveries.started.push(Some(Started {
                     call: Call::new(Arc::clone(connection), id),
                     route: route.number,
@@ -144,7 +197,7 @@ impl State {
             }
             Event::Expired { call } => self.end(call, Inbound::Expired, deliveries),
             Event::Writable { call } => {
-                let writer = self.slot(call).and_then(|slot| slot.writer.take());
+                let writer = self.slots.get(call).and_then(|slot| slot.writer.take());
                 deliveries.wakers.extend(writer);
             }
             Event::WritableAll => {
@@ -205,11 +258,10 @@ impl State {
         deliveries: &mut Deliveries,
     ) {
         let id = message.call;
-        let slots = &mut self.slots;
-        let slot = slots.get_mut(id.slot() as usize);
-        let Some(slot) = slot.filter(|slot| slot.id == Some(id)) else {
+        let Some(slot) = self.slots.get(id) else {
             return;
         };
+        slot.touched = self.counts.calls;
         let bytes = if message.first && !message.more {
             payload
         } else {
@@ -232,26 +284,45 @@ impl State {
         if message.end {
             slot.inbox.push_back(Inbound::HalfClosed);
         }
-        deliveries.wakers.extend(slot.reader.take());
+        deliveries.wake_reader(id, &mut slot.reader);
     }
 
     fn deliver(&mut self, id: CallId, inbound: Inbound, deliveries: &mut Deliveries) {
-        if let Some(slot) = self.slot(id) {
+        if let Some(slot) = self.slots.get(id) {
+            slot.touched = self.counts.calls;
             slot.inbox.push_back(inbound);
-            deliveries.wakers.extend(slot.reader.take());
+            deliveries.wake_reader(id, &mut slot.reader);
+        }
+    }
+
+    /// Has those woken who were not when something came for them, and who have not found it since.
+    pub(crate) fn settle_owed(&mut self, deliveries: &mut Deliveries) {
+        if deliveries.owes() {
+            self.settle_what_is_owed(deliveries);
+        }
+    }
+
+    #[cold]
+    fn settle_what_is_owed(&mut self, deliveries: &mut Deliveries) {
+        for id in std::mem::take(&mut deliveries.owed) {
+            if let Some(slot) = self.slots.get(id).filter(|slot| !slot.inbox.is_empty()) {
+                deliveries.wake_reader(id, &mut slot.reader);
+            }
         }
     }
 
     /// The end of a call that this side did not ask for: a server's handler is dropped before its
     /// request stream could seem to end.
     fn end(&mut self, id: CallId, inbound: Inbound, deliveries: &mut Deliveries) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.slots.get(id) else {
+            return;
+        };
         slot.inbox.clear();
         slot.inbox.push_back(inbound);
         deliveries
             .dropped
             .extend(slot.handler.take().map(HandlerBox));
-        deliveries.wakers.extend(slot.reader.take());
+        deliveries.wake_reader(id, &mut slot.reader);
         deliveries.wakers.extend(slot.writer.take());
     }
 }

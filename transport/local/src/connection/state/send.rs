@@ -73,7 +73,7 @@ impl State {
             self.counts.note_sent(1, len);
         }
         let sent = self.sender.position();
-        self.occupy(id).sent = sent;
+        self.slots.occupy(id, self.counts.calls).sent = sent;
         self.ring();
         Ok(id)
     }
@@ -191,7 +191,7 @@ impl State {
         self.core.cancel(id, code);
         // What does not fit now goes out with the next pass.
         let _ = self.flush();
-        let slot = self.slot(id)?;
+        let slot = self.slots.get(id)?;
         slot.inbox.push_back(Inbound::Reset {
             code,
             refused: false,
@@ -260,7 +260,7 @@ impl State {
             Lack::Memory => self.counts.waits_for_memory += 1,
         }
         // Told as well when its call ends.
-        if let Some(slot) = id.and_then(|id| self.slot(id)) {
+        if let Some(slot) = id.and_then(|id| self.slots.get(id)) {
             slot.writer = Some(waker.clone());
         }
         if self.closed.is_some() {
@@ -279,7 +279,7 @@ impl State {
                 let Some(id) = id.filter(|id| !self.has_share(*id)) else {
                     return true;
                 };
-                if let Some(slot) = self.slot(id)
+                if let Some(slot) = self.slots.get(id)
                     && !std::mem::replace(&mut slot.awaits_share, true)
                 {
                     self.waiting.share.push(id);
@@ -307,7 +307,7 @@ impl State {
         let mut waiting = std::mem::take(&mut self.waiting.share);
         waiting.retain(|id| {
             let waits_on = !self.has_share(*id);
-            let Some(slot) = self.slot(*id) else {
+            let Some(slot) = self.slots.get(*id) else {
                 return false;
             };
             slot.awaits_share = waits_on;

@@ -80,7 +80,7 @@ impl Pass {
         }
     }
 
-    /// Takes, judges and delivers what has come; who `looks` by itself is not woken for it.
+    /// Takes, judges and delivers what has come; the task of a `looker` is not woken for it.
     pub(crate) fn run(
         &mut self,
         connection: &Arc<Connection>,

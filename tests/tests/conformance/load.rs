@@ -9,7 +9,7 @@ use ringway_net::NetOptions;
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_tests::{Running, Way, asking, eventually, payload, payloads};
-use tokio::sync::{Barrier, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -67,21 +67,26 @@ pub(crate) async fn exchanges_in_lockstep_take_turns(way: Way) {
     const LANES: usize = 64;
     let running = Running::start(way).await;
     let client = running.client().await;
-    let begin = Arc::new(Barrier::new(LANES));
+    let talking = Arc::new(AtomicU64::new(0));
     let done: Arc<[AtomicU64]> = (0..LANES).map(|_| AtomicU64::new(0)).collect();
     let lanes = (0..LANES).map(|lane| {
-        let (mut client, begin, done) = (client.clone(), Arc::clone(&begin), Arc::clone(&done));
+        let (mut client, done) = (client.clone(), Arc::clone(&done));
+        let talking = Arc::clone(&talking);
         tokio::spawn(async move {
             let (sender, receiver) = mpsc::channel(4);
             let replies = client.bidi(ReceiverStream::new(receiver)).await.unwrap();
             let mut replies = replies.into_inner();
-            begin.wait().await;
-            tokio::task::yield_now().await;
-            for sequence in 0..MESSAGES {
+            for sequence in 0.. {
                 let sent = payload(sequence, 64);
                 sender.send(sent.clone()).await.unwrap();
                 assert_eq!(replies.message().await.unwrap(), Some(sent));
-                done[lane].fetch_add(1, Ordering::Relaxed);
+                talking.fetch_add(u64::from(sequence == 0), Ordering::Relaxed);
+                // Counted once all do: whoever starts them may be held up for longer than a few take.
+                if talking.load(Ordering::Relaxed) == LANES as u64
+                    && done[lane].fetch_add(1, Ordering::Relaxed) + 1 == MESSAGES
+                {
+                    break;
+                }
             }
             let begun = done
                 .iter()

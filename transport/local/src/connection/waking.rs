@@ -28,7 +28,10 @@ impl Connection {
 
     /// Has the driver look at the ring for somebody who waits and did not look.
     pub(crate) fn ask_for_a_look(&self) {
-        self.promise_look();
+        if self.promise_look() {
+            self.armed.store(true, Ordering::SeqCst);
+            self.watch.step_out();
+        }
         self.mark_ready();
     }
 
@@ -39,8 +42,6 @@ impl Connection {
             && !self.look_wanted.swap(true, Ordering::SeqCst);
         if first {
             self.lookers.fetch_add(1, Ordering::SeqCst);
-            self.armed.store(true, Ordering::SeqCst);
-            self.watch.step_out();
         }
         first
     }

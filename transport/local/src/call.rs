@@ -47,7 +47,7 @@ pub enum Form {
     Compressed,
 }
 
-/// So often may a call have its task go on without a break while other calls are in flight, whose tasks may
+/// So often may a call have its task go on without a break while other calls are active, whose tasks may
 /// wait for the same worker. Tokio's own budget is 128, but not every loop spends it.
 const MAX_IN_A_ROW: u32 = 16;
 

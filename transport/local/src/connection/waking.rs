@@ -26,7 +26,8 @@ impl Connection {
         }
     }
 
-    /// Has the driver look at the ring for somebody who waits and did not look.
+    /// Has the driver look at the ring for somebody who waits and did not look. Until it comes, this side is
+    /// away, not asleep.
     pub(crate) fn ask_for_a_look(&self) {
         if self.promise_look() {
             self.armed.store(true, Ordering::SeqCst);
@@ -35,7 +36,7 @@ impl Connection {
         self.mark_ready();
     }
 
-    /// The driver is to look, and counts as one who does: until it comes, this side is away, not asleep.
+    /// The driver is to look, and counts as one who does from here on, until [`Self::unlist`] hands that over.
     /// True if it was not to look yet.
     fn promise_look(&self) -> bool {
         let first = !self.look_wanted.load(Ordering::SeqCst)

@@ -1,12 +1,17 @@
 //! One task of a runtime that drives all of its connections.
 //!
 //! A connection becomes ready when its doorbell rings, its socket stirs, one of its handlers is
-//! woken, or somebody asks for it. The driver gives each ready connection a bounded pass, looks a
+//! woken, or a task asks for it. The driver gives each ready connection a bounded pass, looks a
 //! while longer at those that were busy, then arms their sleep words and sleeps.
+//!
+//! The user's code that runs in a pass, or that runs on the worker whose queue holds the driver's task, may
+//! block its thread. No wake comes for a task that is stuck so: where the driver was called and makes no
+//! progress for [`RESCUE_AFTER`], another task takes the driving over, under a new *generation*. The stuck one
+//! finds its generation gone and ends.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -14,8 +19,9 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id, RuntimeMetrics};
+use tokio::task::AbortHandle;
 
-use crate::connection::{Connection, Progress};
+use crate::connection::{Connection, Progress, connections};
 use crate::waiting::{Pass, Patience, Seen, look_until, note_behind_us, wake_later};
 
 /// How long the driver keeps its worker while tasks wait for one.
@@ -23,6 +29,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// How long it keeps it anyway. Each turn's end wakes another worker, because that is how tokio
 /// hands out work: a thread more, for a moment, on a machine that may have just enough CPUs.
 const LONGEST_TURN: Duration = Duration::from_millis(10);
+/// A driver that was called and makes no progress for so long is taken over.
+const RESCUE_AFTER: Duration = Duration::from_millis(1);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
@@ -37,6 +45,16 @@ pub struct Driver {
     /// The driver's task is at work and will look at `ready` again before it sleeps: waking it
     /// would only have the runtime poll it once more, and wake another worker for that.
     awake: AtomicBool,
+    /// The driver's task was woken and has not been polled since.
+    called: AtomicBool,
+    /// Counts the steps of the driver's task, round and round: one that is stuck makes none.
+    steps: AtomicU32,
+    /// Counts the calls that came while the driver was at work already.
+    calls_at_work: AtomicU32,
+    /// A task watches that the driver makes progress.
+    guarded: AtomicBool,
+    /// The task that drives is the one of this number.
+    generation: AtomicU32,
     /// Tasks were woken that have not all had their turn: until the driver has come back after them,
     /// nobody keeps a worker from them by looking.
     others_first: AtomicBool,
@@ -85,20 +103,34 @@ impl Driver {
             ready: Mutex::new(Some(Vec::new())),
             listed: AtomicBool::new(false),
             awake: AtomicBool::new(false),
+            called: AtomicBool::new(true),
+            steps: AtomicU32::new(0),
+            calls_at_work: AtomicU32::new(0),
+            guarded: AtomicBool::new(false),
+            generation: AtomicU32::new(0),
             others_first: AtomicBool::new(false),
             later: Mutex::default(),
             after_others: Waker::from(Arc::clone(&task)),
             task,
         });
         drivers.insert(runtime.id(), Arc::downgrade(&driver));
-        let task = Arc::downgrade(&driver);
-        runtime.spawn(tokio::task::unconstrained(drive(task)));
+        driver.start_task(0);
         driver
     }
 
+    fn start_task(self: &Arc<Self>, generation: u32) {
+        let task = drive(Arc::downgrade(self), generation);
+        self.runtime.spawn(tokio::task::unconstrained(task));
+    }
+
     /// Runs `work` beside the driver, whatever thread asks.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(work);
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.runtime.spawn(work).abort_handle()
+    }
+
+    /// Changes when another task takes the driving over.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Puts `connection` on the list and wakes the driver.
@@ -109,8 +141,38 @@ impl Driver {
         }
         self.listed.store(true, Ordering::SeqCst);
         if !self.awake.load(Ordering::SeqCst) {
+            self.called.store(true, Ordering::SeqCst);
             self.task.waker.wake();
         }
+    }
+
+    /// Returns true if the driver is at work, or will be as soon as its worker polls it.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.awake.load(Ordering::SeqCst) || self.called.load(Ordering::SeqCst)
+    }
+
+    /// Sees to it that what was asked of a driver at work is done in time, even if it is stuck.
+    pub(crate) fn guard(self: &Arc<Self>) {
+        self.calls_at_work.fetch_add(1, Ordering::SeqCst);
+        if !self.guarded.load(Ordering::SeqCst) && !self.guarded.swap(true, Ordering::SeqCst) {
+            self.runtime.spawn(guard(Arc::downgrade(self)));
+        }
+    }
+
+    /// Has another task drive. The connections of the stuck one are all looked at anew: it may hold any.
+    fn take_over(self: &Arc<Self>) {
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        self.others_first.store(false, Ordering::SeqCst);
+        self.awake.store(false, Ordering::SeqCst);
+        self.called.store(true, Ordering::SeqCst);
+        self.later.lock().clear();
+        let of_this = |connection: &Arc<Connection>| connection.is_driven_by(self);
+        connections()
+            .into_iter()
+            .filter(of_this)
+            .for_each(|connection| connection.list_anew());
+        self.start_task(generation);
+        tracing::debug!(generation, "a driver was stuck in user code and was replaced");
     }
 
     /// Whether tasks were woken that have not all had their turn.
@@ -135,8 +197,13 @@ impl Driver {
     }
 
     fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+        if self.is_replaced(turn) {
+            turn.sleep();
+            return Poll::Ready(());
+        }
         self.task.waker.register(context.waker());
         self.awake.store(true, Ordering::SeqCst);
+        self.called.store(false, Ordering::SeqCst);
         if self.task.had_their_turn.swap(false, Ordering::SeqCst) {
             self.others_first.store(false, Ordering::SeqCst);
             let later = std::mem::take(&mut *self.later.lock());
@@ -146,7 +213,12 @@ impl Driver {
         turn.busy.iter().for_each(|connection| connection.step_in());
         let started = Instant::now();
         loop {
+            self.note_step();
             let progress = self.pass(turn);
+            if self.is_replaced(turn) {
+                turn.sleep();
+                return Poll::Ready(());
+            }
             if progress == Progress::GiveWayToAll {
                 self.others_first.store(true, Ordering::SeqCst);
             }
@@ -163,12 +235,32 @@ impl Driver {
                 self.awake.store(true, Ordering::SeqCst);
             }
             let elapsed = now - started;
+            if elapsed > TURN {
+                // This side does not sleep, so it rings for what peers have not taken now and then.
+                turn.busy.iter().for_each(|busy| busy.remind_peer());
+            }
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
                 self.awake.store(false, Ordering::SeqCst);
                 self.come_back_after_others();
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Written by the task that drives alone.
+    fn note_step(&self) {
+        let steps = self.steps.load(Ordering::Relaxed).wrapping_add(1);
+        self.steps.store(steps, Ordering::Relaxed);
+    }
+
+    /// The steps of the driver's task, and the calls that came while it was at work.
+    fn reading(&self) -> (u32, u32) {
+        let calls = self.calls_at_work.load(Ordering::SeqCst);
+        (self.steps.load(Ordering::Relaxed), calls)
+    }
+
+    fn is_replaced(&self, turn: &Turn) -> bool {
+        self.generation() != turn.generation
     }
 
     /// Lets the tasks run that were woken: no other worker may be able to. Looks again after them, if
@@ -210,6 +302,10 @@ impl Driver {
         // What an ended one still holds would keep the driver awake for ever.
         turn.busy.retain(|busy| busy.is_open());
         for connection in turn.ready.drain(..) {
+            if self.generation() != turn.generation {
+                // The new one has it.
+                continue;
+            }
             let promised = connection.unlist();
             let brought = connection.drive();
             total = total.and(brought);
@@ -266,6 +362,7 @@ impl Driver {
 /// What the driver's task keeps from one poll to the next.
 #[derive(Debug)]
 struct Turn {
+    generation: u32,
     runtime: RuntimeMetrics,
     ready: Vec<Arc<Connection>>,
     busy: Vec<Arc<Connection>>,
@@ -275,8 +372,9 @@ struct Turn {
 }
 
 impl Turn {
-    fn new() -> Self {
+    fn new(generation: u32) -> Self {
         Self {
+            generation,
             runtime: Handle::current().metrics(),
             ready: Vec::new(),
             busy: Vec::new(),
@@ -309,11 +407,16 @@ impl Turn {
 }
 
 /// Lets go of what is ready when the driver's task is dropped: with its runtime.
-struct Driving(Weak<Driver>);
+struct Driving {
+    driver: Weak<Driver>,
+    generation: u32,
+}
 
 impl Drop for Driving {
     fn drop(&mut self) {
-        if let Some(driver) = self.0.upgrade() {
+        if let Some(driver) = self.driver.upgrade()
+            && driver.generation() == self.generation
+        {
             let ready = driver.ready.lock().take();
             // Without the lock: a connection that ends here may mark others.
             drop(ready);
@@ -321,12 +424,38 @@ impl Drop for Driving {
     }
 }
 
-async fn drive(driver: Weak<Driver>) {
-    let _driving = Driving(Weak::clone(&driver));
-    let mut turn = Turn::new();
+async fn drive(driver: Weak<Driver>, generation: u32) {
+    let _driving = Driving {
+        driver: Weak::clone(&driver),
+        generation,
+    };
+    let mut turn = Turn::new(generation);
     poll_fn(|context| match driver.upgrade() {
         Some(driver) => driver.poll(context, &mut turn),
         None => Poll::Ready(()),
     })
     .await;
+}
+
+/// Watches a driver that was called while it was at work, and has it replaced if it is stuck.
+async fn guard(driver: Weak<Driver>) {
+    loop {
+        let Some((steps, calls)) = driver.upgrade().map(|driver| driver.reading()) else {
+            return;
+        };
+        tokio::time::sleep(RESCUE_AFTER).await;
+        let Some(driver) = driver.upgrade() else {
+            return;
+        };
+        let (steps_now, calls_now) = driver.reading();
+        if steps == steps_now && driver.is_at_work() {
+            driver.take_over();
+        } else if calls == calls_now {
+            driver.guarded.store(false, Ordering::SeqCst);
+            // A call that came since is guarded anew.
+            if driver.reading().1 == calls || driver.guarded.swap(true, Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! | `pipe`, `child` | two pipes to a child process, or to the parent |
 //! | `connection` | one end: locks, looks, passes, calls |
 //! | `driver` | one task of a runtime that drives all of its connections |
+//! | `pace` | where a method's futures run, learned from how long they take |
 //! | `waiting` | whether and how long to look before sleeping |
 //!
 //! Start reading at [`Connection`] and [`Call`]. Messages are bytes here; the stubs' types are the
@@ -27,6 +28,7 @@ mod habits;
 mod inproc;
 mod link;
 mod pipe;
+mod pace;
 mod places;
 mod rendezvous;
 mod server;
@@ -39,7 +41,7 @@ pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{
     Connection, ConnectionRole, ConnectionStats, Fill, HandlerFuture, Inbound, Message, Request,
-    Stamp, Started, connections, ended,
+    ServedMethod, Stamp, Started, connections, ended,
 };
 pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
 pub use driver::Driver;
@@ -47,6 +49,7 @@ pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};
 pub use inproc::connect as connect_inproc;
 pub use link::LinkKind;
 pub use link::stream::Engine;
+pub use pace::{HandlerPolicy, Pace};
 pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_sys::PeerCredentials;
 pub use server::{ClosedOnDrop, Listener, Serve};

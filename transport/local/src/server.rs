@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::client::is_stale;
 use crate::config::{LocalConfig, UidPolicy};
-use crate::connection::{Connection, HandlerFuture, Started};
+use crate::connection::{Connection, HandlerFuture, ServedMethod, Started};
 use crate::directory::{Directory, OpenDirectory};
 use crate::error::DirectoryError;
 use crate::places::{Place, Places};
@@ -24,8 +24,8 @@ use crate::rendezvous::Rendezvous;
 
 /// Answers calls.
 pub trait Serve: Send + Sync + fmt::Debug {
-    /// What `path` (`/package.Service/Method`) leads to; asked once for each connection.
-    fn resolve(&self, path: &str) -> Option<u64>;
+    /// The method at `path` (`/package.Service/Method`); asked once for each connection.
+    fn resolve(&self, path: &str) -> Arc<ServedMethod>;
 
     /// The handler of a call that was just opened. It takes what is `started` from where it lies: that is
     /// large to move.

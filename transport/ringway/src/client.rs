@@ -464,9 +464,9 @@ where
         stamps.iter().for_each(|stamps| stamps.note(&**span));
     }
     let (sender, limits, trace) = (call.sender().clone(), options.limits, head.trace.clone());
-    // Whoever runs a pass polls it: perhaps the handler of another call.
+    // It may be polled in the pass of another task: perhaps the handler of another call.
     let context = Context::inherited();
-    call.attach(Box::pin(context.scope(async move {
+    let sending = Box::pin(context.scope(async move {
         let pumped = pump(&sender, requests.map(Ok), limits, &trace).await;
         match pumped {
             // The call may have ended meanwhile: then there is nothing to close.
@@ -474,6 +474,7 @@ where
             Pumped::Failed(status) => sender.give_up(status::wire_code(status.code())),
             Pumped::CallOver => {}
         }
-    })));
+    }));
+    call.attach(sending, method.pace());
     Ok(call)
 }

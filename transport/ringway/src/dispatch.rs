@@ -197,7 +197,7 @@ impl<'a> ServerCall<'a> {
 
     /// Where it leads to; `None` if its method is unknown.
     pub(crate) fn route(&self) -> Option<u64> {
-        self.started.as_ref()?.route
+        self.started.as_ref()?.method.route
     }
 
     /// Whether its client says anything by one of these names.
@@ -356,7 +356,7 @@ fn trace_of(started: &Started, parent: Option<&TraceContext>) -> Trace {
     if parent.is_none() && !trace::is_anybody_asked() {
         return Trace::None;
     }
-    let trace = trace::of_server(&started.path, parent, started.seen);
+    let trace = trace::of_server(&started.method.path, parent, started.seen);
     if let Some(span) = trace.span() {
         goes_over(started.call.connection(), &**span);
     }

@@ -1,10 +1,11 @@
 //! What generated stubs say about a method and about the options of its calls.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use parking_lot::RwLock;
+use ringway_local::Pace;
 use ringway_wire::limits::MAX_REMEMBERED_PATH_BYTES;
 use tonic::codec::CompressionEncoding;
 
@@ -15,6 +16,8 @@ pub struct Method {
     name: &'static str,
     path: &'static str,
     number: AtomicU32,
+    /// That of the request streams of this process's calls.
+    pace: OnceLock<Arc<Pace>>,
 }
 
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
@@ -27,6 +30,7 @@ impl Method {
             name,
             path,
             number: AtomicU32::new(0),
+            pace: OnceLock::new(),
         }
     }
 
@@ -51,6 +55,11 @@ impl Method {
             0 => self.assign_number(),
             number => number,
         }
+    }
+
+    /// Where the request streams of its calls run, as far as it is known.
+    pub(crate) fn pace(&self) -> Arc<Pace> {
+        Arc::clone(self.pace.get_or_init(Arc::default))
     }
 
     #[cold]
@@ -92,6 +101,23 @@ pub(crate) fn number_of(path: &str) -> u32 {
     }
     let fresh = || NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
     *numbered.entry(path.into()).or_insert_with(fresh)
+}
+
+/// What was learnt of the request streams of calls by path.
+static PACES: LazyLock<RwLock<HashMap<Box<str>, Arc<Pace>>>> = LazyLock::new(RwLock::default);
+
+/// Where the request streams of the method at `path` run; nothing is remembered of further ones than
+/// [`MAX_NUMBERED`].
+pub(crate) fn pace_of(path: &str) -> Arc<Pace> {
+    if let Some(pace) = PACES.read().get(path) {
+        return Arc::clone(pace);
+    }
+    let pace = Arc::<Pace>::default();
+    let mut paces = PACES.write();
+    if paces.len() < MAX_NUMBERED {
+        return Arc::clone(paces.entry(path.into()).or_insert(pace));
+    }
+    pace
 }
 
 /// Largest sizes of one message, in bytes; `None` is tonic's default (4 MiB in, no limit out).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ringway_local::{Directory, Listener, LocalConfig, Serve, UidPolicy};
+use ringway_local::{Directory, HandlerPolicy, Listener, LocalConfig, Serve, UidPolicy};
 use ringway_net::{Handler, ListenAddress, NetServer, ServerOptions};
 use ringway_wire::KeepAlive;
 use tokio::sync::watch;
@@ -273,6 +273,22 @@ impl ServerBuilder {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.local.wire.call_timeout = Some(timeout);
         self.net.timeout = Some(timeout);
+        self
+    }
+
+    /// Where handlers run on local paths. By default quick ones are polled where their request was read, and all
+    /// others run as tasks, learnt a method at a time.
+    #[must_use]
+    pub fn handler_policy(mut self, policy: HandlerPolicy) -> Self {
+        self.services.policies.default = policy;
+        self
+    }
+
+    /// Where the handlers of one method run, named by its path (`/package.Service/Method`); takes precedence
+    /// over [`Self::handler_policy`].
+    #[must_use]
+    pub fn handler_policy_of(mut self, path: impl Into<String>, policy: HandlerPolicy) -> Self {
+        self.services.policies.of_methods.insert(path.into(), policy);
         self
     }
 

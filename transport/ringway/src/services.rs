@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ringway_local::{HandlerFuture, Serve, Started};
+use parking_lot::Mutex;
+use ringway_local::{HandlerFuture, HandlerPolicy, Pace, Serve, ServedMethod, Started};
 
 use crate::bridge;
 use crate::dispatch::{LocalService, ServerCall};
@@ -20,7 +21,20 @@ pub(crate) struct Services {
     typed: Vec<Arc<dyn LocalService>>,
     http: Vec<(&'static str, bridge::HttpService)>,
     routes: HashMap<&'static str, u64>,
+    pub(crate) policies: Policies,
+    paces: Mutex<HashMap<Box<str>, Arc<Pace>>>,
 }
+
+/// Where handlers run, as the application has it.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    pub(crate) default: HandlerPolicy,
+    /// By the method's path.
+    pub(crate) of_methods: HashMap<String, HandlerPolicy>,
+}
+
+/// Methods whose pace is remembered, at most: a service of HTTP types may take any path.
+const MAX_PACES: usize = 1024;
 
 /// Marks a route as one to a service that speaks HTTP types.
 const HTTP: u64 = 1 << 63;
@@ -57,16 +71,12 @@ impl Services {
 }
 
 impl Serve for Services {
-    fn resolve(&self, path: &str) -> Option<u64> {
-        if self.layered.is_some() {
-            return Some(HTTP);
-        }
-        if let Some(route) = self.routes.get(path) {
-            return Some(*route);
-        }
-        let service = path.strip_prefix('/')?.split_once('/')?.0;
-        let index = self.http.iter().position(|(name, _)| *name == service)?;
-        Some(HTTP | index as u64)
+    fn resolve(&self, path: &str) -> Arc<ServedMethod> {
+        Arc::new(ServedMethod {
+            route: self.route(path),
+            path: path.into(),
+            pace: self.pace(path),
+        })
     }
 
     fn start(&self, started: &mut Option<Started>) -> HandlerFuture {
@@ -78,6 +88,32 @@ impl Serve for Services {
 }
 
 impl Services {
+    fn route(&self, path: &str) -> Option<u64> {
+        if self.layered.is_some() {
+            return Some(HTTP);
+        }
+        if let Some(route) = self.routes.get(path) {
+            return Some(*route);
+        }
+        let service = path.strip_prefix('/')?.split_once('/')?.0;
+        let index = self.http.iter().position(|(name, _)| *name == service)?;
+        Some(HTTP | index as u64)
+    }
+
+    /// What was learnt of the method at `path`, on whichever connection.
+    fn pace(&self, path: &str) -> Arc<Pace> {
+        let mut paces = self.paces.lock();
+        if let Some(pace) = paces.get(path) {
+            return Arc::clone(pace);
+        }
+        let policy = self.policies.of_methods.get(path);
+        let pace = Arc::new(Pace::new(policy.copied().unwrap_or(self.policies.default)));
+        if paces.len() < MAX_PACES {
+            paces.insert(path.into(), Arc::clone(&pace));
+        }
+        pace
+    }
+
     #[cold]
     fn timed(&self, started: &mut Option<Started>) -> HandlerFuture {
         let connection = started

@@ -9,6 +9,7 @@ use ringway_wire::{RequestHead, StatusHead, TraceContext, code};
 
 use crate::call::Call;
 use crate::error::Closed;
+use crate::pace::{HandlerPolicy, Pace};
 
 /// A message as it arrived.
 #[derive(Debug)]
@@ -77,15 +78,35 @@ impl Inbound {
     }
 }
 
+/// A method that calls lead to.
+#[derive(Debug)]
+pub struct ServedMethod {
+    /// A number of the service's choice; `None` if it has no such method.
+    pub route: Option<u64>,
+    /// The path; empty if the client's number for the method was never defined.
+    pub path: Box<str>,
+    /// Where its handlers run.
+    pub pace: Arc<Pace>,
+}
+
+impl Default for ServedMethod {
+    /// A method that was never defined. Its handlers only refuse.
+    fn default() -> Self {
+        Self {
+            route: None,
+            path: Box::default(),
+            pace: Arc::new(Pace::new(HandlerPolicy::Inline)),
+        }
+    }
+}
+
 /// A call that a server is to answer.
 #[derive(Debug)]
 pub struct Started {
     /// The call.
     pub call: Call,
-    /// What [`crate::Serve::resolve`] made of the method's path; `None` if it is unknown.
-    pub route: Option<u64>,
-    /// The path; empty if the client's number for the method was never defined.
-    pub path: Arc<str>,
+    /// The method, as [`crate::Serve::resolve`] has found it.
+    pub method: Arc<ServedMethod>,
     /// The time that the client allows.
     pub timeout: Option<Duration>,
     /// The trace that it belongs to.

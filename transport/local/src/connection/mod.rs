@@ -1,9 +1,9 @@
 //! One end of a connection: locks and passes. What frames mean is [`state`]'s business, who looks and who
 //! sleeps is [`waking`]'s.
 //!
-//! Three locks, taken in this order and never held while user code runs, but for `pass`:
-//! - `pass`: the receiving half, and the right to poll this connection's handlers. Whoever gets it
-//!   delivers for everyone; whoever doesn't leaves a note and goes on.
+//! Three locks, taken in this order and never held while user code runs:
+//! - `pass`: the receiving half. The thread that gets it delivers for everyone; one that doesn't leaves a
+//!   note and goes on.
 //! - `state`: the protocol core, the sending half and the calls.
 //! - `woken`: handlers that want to be polled.
 
@@ -13,6 +13,7 @@ mod inbound;
 mod large;
 mod pass;
 mod registry;
+mod running;
 mod slots;
 mod state;
 mod waking;
@@ -32,10 +33,11 @@ pub use self::counters::{ConnectionRole, ConnectionStats, Fill};
 pub use self::handlers::HandlerFuture;
 use self::handlers::Handlers;
 pub(crate) use self::inbound::abandoned_status;
-pub use self::inbound::{Inbound, Message, Request, Stamp, Started};
+pub use self::inbound::{Inbound, Message, Request, ServedMethod, Stamp, Started};
 pub(crate) use self::large::Large;
 use self::pass::Pass;
 pub use self::registry::{connections, ended};
+use self::running::Backlog;
 use self::state::State;
 use crate::driver::Driver;
 use crate::error::Closed;
@@ -129,6 +131,7 @@ pub struct Connection {
     pass: Mutex<Pass>,
     state: Mutex<State>,
     handlers: Handlers,
+    backlog: Backlog,
     habits: Habits,
     /// What waiting for an answer has taught its callers.
     patience: Patience,
@@ -223,7 +226,8 @@ impl Connection {
             armed: AtomicBool::new(false),
             pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, me)),
             state: Mutex::new(State::new(parts.core, parts.sender)),
-            handlers: Handlers::default(),
+            handlers: Handlers::new(me),
+            backlog: Backlog::default(),
             habits: Habits::default(),
             patience: Patience::default(),
             large: parts.large,
@@ -422,9 +426,10 @@ impl Connection {
         self.drive_for(None)
     }
 
-    /// The same for who looks by itself.
+    /// Does the same for a caller that looks by itself.
     pub(crate) fn drive_for(self: &Arc<Self>, mut looker: Option<&mut Looker<'_>>) -> Progress {
         let mut progress = Progress::Idle;
+        let mut first = None;
         loop {
             let Some(mut pass) = self.pass.try_lock() else {
                 self.again.store(true, Ordering::SeqCst);
@@ -437,13 +442,21 @@ impl Connection {
             if self.again.load(Ordering::SeqCst) {
                 self.again.store(false, Ordering::SeqCst);
             }
-            let brought = pass.run(self, looker.as_deref_mut());
-            if brought > Progress::Idle {
+            let brought = pass.run(self, looker.as_deref_mut(), &mut first);
+            if brought.progress > Progress::Idle {
                 let delivered = self.delivered.load(Ordering::Relaxed).wrapping_add(1);
                 self.delivered.store(delivered, Ordering::Release);
             }
+            // The user's code runs without the lock: it may block.
             drop(pass);
-            progress = progress.and(brought);
+            drop(brought.dropped);
+            if let Some(why) = brought.failed {
+                self.fail(why);
+                // Once more, to let go of descriptors and mappings.
+                self.again.store(true, Ordering::SeqCst);
+            }
+            progress = progress.and(brought.progress);
+            progress = progress.and(self.run_brought(&mut first));
             if !self.again.load(Ordering::SeqCst) {
                 return progress;
             }

@@ -1,8 +1,8 @@
-//! A pass: take what has arrived, let the core judge it, wake, start and poll.
+//! A pass: take what has arrived, let the core judge it, and wake the tasks that wait for it. The user's code
+//! that it leads to runs after the pass, without its lock: see [`running`](super::running).
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -15,9 +15,8 @@ use ringway_wire::CallId;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
-use super::handlers::{Wakers, wakes_a_task};
+use super::handlers::{Work, wakes_a_task};
 use super::inbound::Started;
-use super::slots::Polled;
 use super::state::{Deliveries, State};
 use super::{Connection, Progress};
 use crate::error::Closed;
@@ -25,8 +24,9 @@ use crate::link::shm::Blocks;
 use crate::link::{Frame, Receiver};
 use crate::waiting;
 
-/// Rounds of polling woken handlers within one pass: they may wake each other for ever.
-const MAX_ROUNDS: usize = 8;
+/// Receives of one pass, at most, where a receive leaves something: then other connections have their turn. A
+/// receive takes at most 4 MiB, or one larger block.
+const MAX_RECEIVES: usize = 8;
 
 /// The descriptors that wake a sleeping connection.
 #[derive(Debug, Default)]
@@ -53,9 +53,17 @@ pub(crate) struct Pass {
     stir: Waker,
     frames: Vec<Frame>,
     deliveries: Deliveries,
-    woken: Vec<u32>,
-    wakers: Wakers,
     finished: bool,
+}
+
+/// The outcome of a pass, for after its lock.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    pub(crate) progress: Progress,
+    /// Handlers of calls that have ended.
+    pub(crate) dropped: Vec<Work>,
+    /// The connection has failed.
+    pub(crate) failed: Option<Closed>,
 }
 
 #[derive(Debug)]
@@ -74,32 +82,37 @@ impl Pass {
             stir: Waker::from(Arc::new(Stir(Weak::clone(connection)))),
             frames: Vec::new(),
             deliveries: Deliveries::default(),
-            woken: Vec::new(),
-            wakers: Wakers::new(connection),
             finished: false,
         }
     }
 
-    /// Takes, judges and delivers what has come; the task of a `looker` is not woken for it.
+    /// Takes, judges and delivers what has come; the task of a `looker` is not woken for it. The first call
+    /// that has begun is left in `first`, the others in the connection's backlog.
     pub(crate) fn run(
         &mut self,
         connection: &Arc<Connection>,
         looker: Option<&mut Looker<'_>>,
-    ) -> Progress {
-        let mut progress = Progress::Idle;
+        first: &mut Option<Started>,
+    ) -> Brought {
+        let (mut progress, mut failed) = (Progress::Idle, None);
         if !self.finished {
-            progress = match self.receive(connection, looker) {
-                Ok(progress) => progress,
+            match self.receive(connection, looker, first) {
+                Ok(brought) => progress = brought,
                 Err(why) => {
-                    connection.fail(why);
-                    Progress::Busy
+                    progress = Progress::Busy;
+                    failed = Some(why);
                 }
-            };
+            }
             if !connection.is_open() {
                 self.finish();
             }
+            connection.backlog.take_over(&mut self.deliveries.started, first);
         }
-        progress.max(self.poll_woken(connection))
+        Brought {
+            progress,
+            dropped: std::mem::take(&mut self.deliveries.dropped),
+            failed,
+        }
     }
 
     /// Gives back the memory of messages that were given up half-way.
@@ -118,6 +131,7 @@ impl Pass {
         &mut self,
         connection: &Arc<Connection>,
         mut looker: Option<&mut Looker<'_>>,
+        first: &mut Option<Started>,
     ) -> Result<Progress, Closed> {
         // What the peer wrote before it went still counts, so its end is judged last.
         let stirred = connection.stirred.load(Ordering::Relaxed)
@@ -137,17 +151,22 @@ impl Pass {
             }
         });
         let mut progress = Progress::Idle;
-        loop {
+        for receives in 1.. {
             // Also at the connection's end: the first reason counts.
             end = end.and(self.receiver.receive(&mut self.frames));
             let more = self.receiver.has_more();
-            let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut())?;
+            let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut(), first)?;
             progress = progress.max(brought);
             self.set_timer(timer);
             if !more {
-                return end.map(|()| progress);
+                break;
+            }
+            if receives >= MAX_RECEIVES {
+                connection.mark_ready();
+                break;
             }
         }
+        end.map(|()| progress)
     }
 
     /// Has the core judge what came, and hands it on; also says when the core wants to be asked again.
@@ -157,6 +176,7 @@ impl Pass {
         connection: &Arc<Connection>,
         stirred: bool,
         looker: Option<&mut Looker<'_>>,
+        first: &mut Option<Started>,
     ) -> Result<(Progress, Option<Instant>), Closed> {
         let read_ahead = self.receiver.take_read_ahead();
         if self.receiver.take_fetched() || read_ahead {
@@ -178,7 +198,7 @@ impl Pass {
         let judged = self
             .frames
             .iter_mut()
-            .try_for_each(|frame| state.handle(frame, connection, &mut self.deliveries));
+            .try_for_each(|frame| state.handle(frame, connection, &mut self.deliveries, first));
         self.frames.clear();
         // What is due has a timer, which stirs the connection.
         let judged = match stirred {
@@ -204,7 +224,10 @@ impl Pass {
         if let Some(looker) = looker {
             looker.owes = self.deliveries.owes();
         }
-        progress = progress.max(self.deliver(connection));
+        if first.is_some() {
+            progress = progress.max(Progress::Busy);
+        }
+        progress = progress.max(self.wake());
         judged.and(flushed)?;
         Ok((progress, timer))
     }
@@ -238,8 +261,8 @@ impl Pass {
         Ok(rung)
     }
 
-    /// Wakes whoever waits for what arrived, and starts handlers; both without any lock but ours.
-    fn deliver(&mut self, connection: &Connection) -> Progress {
+    /// Wakes the tasks that wait for what arrived.
+    fn wake(&mut self) -> Progress {
         let mut progress = Progress::Idle;
         let mut last = ptr::null();
         for waker in self.deliveries.wakers.drain(..) {
@@ -249,49 +272,7 @@ impl Pass {
                 progress = progress.and(Progress::GiveWay);
             }
         }
-        self.deliveries.dropped.clear();
-        let mut started = std::mem::take(&mut self.deliveries.started);
-        for call in &mut started {
-            progress = progress.max(Progress::Busy);
-            self.start(connection, call);
-        }
-        started.clear();
-        self.deliveries.started = started;
         progress
-    }
-
-    fn poll_woken(&mut self, connection: &Connection) -> Progress {
-        let mut progress = Progress::Idle;
-        for _ in 0..MAX_ROUNDS {
-            if !connection.handlers.any_woken() {
-                return progress;
-            }
-            connection.handlers.take_woken(&mut self.woken);
-            for slot in self.woken.drain(..) {
-                progress = progress.max(Progress::Busy);
-                poll_handler(connection, slot, self.wakers.of(slot));
-            }
-        }
-        if connection.handlers.any_woken() {
-            connection.mark_ready();
-        }
-        progress
-    }
-
-    /// Starts a handler and polls it where its request was read: most finish there.
-    fn start(&mut self, connection: &Connection, started: &mut Option<Started>) {
-        let (Some(service), Some(opened)) = (&connection.service, &*started) else {
-            return;
-        };
-        let id = opened.call.id();
-        let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
-        let Ok(mut future) = made else {
-            return;
-        };
-        if poll_future(&mut future, self.wakers.of(id.slot())) == Polled::Pending {
-            let rejected = connection.lock().keep_handler(id, future);
-            drop(rejected);
-        }
     }
 
     /// Takes note of a timer that has fired.
@@ -325,30 +306,5 @@ impl Wake for Stir {
         if let Some(connection) = self.0.upgrade() {
             connection.stir();
         }
-    }
-}
-
-fn poll_handler(connection: &Connection, slot: u32, waker: &Waker) {
-    let Some((id, mut future)) = connection.lock().take_handler(slot) else {
-        return;
-    };
-    if poll_future(&mut future, waker) == Polled::Pending {
-        let rejected = connection.lock().keep_handler(id, future);
-        drop(rejected);
-    }
-}
-
-/// A panic ends the handler alone: dropping its future drops its call, which then fails.
-fn poll_future(future: &mut super::handlers::HandlerFuture, waker: &Waker) -> Polled {
-    let _pass = waiting::Pass::enter();
-    let mut context = Context::from_waker(waker);
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        // A budget of its own: the task that runs this pass must not pay for it.
-        let unconstrained = tokio::task::unconstrained(future.as_mut());
-        std::pin::pin!(unconstrained).poll(&mut context)
-    }));
-    match polled {
-        Ok(Poll::Pending) => Polled::Pending,
-        Ok(Poll::Ready(())) | Err(_) => Polled::Done,
     }
 }

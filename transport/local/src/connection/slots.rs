@@ -6,16 +6,9 @@ use std::task::Waker;
 use bytes::BytesMut;
 use ringway_wire::CallId;
 
-use super::handlers::HandlerFuture;
+use super::handlers::Work;
 use super::inbound::Inbound;
 use crate::link::Position;
-
-/// How a poll ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Polled {
-    Pending,
-    Done,
-}
 
 /// A call to which nothing has happened while so many others were made on its connection is idle: a watch,
 /// or a subscription.
@@ -71,7 +64,7 @@ impl Slots {
     }
 
     /// Makes a call's place free. Returns its handler: its drop is not for whoever holds a lock.
-    pub(crate) fn vacate(&mut self, id: CallId) -> Option<Option<HandlerFuture>> {
+    pub(crate) fn vacate(&mut self, id: CallId) -> Option<Option<Work>> {
         let handler = self.get(id)?.vacate();
         self.held -= 1;
         Some(handler)
@@ -110,8 +103,10 @@ pub(crate) struct Slot {
     pub(crate) writer: Option<Waker>,
     /// It waits for the call's share of the connection's credit, and is listed with all that do.
     pub(crate) awaits_share: bool,
-    /// The future that does the call's work.
-    pub(crate) handler: Option<HandlerFuture>,
+    /// The future that does the call's work, or the task that it is; empty while it is polled in a pass.
+    pub(crate) handler: Option<Work>,
+    /// The handler was woken while it was not here.
+    pub(crate) woken_meanwhile: bool,
     /// A message of which pieces are missing.
     pub(crate) pieces: BytesMut,
     /// Where the request ends in what the link was given.
@@ -140,12 +135,13 @@ impl Slot {
     }
 
     /// Makes the place free. Returns the handler.
-    fn vacate(&mut self) -> Option<HandlerFuture> {
+    fn vacate(&mut self) -> Option<Work> {
         self.id = None;
         self.inbox.clear();
         self.reader = None;
         self.writer = None;
         self.awaits_share = false;
+        self.woken_meanwhile = false;
         self.sent = None;
         self.pieces = BytesMut::new();
         self.handler.take()

@@ -1,9 +1,10 @@
 //! Who looks at a connection's ring, who sleeps, and how the driver is called.
 
-use std::sync::Weak;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Weak};
 
 use super::Connection;
+use crate::driver::Driver;
 use crate::link::shm::Blocks;
 
 impl Connection {
@@ -74,6 +75,27 @@ impl Connection {
     /// Notes that a descriptor or the timer wants to be looked at.
     pub(crate) fn stir(&self) {
         self.stirred.store(true, Ordering::SeqCst);
+        self.call_driver();
+    }
+
+    /// Puts the connection on the driver's list, and has it done in time even if the driver is stuck in the
+    /// user's code.
+    pub(crate) fn call_driver(&self) {
+        let at_work = self.driver.is_at_work();
+        self.mark_ready();
+        if at_work {
+            self.driver.guard();
+        }
+    }
+
+    /// Returns true if it is `driver` that drives the connection.
+    pub(crate) fn is_driven_by(&self, driver: &Arc<Driver>) -> bool {
+        Arc::ptr_eq(&self.driver, driver)
+    }
+
+    /// Puts the connection on the driver's list, also if it stood on that of a driver that was replaced.
+    pub(crate) fn list_anew(&self) {
+        self.listed.store(false, Ordering::SeqCst);
         self.mark_ready();
     }
 
@@ -97,6 +119,13 @@ impl Connection {
         self.armed.store(true, Ordering::SeqCst);
         self.watch.step_out();
         !self.has_work()
+    }
+
+    /// Rings for records that the peer has not taken although it was to look by itself.
+    pub(crate) fn remind_peer(&self) {
+        if self.watch.ring_before_sleep() {
+            self.tallies.rings.add_one();
+        }
     }
 
     /// Whoever stepped out looks again.

@@ -341,14 +341,19 @@ impl Watch {
         }
     }
 
+    /// Announces that this side looks by itself.
     pub(crate) fn disarm(&self) {
         match self {
-            // Who is away is rung for only if it does not come back.
-            Self::Shm { sleep, .. } if sleep.is_away() => {}
-            Self::Shm { sleep, .. } => sleep.disarm(),
+            // It is rung for if it does not come back: the user's code may block the thread that looks.
+            Self::Shm { .. } => self.step_out(),
             Self::Stream(watch) => watch.disarm(),
             Self::Queue(watch) => watch.disarm(),
         }
+    }
+
+    /// Returns true if the peer rings, before it sleeps, for what this side has not taken while it looks.
+    pub(crate) fn is_rung_when_yielded(&self) -> bool {
+        matches!(self, Self::Shm { .. })
     }
 
     /// Announces that this side looks again by itself, when tasks have run; look again afterwards.

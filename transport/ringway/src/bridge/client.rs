@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, Inbound, Out, SendError};
+use ringway_local::{Call, Inbound, Out, Pace, SendError};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
 use ringway_wire::MetadataBuf;
@@ -198,7 +198,8 @@ impl LocalCall {
             true => self.messages.body = Body::empty(),
             false => {
                 let rest = std::mem::replace(&mut self.messages, Messages::new(Body::empty()));
-                send_rest(&mut call, rest, trace);
+                let pace = method::pace_of(self.uri.path());
+                send_rest(&mut call, rest, trace, pace);
             }
         }
         drop(first);
@@ -276,17 +277,18 @@ impl LocalCall {
 }
 
 /// Has the rest of a request's body sent beside whoever reads the call.
-fn send_rest(call: &mut Call, mut messages: Messages<Body>, trace: &Trace) {
+fn send_rest(call: &mut Call, mut messages: Messages<Body>, trace: &Trace, pace: Arc<Pace>) {
     let sender = call.sender().clone();
-    // Whoever runs a pass polls it: perhaps the handler of another call.
+    // It may be polled in the pass of another task: perhaps the handler of another call.
     let (context, trace) = (crate::Context::inherited(), trace.clone());
-    call.attach(Box::pin(context.scope(async move {
+    let sending = Box::pin(context.scope(async move {
         match send_all(&sender, &mut messages, &trace).await {
             // The call may have ended meanwhile: then there is nothing to close.
             Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
             Err(status) => sender.give_up(status::wire_code(status.code())),
         }
-    })));
+    }));
+    call.attach(sending, pace);
 }
 
 /// What a request's body holds at once: tells a unary call from a stream.

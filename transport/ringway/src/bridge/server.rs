@@ -100,7 +100,7 @@ impl HttpService {
     fn to_http(&self, started: &mut Started, trace: &Trace) -> Result<Request<Body>, Status> {
         let Started {
             call,
-            path,
+            method,
             metadata,
             timeout,
             message,
@@ -125,7 +125,7 @@ impl HttpService {
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = self.uri(path)?;
+        *request.uri_mut() = self.uri(&method.path)?;
         *request.headers_mut() = headers;
         add_connect_info(request.extensions_mut(), call.connection());
         Ok(request)

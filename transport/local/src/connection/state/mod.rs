@@ -8,26 +8,36 @@
 mod receive;
 mod send;
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use ringway_wire::{CallId, ControlFrame, code};
 
 pub(crate) use self::receive::Deliveries;
-use self::receive::Route;
 use self::send::Waiting;
 use super::counters::{ConnectionStats, Counts};
-use super::handlers::HandlerFuture;
-use super::inbound::Inbound;
+use super::handlers::{Inline, Work};
+use super::inbound::{Inbound, ServedMethod};
 use super::slots::Slots;
 use crate::error::Closed;
 use crate::link::Sender;
+
+/// The outcome of handing a future back to its call.
+pub(crate) enum Kept {
+    /// It waits to be woken.
+    Waiting,
+    /// It was woken while it was polled, and is to be polled again.
+    Woken,
+    /// Its call is over: to be dropped without the lock.
+    Rejected(#[allow(dead_code, reason = "held to be dropped")] Inline),
+}
 
 /// What is left to do, without the lock, when a connection has ended.
 #[derive(Default)]
 pub(crate) struct Ended {
     wakers: Vec<Waker>,
-    handlers: Vec<HandlerFuture>,
+    handlers: Vec<Work>,
 }
 
 impl Ended {
@@ -46,7 +56,7 @@ pub(crate) struct State {
     waiting: Waiting,
     control: Option<ControlFrame>,
     /// Server: what the client's method numbers stand for.
-    routes: Vec<Route>,
+    routes: Vec<Option<Arc<ServedMethod>>>,
     closed: Option<Closed>,
     /// The peer's doorbell is to be rung as soon as the lock is free.
     ring_due: bool,
@@ -160,7 +170,7 @@ impl State {
 
     /// The next thing that arrived for a call; a call that is over is released with its last one. Its
     /// handler is to be dropped without the lock: it may hold calls of this very connection.
-    pub(crate) fn take_inbound(&mut self, id: CallId) -> Option<(Inbound, Option<HandlerFuture>)> {
+    pub(crate) fn take_inbound(&mut self, id: CallId) -> Option<(Inbound, Option<Work>)> {
         let Some(slot) = self.slots.get(id) else {
             // Its place was given to another call: it was given up.
             let given_up = Inbound::Reset {
@@ -197,24 +207,50 @@ impl State {
     // ---- handlers
 
     /// Keeps a call's handler; returns it if the call has ended meanwhile. Its slot may be another
-    /// call's by then, which came in the same pass.
-    pub(crate) fn keep_handler(
-        &mut self,
-        id: CallId,
-        handler: HandlerFuture,
-    ) -> Option<HandlerFuture> {
+    /// call's by then, which came in the same pass. Also says whether it was woken while it was away.
+    pub(crate) fn keep_handler(&mut self, id: CallId, handler: Inline) -> Kept {
         match self.slots.get(id) {
             Some(slot) if !slot.has_ended() => {
-                slot.handler = Some(handler);
-                None
+                let task = slot.handler.replace(Work::Inline(handler));
+                // The task that has handed it over.
+                task.into_iter().for_each(Work::let_go);
+                if std::mem::take(&mut slot.woken_meanwhile) {
+                    Kept::Woken
+                } else {
+                    Kept::Waiting
+                }
             }
-            _ => Some(handler),
+            _ => Kept::Rejected(handler),
         }
     }
 
-    pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, HandlerFuture)> {
+    /// Keeps the task that does a call's work; returns it if the call has ended meanwhile, to be aborted.
+    pub(crate) fn keep_task(&mut self, id: CallId, task: Work) -> Option<Work> {
+        match self.slots.get(id) {
+            Some(slot) if !slot.has_ended() => {
+                match slot.handler {
+                    // The task has handed its future over already.
+                    Some(Work::Inline(_)) => task.let_go(),
+                    _ => slot.handler = Some(task),
+                }
+                None
+            }
+            // Or it has done its work by now: then there is nothing to abort.
+            _ => Some(task),
+        }
+    }
+
+    /// Takes the future in a slot, to poll it.
+    pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, Inline)> {
         let slot = self.slots.at(slot)?;
-        Some((slot.id()?, slot.handler.take()?))
+        let id = slot.id()?;
+        match slot.handler.take() {
+            Some(Work::Inline(handler)) => return Some((id, handler)),
+            // Polled elsewhere just now.
+            None => slot.woken_meanwhile = true,
+            task => slot.handler = task,
+        }
+        None
     }
 
     /// Ends all calls.
@@ -238,7 +274,7 @@ impl State {
         ended
     }
 
-    fn vacate(&mut self, id: CallId) -> Option<HandlerFuture> {
+    fn vacate(&mut self, id: CallId) -> Option<Work> {
         let handler = self.slots.vacate(id)?;
         self.core.release(id);
         if self.core.wants_transmit() {
@@ -251,8 +287,8 @@ impl State {
 
     fn release(&mut self, id: CallId) {
         self.left_reading = self.slots.get(id).and_then(|slot| slot.reader.take());
-        // A handler that answers is being polled, so it is not in its slot.
-        drop(self.vacate(id));
+        // The handler that answers is being polled: inline, it is not in its slot; a task goes on.
+        self.vacate(id).into_iter().for_each(Work::let_go);
     }
 
     /// Who still waited for requests of the call that was released last: to be woken without the lock.

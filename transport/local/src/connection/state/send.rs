@@ -7,7 +7,7 @@ use ringway_ring::BlockRef;
 use ringway_wire::{CallId, Flags, FrameHeader, RequestHead};
 
 use super::receive::Deliveries;
-use super::{HandlerFuture, State};
+use super::{State, Work};
 use crate::connection::Connection;
 use crate::connection::inbound::{Inbound, Request};
 use crate::error::{Closed, Lack, SendError};
@@ -176,7 +176,7 @@ impl State {
     }
 
     /// Gives a call up, if it is not over.
-    pub(crate) fn cancel(&mut self, id: CallId, code: u16) -> Option<HandlerFuture> {
+    pub(crate) fn cancel(&mut self, id: CallId, code: u16) -> Option<Work> {
         if self.closed.is_none() {
             self.core.cancel(id, code);
             // What does not fit now goes out with the next pass.

@@ -362,8 +362,8 @@ async fn on_a_runtime_sends_wait_for_the_tasks_that_are_ready() {
 struct NoService;
 
 impl crate::Serve for NoService {
-    fn resolve(&self, _path: &str) -> Option<u64> {
-        None
+    fn resolve(&self, _path: &str) -> Arc<crate::ServedMethod> {
+        Arc::default()
     }
 
     fn start(&self, _started: &mut Option<crate::Started>) -> crate::HandlerFuture {

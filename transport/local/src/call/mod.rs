@@ -1,18 +1,22 @@
-//! One end's hold on a call.
+//! One end's hold on a call: opens it, answers it, sends its messages. What arrives for it is [`read`]'s
+//! business.
+
+mod read;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::BufMut;
 use ringway_ring::Filling;
 use ringway_wire::{CallId, Flags, code};
 
-use crate::connection::{Connection, HandlerFuture, Inbound, Looker, Request, abandoned_status};
+use self::read::Course;
+use crate::connection::{Connection, HandlerFuture, Request, abandoned_status};
 use crate::error::{Lack, SendError};
 use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
-use crate::waiting::{Seen, in_pass, is_blocked, look_until, note_behind_us, wake_later};
+use crate::pace::Pace;
+use crate::waiting::in_pass;
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(Out<'_>);
@@ -47,10 +51,6 @@ pub enum Form {
     Compressed,
 }
 
-/// So often may a call have its task go on without a break while other calls are active, whose tasks may
-/// wait for the same worker. Tokio's own budget is 128, but not every loop spends it.
-const MAX_IN_A_ROW: u32 = 16;
-
 /// One end's hold on a call: reads it, answers it, and gives it up when dropped (a client cancels,
 /// a server answers `INTERNAL`).
 #[derive(Debug)]
@@ -63,14 +63,6 @@ pub struct Call {
     noted: Option<Noted>,
     /// Client: which pass had been the last to bring anything when the call was made.
     made_at: Option<u32>,
-}
-
-/// What has become of a call at this end.
-#[derive(Debug, Default)]
-struct Course {
-    over: bool,
-    /// In so many polls in a row something had come already, while other calls were active.
-    in_a_row: u32,
 }
 
 /// What opening a call has already done for its first poll.
@@ -185,168 +177,10 @@ impl Call {
         self.sender.id
     }
 
-    /// Gives the call a future that the connection polls from now on: a client's request stream.
-    pub fn attach(&self, future: HandlerFuture) {
-        let (id, connection) = (self.id(), self.connection());
-        let rejected = connection.lock().keep_handler(id, future);
-        drop(rejected);
-        connection.handlers().wake(id.slot());
-        if in_pass() {
-            connection.mark_ready();
-        } else {
-            connection.drive();
-        }
-    }
-
-    /// What arrives next; `None` once the call is over.
-    ///
-    /// Looks at the ring by itself for a while where that pays, and delivers for everyone.
-    pub fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
-        if self.course.over {
-            return Poll::Ready(None);
-        }
-        if let Some(noted) = self.noted.take()
-            && noted.reader == context.waker().data() as usize
-        {
-            self.polls = 1;
-            self.wait_for_driver(noted.is_only);
-            return Poll::Pending;
-        }
-        let may_look = self.may_look_now(context);
-        if may_look {
-            if self.course.in_a_row >= MAX_IN_A_ROW && !is_blocked() {
-                self.course.in_a_row = 0;
-                wake_later(context.waker());
-                return Poll::Pending;
-            }
-            let seen = self.connection().delivered();
-            // Most calls are looked for as soon as they are made: nothing can have come.
-            let is_fresh = self.polls == 1 && self.made_at == Some(seen);
-            let there = if is_fresh { None } else { self.take() };
-            if let Some(inbound) = there.or_else(|| self.look(context.waker(), seen)) {
-                return Poll::Ready(Some(inbound));
-            }
-            self.course.in_a_row = 0;
-        }
-        let id = self.sender.id;
-        let mut state = self.sender.connection.lock();
-        if let Some((inbound, handler)) = state.take_inbound(id) {
-            drop(state);
-            drop(handler);
-            self.course.over = inbound.ends_call();
-            return Poll::Ready(Some(inbound));
-        }
-        state.wait_to_read(id, context.waker());
-        let is_only = !state.others_are_active(Some(id));
-        drop(state);
-        self.wait_for_driver(!may_look && is_only && self.side == Side::Client);
-        Poll::Pending
-    }
-
-    /// The last step before a task waits. `first` says that it waits alone, and did not look by itself.
-    fn wait_for_driver(&self, first: bool) {
-        if first && !in_pass() {
-            // The driver looks instead, after this task and on this very worker.
-            self.connection().ask_for_a_look();
-        } else {
-            self.connection().wait_for_doorbell();
-        }
-    }
-
-    fn take(&mut self) -> Option<Inbound> {
-        self.course
-            .take_and_ask(&self.sender)
-            .map(|(inbound, _)| inbound)
-    }
-
-    /// The first poll of a call must not keep a caller from sending its other calls: unless the
-    /// caller has shown that it makes one call at a time, the first look waits for the second poll.
-    fn may_look_now(&mut self, context: &Context<'_>) -> bool {
-        if in_pass() {
-            return false;
-        }
-        self.polls = self.polls.saturating_add(1);
-        let known = self.side != Side::Client || self.polls > 1;
-        known || is_blocked() || self.connection().habits().is_alone(context.waker())
-    }
-
-    /// Drives the connection until something arrives for this call or patience ends. There was nothing for it
-    /// yet when the connection had [`delivered`](Connection::delivered) what was `seen`.
-    fn look(&mut self, waker: &Waker, seen: u32) -> Option<Inbound> {
-        let mut looker = Looker {
-            call: self.sender.id,
-            waker,
-            owes: false,
-        };
-        let found = self.look_as(&mut looker, seen);
-        if looker.owes {
-            self.connection().ask_for_a_look();
-        }
-        found
-    }
-
-    fn look_as(&mut self, looker: &mut Looker<'_>, mut seen: u32) -> Option<Inbound> {
-        let connection = &self.sender.connection;
-        // A blocked thread keeps nobody from a worker.
-        let shares_worker = !is_blocked();
-        let mut woke_others = false;
-        if connection.handlers().any_woken() || connection.has_work() {
-            woke_others = connection.drive_for(Some(looker)).gives_way() && shares_worker;
-            if woke_others {
-                connection.let_others_run();
-            }
-            seen = connection.delivered();
-            if let Some((inbound, _)) = self.course.take_and_ask(&self.sender) {
-                return Some(inbound);
-            }
-        }
-        if woke_others || (shares_worker && connection.others_first()) {
-            return None;
-        }
-        let start = Instant::now();
-        if connection.peer_waits_for_this_cpu() {
-            note_behind_us(start);
-            return None;
-        }
-        let budget = connection.patience().look(start)?;
-        connection.keep_awake();
-        let mut found = None;
-        let mut parts = connection.parts();
-        look_until(start, budget, || {
-            if connection.has_work() || connection.handlers().any_woken() {
-                woke_others |= connection.drive_for(Some(looker)).gives_way() && shares_worker;
-            }
-            // By whichever thread's pass.
-            let delivered = connection.delivered();
-            if delivered != seen {
-                seen = delivered;
-                found = self.course.take_and_ask(&self.sender);
-                let parts_before = std::mem::replace(&mut parts, connection.parts());
-                if found.is_none() && parts != parts_before {
-                    return Seen::Part;
-                }
-            }
-            Seen::from(found.is_some() || woke_others)
-        });
-        if woke_others {
-            connection.let_others_run();
-        }
-        let found = match found {
-            // A server waits for requests, whatever becomes of this one.
-            Some((inbound, quiet)) if self.course.over && self.side == Side::Client => {
-                connection.let_sleep_if_awaited(quiet);
-                Some(inbound)
-            }
-            found => {
-                connection.let_sleep();
-                found.map(|(inbound, _)| inbound)
-            }
-        };
-        if found.is_some() || !woke_others {
-            connection.patience().learn(found.is_some());
-        }
-        connection.tallies().note_look(found.is_some());
-        found
+    /// Gives the call a future that runs beside it from now on: a client's request stream. Where it runs is
+    /// learnt by `pace`, one for all calls of a method.
+    pub fn attach(&self, future: HandlerFuture, pace: Arc<Pace>) {
+        self.connection().attach(self.id(), future, pace);
     }
 
     /// Server: answers a unary call, or [another](Connection::takes_whole_streams), with its only message;
@@ -421,24 +255,6 @@ impl Call {
             let handler = self.connection().lock().cancel(self.sender.id, code);
             drop(handler);
         }
-    }
-}
-
-impl Course {
-    /// What has arrived for a call; and, if nobody waits for anything more, as of which opening.
-    fn take_and_ask(&mut self, sender: &CallSender) -> Option<(Inbound, Option<u32>)> {
-        let connection = &sender.connection;
-        let mut state = connection.lock();
-        let (inbound, handler) = state.take_inbound(sender.id)?;
-        self.over = inbound.ends_call();
-        self.in_a_row = match !self.over && state.others_are_active(Some(sender.id)) {
-            true => self.in_a_row + 1,
-            false => 0,
-        };
-        let quiet = (!state.awaits_anything()).then(|| connection.opened());
-        drop(state);
-        drop(handler);
-        Some((inbound, quiet))
     }
 }
 

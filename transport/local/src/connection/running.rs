@@ -1,0 +1,261 @@
+//! Runs the user's code that passes lead to: handlers, request streams of clients, and their drops.
+//!
+//! It runs without any lock, and what waits for its turn lies where any thread finds it: calls that have begun
+//! in the [`Backlog`], woken futures on their list. So code that blocks its thread holds up nothing but itself
+//! once another thread drives the connection. Quick futures are polled in place, all others are tasks: the
+//! method's [`Pace`] decides.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use ringway_wire::CallId;
+use tokio::runtime::Handle;
+
+use super::handlers::{AbortOnDrop, HandlerFuture, Inline, Work};
+use super::inbound::Started;
+use super::state::Kept;
+use super::{Connection, Progress};
+use crate::pace::Pace;
+use crate::waiting;
+
+/// Woken futures that one drive polls, at most: they may wake each other for ever.
+const MAX_POLLS: usize = 256;
+/// A task whose method has become quick goes on inline after so many polls of its own.
+const POLLS_BEFORE_INLINE: u32 = 8;
+
+/// Calls that have begun and wait to be started.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    calls: Mutex<VecDeque<Started>>,
+    any: AtomicBool,
+}
+
+impl Backlog {
+    /// Adds calls behind those that wait. `first` precedes them, and stays where it is if none waits.
+    pub(super) fn take_over(&self, started: &mut VecDeque<Started>, first: &mut Option<Started>) {
+        let any = self.any.load(Ordering::Acquire);
+        if started.is_empty() && !(any && first.is_some()) {
+            return;
+        }
+        let mut calls = self.calls.lock();
+        if !calls.is_empty() {
+            calls.extend(first.take());
+        }
+        if calls.is_empty() {
+            std::mem::swap(&mut *calls, started);
+        } else {
+            calls.append(started);
+        }
+        self.any.store(!calls.is_empty(), Ordering::Release);
+    }
+
+    fn next(&self) -> Option<Started> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut calls = self.calls.lock();
+        let next = calls.pop_front();
+        if calls.is_empty() {
+            self.any.store(false, Ordering::Release);
+        }
+        next
+    }
+}
+
+impl Connection {
+    /// Runs what passes have brought: `first`, the backlog, and the futures that were woken.
+    pub(super) fn run_brought(self: &Arc<Self>, first: &mut Option<Started>) -> Progress {
+        let mut progress = Progress::Idle;
+        if !self.watch.is_rung_when_yielded() && (first.is_some() || self.has_waiting_work()) {
+            self.driver.guard();
+        }
+        if first.is_some() {
+            progress = progress.and(self.start_handler(first));
+        }
+        while let Some(started) = self.backlog.next() {
+            progress = progress.and(self.start_handler(&mut Some(started)));
+        }
+        for _ in 0..MAX_POLLS {
+            let Some(slot) = self.handlers.next_woken() else {
+                return progress;
+            };
+            let taken = self.lock().take_handler(slot);
+            progress = progress.max(Progress::Busy);
+            if let Some((id, handler)) = taken {
+                let begun = handler.pace.begin_inline();
+                self.poll_inline(id, handler, begun);
+            }
+        }
+        if self.handlers.any_woken() {
+            self.mark_ready();
+        }
+        progress
+    }
+
+    fn has_waiting_work(&self) -> bool {
+        self.backlog.any.load(Ordering::Acquire) || self.handlers.any_woken()
+    }
+
+    /// Starts a handler: polls it where its request was read, or makes it a task.
+    fn start_handler(self: &Arc<Self>, started: &mut Option<Started>) -> Progress {
+        let (Some(service), Some(opened)) = (&self.service, &*started) else {
+            return Progress::Idle;
+        };
+        let (id, pace) = (opened.call.id(), Arc::clone(&opened.method.pace));
+        if !pace.is_inline() {
+            let started = started.take();
+            self.spawn(id, Spawned::new(self, id, pace, Begun::Not(started)), None);
+            return Progress::GiveWay;
+        }
+        let begun = pace.begin_inline();
+        let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
+        if let Ok(future) = made {
+            self.poll_inline(id, Inline { future, pace }, begun);
+        }
+        Progress::Busy
+    }
+
+    /// Gives a call a future that runs beside it from now on: a client's request stream.
+    pub(crate) fn attach(self: &Arc<Self>, id: CallId, future: HandlerFuture, pace: Arc<Pace>) {
+        // Outside of a runtime there is no other place for it than the passes of its connection.
+        if !pace.is_inline()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let spawned = Spawned::new(self, id, pace, Begun::Is(future));
+            return self.spawn(id, spawned, Some(&runtime));
+        }
+        self.keep(id, Inline { future, pace });
+        self.handlers.wake(id.slot());
+        if waiting::in_pass() {
+            self.mark_ready();
+        } else {
+            self.drive();
+        }
+    }
+
+    /// Polls a future in place. A panic ends the future alone: dropping it drops its call, which then fails.
+    fn poll_inline(self: &Arc<Self>, id: CallId, mut handler: Inline, begun: Option<Instant>) {
+        let generation = self.driver.generation();
+        let polled = {
+            let _pass = waiting::Pass::enter();
+            let mut context = Context::from_waker(self.handlers.waker(id.slot()));
+            catch_unwind(AssertUnwindSafe(|| {
+                // A budget of its own: the task that runs this pass must not pay for it.
+                let unconstrained = tokio::task::unconstrained(handler.future.as_mut());
+                pin!(unconstrained).poll(&mut context)
+            }))
+        };
+        if generation != self.driver.generation() {
+            handler.pace.note_stuck();
+        } else if let Some(begun) = begun {
+            handler.pace.note_since(begun);
+        }
+        if !matches!(polled, Ok(Poll::Pending)) {
+            return;
+        }
+        if handler.pace.is_inline() {
+            self.keep(id, handler);
+        } else {
+            let Inline { future, pace } = handler;
+            self.spawn(id, Spawned::new(self, id, pace, Begun::Is(future)), None);
+        }
+    }
+
+    /// Keeps a future that waits in its call's slot.
+    fn keep(&self, id: CallId, handler: Inline) {
+        let kept = self.lock().keep_handler(id, handler);
+        if let Kept::Woken = kept {
+            self.handlers.wake(id.slot());
+            self.mark_ready();
+        }
+    }
+
+    fn spawn(&self, id: CallId, spawned: Spawned, runtime: Option<&Handle>) {
+        let task = match runtime {
+            Some(runtime) => runtime.spawn(spawned).abort_handle(),
+            None => self.driver.spawn(spawned),
+        };
+        let task = Work::Task(AbortOnDrop::new(task));
+        let rejected = self.lock().keep_task(id, task);
+        drop(rejected);
+    }
+}
+
+/// The work of a call that is a task of the runtime.
+struct Spawned {
+    connection: Arc<Connection>,
+    id: CallId,
+    pace: Arc<Pace>,
+    begun: Begun,
+    polls: u32,
+}
+
+enum Begun {
+    Not(Option<Started>),
+    Is(HandlerFuture),
+}
+
+impl Spawned {
+    fn new(connection: &Arc<Connection>, id: CallId, pace: Arc<Pace>, begun: Begun) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            id,
+            pace,
+            begun,
+            polls: 0,
+        }
+    }
+
+    /// Starts the handler, in its task as well: decoding and interceptors may take long.
+    fn future(&mut self) -> Option<&mut HandlerFuture> {
+        if let Begun::Not(started) = &mut self.begun {
+            let service = self.connection.service.as_ref()?;
+            self.begun = Begun::Is(service.start(started));
+        }
+        match &mut self.begun {
+            Begun::Is(future) => Some(future),
+            Begun::Not(_) => None,
+        }
+    }
+
+    /// Goes on inline from here on.
+    fn hand_over(&mut self) {
+        let begun = std::mem::replace(&mut self.begun, Begun::Not(None));
+        if let Begun::Is(future) = begun {
+            let pace = Arc::clone(&self.pace);
+            self.connection.keep(self.id, Inline { future, pace });
+            // Its wakers are those of this task.
+            self.connection.handlers.wake(self.id.slot());
+            self.connection.mark_ready();
+        }
+    }
+}
+
+impl Future for Spawned {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let begun = Instant::now();
+        let Some(future) = self.future() else {
+            return Poll::Ready(());
+        };
+        let polled = future.as_mut().poll(context);
+        self.pace.note_since(begun);
+        if polled.is_ready() {
+            return polled;
+        }
+        self.polls = self.polls.saturating_add(1);
+        if self.polls >= POLLS_BEFORE_INLINE && self.pace.is_inline() {
+            self.hand_over();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,212 @@
+//! Learns how long the polls of a method's futures take, and decides from it where they run.
+//!
+//! A quick future is polled in the pass that read its request: handing it to another worker costs more than
+//! the poll. Any other one blocks the driver, and with it all calls of the runtime's connections, so it runs
+//! as a task of the runtime. A method that is not known yet is not trusted with the driver.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where a server runs its handlers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandlerPolicy {
+    /// Learns from the duration of polls: quick handlers run inline, all others as tasks.
+    #[default]
+    Adaptive,
+    /// Polls each handler in the pass that read its request. A handler that computes or blocks holds up the
+    /// calls of all connections, until the driver is taken over.
+    Inline,
+    /// Runs each handler as a task of the runtime that serves, as tonic does.
+    Spawn,
+}
+
+/// The longest poll that counts as quick: about the price of handing a task to another worker.
+const QUICK: Duration = Duration::from_micros(10);
+/// One in so many inline polls is timed: reading the clock twice costs a fiftieth of a small call.
+const TIMED_EVERY: u32 = 16;
+/// Quick polls in a row after which a method is first trusted.
+const FIRST_TRUST_POLLS: u32 = 8;
+/// The same after it has been slow again and again.
+const MAX_TRUST_POLLS: u32 = 1024;
+/// Each slow poll of a trusted method makes its next trust so many times dearer.
+const DEARER: u32 = 4;
+/// Timed inline polls in a row after which one demotion is forgiven.
+const FORGIVEN_AFTER_POLLS: u32 = 256;
+
+/// The learned pace of one method's futures, shared by all connections of a server.
+///
+/// Its counters are hints: threads may lose each other's updates, which costs a few polls.
+#[derive(Debug)]
+pub struct Pace {
+    policy: HandlerPolicy,
+    inline: AtomicBool,
+    /// Quick polls in a row: untimed trust is earned with them, and forgiveness.
+    quick_polls: AtomicU32,
+    /// Quick polls in a row that the next trust takes.
+    trust_polls: AtomicU32,
+    inline_polls: AtomicU32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new(HandlerPolicy::default())
+    }
+}
+
+impl Pace {
+    /// The pace of a method of which nothing is known yet.
+    pub fn new(policy: HandlerPolicy) -> Self {
+        Self {
+            policy,
+            inline: AtomicBool::new(policy == HandlerPolicy::Inline),
+            quick_polls: AtomicU32::new(0),
+            trust_polls: AtomicU32::new(FIRST_TRUST_POLLS),
+            inline_polls: AtomicU32::new(0),
+        }
+    }
+
+    /// The policy that was asked for.
+    pub fn policy(&self) -> HandlerPolicy {
+        self.policy
+    }
+
+    /// Returns true if the method's futures are polled inline now.
+    #[inline]
+    pub fn is_inline(&self) -> bool {
+        self.inline.load(Ordering::Relaxed)
+    }
+
+    /// The time before an inline poll, if this one is to be timed.
+    #[inline]
+    pub(crate) fn begin_inline(&self) -> Option<Instant> {
+        let polls = self.inline_polls.load(Ordering::Relaxed);
+        self.inline_polls
+            .store(polls.wrapping_add(1), Ordering::Relaxed);
+        polls.is_multiple_of(TIMED_EVERY).then(Instant::now)
+    }
+
+    /// Learns from a poll that began at `begun` and has just ended.
+    pub(crate) fn note_since(&self, begun: Instant) {
+        self.note(begun.elapsed());
+    }
+
+    /// Learns from a poll that was so long that the driver was taken from it.
+    pub(crate) fn note_stuck(&self) {
+        self.note(Duration::MAX);
+    }
+
+    fn note(&self, elapsed: Duration) {
+        if self.policy != HandlerPolicy::Adaptive {
+            return;
+        }
+        if elapsed > QUICK {
+            self.note_slow();
+        } else {
+            self.note_quick();
+        }
+    }
+
+    fn note_slow(&self) {
+        self.quick_polls.store(0, Ordering::Relaxed);
+        if self.inline.swap(false, Ordering::Relaxed) {
+            let polls = self.trust_polls.load(Ordering::Relaxed);
+            let dearer = polls.saturating_mul(DEARER).min(MAX_TRUST_POLLS);
+            self.trust_polls.store(dearer, Ordering::Relaxed);
+        }
+    }
+
+    fn note_quick(&self) {
+        let quick_polls = self.quick_polls.load(Ordering::Relaxed) + 1;
+        let trust_polls = self.trust_polls.load(Ordering::Relaxed);
+        let mut next = quick_polls;
+        if self.is_inline() {
+            if quick_polls >= FORGIVEN_AFTER_POLLS {
+                next = 0;
+                let cheaper = (trust_polls / DEARER).max(FIRST_TRUST_POLLS);
+                self.trust_polls.store(cheaper, Ordering::Relaxed);
+            }
+        } else if quick_polls >= trust_polls {
+            next = 0;
+            self.inline.store(true, Ordering::Relaxed);
+        }
+        self.quick_polls.store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIEF: Duration = Duration::from_micros(1);
+    const LONG: Duration = Duration::from_millis(1);
+
+    fn polls_until_trusted(pace: &Pace) -> u32 {
+        (1..=2 * MAX_TRUST_POLLS)
+            .find(|_| {
+                pace.note(BRIEF);
+                pace.is_inline()
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn trust_is_earned_lost_at_once_and_dearer_each_time() {
+        let pace = Pace::default();
+        assert!(!pace.is_inline(), "not known yet");
+        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS);
+        pace.note(LONG);
+        assert!(!pace.is_inline());
+        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS * DEARER);
+        for _ in 0..8 {
+            pace.note(LONG);
+            polls_until_trusted(&pace);
+        }
+        pace.note_stuck();
+        assert_eq!(polls_until_trusted(&pace), MAX_TRUST_POLLS);
+    }
+
+    #[test]
+    fn a_slow_poll_begins_the_count_anew() {
+        let pace = Pace::default();
+        for _ in 1..FIRST_TRUST_POLLS {
+            pace.note(BRIEF);
+        }
+        pace.note(LONG);
+        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS);
+    }
+
+    #[test]
+    fn long_quickness_is_forgiven_for() {
+        let pace = Pace::default();
+        polls_until_trusted(&pace);
+        pace.note(LONG);
+        polls_until_trusted(&pace);
+        for _ in 0..FORGIVEN_AFTER_POLLS {
+            pace.note(BRIEF);
+        }
+        pace.note(LONG);
+        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS * DEARER);
+    }
+
+    #[test]
+    fn a_fixed_policy_learns_nothing() {
+        let (inline, spawn) = (
+            Pace::new(HandlerPolicy::Inline),
+            Pace::new(HandlerPolicy::Spawn),
+        );
+        inline.note_stuck();
+        assert!(inline.is_inline());
+        for _ in 0..MAX_TRUST_POLLS {
+            spawn.note(BRIEF);
+        }
+        assert!(!spawn.is_inline());
+    }
+
+    #[test]
+    fn one_in_so_many_inline_polls_is_timed() {
+        let pace = Pace::new(HandlerPolicy::Inline);
+        let timed = (0..TIMED_EVERY * 3).filter(|_| pace.begin_inline().is_some());
+        assert_eq!(timed.count(), 3);
+    }
+}

@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id, RuntimeMetrics};
 use tokio::task::AbortHandle;
@@ -31,6 +30,8 @@ const TURN: Duration = Duration::from_millis(1);
 const LONGEST_TURN: Duration = Duration::from_millis(10);
 /// A driver that was called and makes no progress for so long is taken over.
 const RESCUE_AFTER: Duration = Duration::from_millis(1);
+/// The longest time between two tries to have a driver replaced.
+const LONGEST_PATIENCE: Duration = Duration::from_millis(64);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
@@ -42,9 +43,12 @@ pub struct Driver {
     ready: Mutex<Option<Vec<Arc<Connection>>>>,
     /// Whether `ready` holds any.
     listed: AtomicBool,
-    /// The driver's task is at work and will look at `ready` again before it sleeps: waking it
-    /// would only have the runtime poll it once more, and wake another worker for that.
-    awake: AtomicBool,
+    /// The generation of the task that drives, times two, and one while it is at work: then it will look at
+    /// `ready` again before it sleeps. Waking it would only have the runtime poll it once more, and wake
+    /// another worker for that.
+    role: AtomicU32,
+    /// The generation, plus one, whose task runs the user's code just now; zero if none does.
+    in_user_code: AtomicU32,
     /// The driver's task was woken and has not been polled since.
     called: AtomicBool,
     /// Counts the steps of the driver's task, round and round: one that is stuck makes none.
@@ -53,8 +57,6 @@ pub struct Driver {
     calls_at_work: AtomicU32,
     /// A task watches that the driver makes progress.
     guarded: AtomicBool,
-    /// The task that drives is the one of this number.
-    generation: AtomicU32,
     /// Tasks were woken that have not all had their turn: until the driver has come back after them,
     /// nobody keeps a worker from them by looking.
     others_first: AtomicBool,
@@ -65,12 +67,63 @@ pub struct Driver {
     after_others: Waker,
 }
 
+/// Marks that the driver's task runs the user's code, until it is dropped.
+pub(crate) struct InUserCode<'a> {
+    driver: &'a Driver,
+    number: u32,
+}
+
+impl Drop for InUserCode<'_> {
+    fn drop(&mut self) {
+        let inside = &self.driver.in_user_code;
+        // A task that was replaced meanwhile leaves its successor's mark alone.
+        if inside.load(Ordering::Relaxed) == self.number {
+            inside.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// How the driver's task is woken.
 #[derive(Debug, Default)]
 struct DriverTask {
-    waker: AtomicWaker,
+    waker: Mutex<Registered>,
     /// The tasks before which it stood back have had their turn.
     had_their_turn: AtomicBool,
+}
+
+/// The waker of the task that drives.
+#[derive(Debug, Default)]
+struct Registered {
+    generation: u32,
+    waker: Option<Waker>,
+}
+
+impl DriverTask {
+    /// Registers the task of a generation; false if it was replaced.
+    fn register(&self, generation: u32, waker: &Waker) -> bool {
+        let mut registered = self.waker.lock();
+        if registered.generation != generation {
+            return false;
+        }
+        match &registered.waker {
+            Some(known) if known.will_wake(waker) => {}
+            _ => registered.waker = Some(waker.clone()),
+        }
+        true
+    }
+
+    fn replace(&self, generation: u32) {
+        *self.waker.lock() = Registered {
+            generation,
+            waker: None,
+        };
+    }
+
+    /// Wakes the task. One that has not registered yet is about to be polled for the first time.
+    fn call(&self) {
+        let waker = self.waker.lock().waker.clone();
+        waker.into_iter().for_each(Waker::wake);
+    }
 }
 
 impl Wake for DriverTask {
@@ -80,7 +133,7 @@ impl Wake for DriverTask {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.had_their_turn.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.call();
     }
 }
 
@@ -102,12 +155,12 @@ impl Driver {
             runtime: runtime.clone(),
             ready: Mutex::new(Some(Vec::new())),
             listed: AtomicBool::new(false),
-            awake: AtomicBool::new(false),
+            role: AtomicU32::new(0),
+            in_user_code: AtomicU32::new(0),
             called: AtomicBool::new(true),
             steps: AtomicU32::new(0),
             calls_at_work: AtomicU32::new(0),
             guarded: AtomicBool::new(false),
-            generation: AtomicU32::new(0),
             others_first: AtomicBool::new(false),
             later: Mutex::default(),
             after_others: Waker::from(Arc::clone(&task)),
@@ -130,7 +183,30 @@ impl Driver {
 
     /// Changes when another task takes the driving over.
     pub(crate) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Relaxed)
+        self.role.load(Ordering::Relaxed) >> 1
+    }
+
+    /// Says whether the task of a generation is at work; false if it was replaced.
+    fn set_at_work(&self, generation: u32, at_work: bool) -> bool {
+        let role = |at_work| generation << 1 | u32::from(at_work);
+        let (from, to) = (role(!at_work), role(at_work));
+        match self
+            .role
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+        {
+            Ok(_) => true,
+            Err(role) => role == to,
+        }
+    }
+
+    /// Marks the begin of user code in a pass of the driver; returns what marks its end.
+    pub(crate) fn enter_user_code(&self) -> InUserCode<'_> {
+        let number = self.generation() + 1;
+        self.in_user_code.store(number, Ordering::Relaxed);
+        InUserCode {
+            driver: self,
+            number,
+        }
     }
 
     /// Puts `connection` on the list and wakes the driver.
@@ -140,15 +216,25 @@ impl Driver {
             None => return,
         }
         self.listed.store(true, Ordering::SeqCst);
-        if !self.awake.load(Ordering::SeqCst) {
+        if self.role.load(Ordering::SeqCst) & 1 == 0 {
             self.called.store(true, Ordering::SeqCst);
-            self.task.waker.wake();
+            self.task.call();
         }
     }
 
     /// Returns true if the driver is at work, or will be as soon as its worker polls it.
     pub(crate) fn is_at_work(&self) -> bool {
-        self.awake.load(Ordering::SeqCst) || self.called.load(Ordering::SeqCst)
+        self.role.load(Ordering::SeqCst) & 1 == 1 || self.called.load(Ordering::SeqCst)
+    }
+
+    /// Returns true if only the user's code can be why the driver makes no progress: its own, or that of a task
+    /// on the worker in whose queue it waits.
+    fn may_be_stuck(&self) -> bool {
+        if self.role.load(Ordering::SeqCst) & 1 == 1 {
+            self.in_user_code.load(Ordering::Relaxed) != 0
+        } else {
+            self.called.load(Ordering::SeqCst)
+        }
     }
 
     /// Sees to it that what was asked of a driver at work is done in time, even if it is stuck.
@@ -161,9 +247,11 @@ impl Driver {
 
     /// Has another task drive. The connections of the stuck one are all looked at anew: it may hold any.
     fn take_over(self: &Arc<Self>) {
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let generation = (self.generation() + 1) & (u32::MAX >> 1);
+        self.task.replace(generation);
+        self.role.store(generation << 1, Ordering::SeqCst);
+        self.in_user_code.store(0, Ordering::Relaxed);
         self.others_first.store(false, Ordering::SeqCst);
-        self.awake.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
         self.later.lock().clear();
         let of_this = |connection: &Arc<Connection>| connection.is_driven_by(self);
@@ -197,12 +285,12 @@ impl Driver {
     }
 
     fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        if self.is_replaced(turn) {
+        if !self.task.register(turn.generation, context.waker())
+            || !self.set_at_work(turn.generation, true)
+        {
             turn.sleep();
             return Poll::Ready(());
         }
-        self.task.waker.register(context.waker());
-        self.awake.store(true, Ordering::SeqCst);
         self.called.store(false, Ordering::SeqCst);
         if self.task.had_their_turn.swap(false, Ordering::SeqCst) {
             self.others_first.store(false, Ordering::SeqCst);
@@ -228,11 +316,11 @@ impl Driver {
             let now = Instant::now();
             if !self.wait(turn, progress, now) {
                 turn.sleep();
-                self.awake.store(false, Ordering::SeqCst);
+                self.set_at_work(turn.generation, false);
                 if !self.listed.load(Ordering::SeqCst) {
                     return Poll::Pending;
                 }
-                self.awake.store(true, Ordering::SeqCst);
+                self.set_at_work(turn.generation, true);
             }
             let elapsed = now - started;
             if elapsed > TURN {
@@ -240,7 +328,7 @@ impl Driver {
                 turn.busy.iter().for_each(|busy| busy.remind_peer());
             }
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
-                self.awake.store(false, Ordering::SeqCst);
+                self.set_at_work(turn.generation, false);
                 self.come_back_after_others();
                 return Poll::Pending;
             }
@@ -272,7 +360,7 @@ impl Driver {
             turn.sleep();
             true
         };
-        self.awake.store(false, Ordering::SeqCst);
+        self.set_at_work(turn.generation, false);
         if !quiet || self.listed.load(Ordering::SeqCst) {
             // There is more to do already: any worker may do it.
             context.waker().wake_by_ref();
@@ -439,18 +527,24 @@ async fn drive(driver: Weak<Driver>, generation: u32) {
 
 /// Watches a driver that was called while it was at work, and has it replaced if it is stuck.
 async fn guard(driver: Weak<Driver>) {
+    let mut patience = RESCUE_AFTER;
     loop {
         let Some((steps, calls)) = driver.upgrade().map(|driver| driver.reading()) else {
             return;
         };
-        tokio::time::sleep(RESCUE_AFTER).await;
+        tokio::time::sleep(patience).await;
         let Some(driver) = driver.upgrade() else {
             return;
         };
         let (steps_now, calls_now) = driver.reading();
-        if steps == steps_now && driver.is_at_work() {
+        if steps == steps_now && driver.may_be_stuck() {
             driver.take_over();
-        } else if calls == calls_now {
+            // On a runtime that has too much to do the next one may have to wait for its turn, too.
+            patience = (patience * 2).min(LONGEST_PATIENCE);
+            continue;
+        }
+        patience = RESCUE_AFTER;
+        if calls == calls_now {
             driver.guarded.store(false, Ordering::SeqCst);
             // A call that came since is guarded anew.
             if driver.reading().1 == calls || driver.guarded.swap(true, Ordering::SeqCst) {

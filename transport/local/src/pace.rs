@@ -4,6 +4,7 @@
 //! the poll. Any other one blocks the driver, and with it all calls of the runtime's connections, so it runs
 //! as a task of the runtime. A method that is not known yet is not trusted with the driver.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,13 @@ pub enum HandlerPolicy {
     Spawn,
 }
 
-/// The longest poll that counts as quick: about the price of handing a task to another worker.
-const QUICK: Duration = Duration::from_micros(10);
+/// The longest poll, on average, that counts as quick: about the price of handing a task to another worker.
+const QUICK_NS: u32 = 10_000;
+/// A poll that loses a method its place at once. A shorter one may have waited for its CPU, or have woken other
+/// threads, so it counts by its part of the average.
+const SLOW_NS: u32 = 100_000;
+/// Each poll makes one of so many parts of the average.
+const AVERAGED_OVER: u32 = 8;
 /// One in so many inline polls is timed: reading the clock twice costs a fiftieth of a small call.
 const TIMED_EVERY: u32 = 16;
 /// Quick polls in a row after which a method is first trusted.
@@ -33,6 +39,41 @@ const MAX_TRUST_POLLS: u32 = 1024;
 const DEARER: u32 = 4;
 /// Timed inline polls in a row after which one demotion is forgiven.
 const FORGIVEN_AFTER_POLLS: u32 = 256;
+
+thread_local! {
+    /// The time that this thread has spent on ringing peers.
+    static RINGING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Runs `ring`, whose time is not that of the poll that needs it: a kernel call that wakes another process takes
+/// as long as many a handler.
+pub(crate) fn beside_the_poll<T>(ring: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let rung = ring();
+    RINGING.set(RINGING.get() + begun.elapsed());
+    rung
+}
+
+/// Times one poll.
+#[derive(Debug)]
+pub(crate) struct PollTimer {
+    begun: Instant,
+    ringing: Duration,
+}
+
+impl PollTimer {
+    pub(crate) fn start() -> Self {
+        Self {
+            begun: Instant::now(),
+            ringing: RINGING.get(),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        let ringing = RINGING.get().saturating_sub(self.ringing);
+        self.begun.elapsed().saturating_sub(ringing)
+    }
+}
 
 /// The learned pace of one method's futures, shared by all connections of a server.
 ///
@@ -46,6 +87,8 @@ pub struct Pace {
     /// Quick polls in a row that the next trust takes.
     trust_polls: AtomicU32,
     inline_polls: AtomicU32,
+    /// How long polls took lately, but for the doorbells that they rang.
+    mean_ns: AtomicU32,
 }
 
 impl Default for Pace {
@@ -63,6 +106,7 @@ impl Pace {
             quick_polls: AtomicU32::new(0),
             trust_polls: AtomicU32::new(FIRST_TRUST_POLLS),
             inline_polls: AtomicU32::new(0),
+            mean_ns: AtomicU32::new(0),
         }
     }
 
@@ -77,18 +121,18 @@ impl Pace {
         self.inline.load(Ordering::Relaxed)
     }
 
-    /// The time before an inline poll, if this one is to be timed.
+    /// Begins to time an inline poll, if this one is to be timed.
     #[inline]
-    pub(crate) fn begin_inline(&self) -> Option<Instant> {
+    pub(crate) fn begin_inline(&self) -> Option<PollTimer> {
         let polls = self.inline_polls.load(Ordering::Relaxed);
         self.inline_polls
             .store(polls.wrapping_add(1), Ordering::Relaxed);
-        polls.is_multiple_of(TIMED_EVERY).then(Instant::now)
+        polls.is_multiple_of(TIMED_EVERY).then(PollTimer::start)
     }
 
-    /// Learns from a poll that began at `begun` and has just ended.
-    pub(crate) fn note_since(&self, begun: Instant) {
-        self.note(begun.elapsed());
+    /// Learns from a poll that has just ended.
+    pub(crate) fn note_poll(&self, timer: &PollTimer) {
+        self.note(timer.elapsed());
     }
 
     /// Learns from a poll that was so long that the driver was taken from it.
@@ -100,7 +144,15 @@ impl Pace {
         if self.policy != HandlerPolicy::Adaptive {
             return;
         }
-        if elapsed > QUICK {
+        let elapsed_ns = u32::try_from(elapsed.as_nanos()).unwrap_or(u32::MAX);
+        let mean_ns = self.mean_ns.load(Ordering::Relaxed);
+        let mean_ns = if elapsed_ns >= SLOW_NS {
+            SLOW_NS
+        } else {
+            mean_ns - mean_ns / AVERAGED_OVER + elapsed_ns / AVERAGED_OVER
+        };
+        self.mean_ns.store(mean_ns, Ordering::Relaxed);
+        if mean_ns > QUICK_NS {
             self.note_slow();
         } else {
             self.note_quick();
@@ -141,6 +193,9 @@ mod tests {
     const BRIEF: Duration = Duration::from_micros(1);
     const LONG: Duration = Duration::from_millis(1);
 
+    /// Quick polls after which the average has forgotten a long one.
+    const FORGOTTEN_AFTER: u32 = 16;
+
     fn polls_until_trusted(pace: &Pace) -> u32 {
         (1..=2 * MAX_TRUST_POLLS)
             .find(|_| {
@@ -150,6 +205,14 @@ mod tests {
             .unwrap()
     }
 
+    fn assert_dearer(pace: &Pace, trust_polls: u32) {
+        let polls = polls_until_trusted(pace);
+        assert!(
+            (trust_polls..=trust_polls + FORGOTTEN_AFTER + AVERAGED_OVER).contains(&polls),
+            "{polls} polls in place of {trust_polls}"
+        );
+    }
+
     #[test]
     fn trust_is_earned_lost_at_once_and_dearer_each_time() {
         let pace = Pace::default();
@@ -157,13 +220,13 @@ mod tests {
         assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS);
         pace.note(LONG);
         assert!(!pace.is_inline());
-        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS * DEARER);
+        assert_dearer(&pace, FIRST_TRUST_POLLS * DEARER);
         for _ in 0..8 {
             pace.note(LONG);
             polls_until_trusted(&pace);
         }
         pace.note_stuck();
-        assert_eq!(polls_until_trusted(&pace), MAX_TRUST_POLLS);
+        assert_dearer(&pace, MAX_TRUST_POLLS);
     }
 
     #[test]
@@ -173,7 +236,33 @@ mod tests {
             pace.note(BRIEF);
         }
         pace.note(LONG);
-        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS);
+        assert_dearer(&pace, FIRST_TRUST_POLLS);
+    }
+
+    #[test]
+    fn polls_of_twice_the_price_of_a_hand_over_are_slow_and_an_odd_one_is_not() {
+        let pace = Pace::default();
+        for _ in 0..64 {
+            pace.note(Duration::from_micros(20));
+        }
+        assert!(!pace.is_inline());
+        polls_until_trusted(&pace);
+        for _ in 0..64 {
+            pace.note(Duration::from_micros(40));
+            (0..8).for_each(|_| pace.note(BRIEF));
+            assert!(pace.is_inline());
+        }
+        for _ in 0..16 {
+            pace.note(Duration::from_micros(20));
+        }
+        assert!(!pace.is_inline());
+    }
+
+    #[test]
+    fn ringing_is_not_the_polls_own_time() {
+        let timer = PollTimer::start();
+        beside_the_poll(|| std::thread::sleep(Duration::from_millis(20)));
+        assert!(timer.elapsed() < Duration::from_millis(10));
     }
 
     #[test]
@@ -186,7 +275,7 @@ mod tests {
             pace.note(BRIEF);
         }
         pace.note(LONG);
-        assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS * DEARER);
+        assert_dearer(&pace, FIRST_TRUST_POLLS * DEARER);
     }
 
     #[test]

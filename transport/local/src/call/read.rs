@@ -84,7 +84,8 @@ impl Call {
     /// The first poll of a call must not keep a caller from sending its other calls: unless the
     /// caller has shown that it makes one call at a time, the first look waits for the second poll.
     fn may_look_now(&mut self, context: &Context<'_>) -> bool {
-        if in_pass() {
+        // A handler leaves it to the driver, which looks for all requests of its connection.
+        if in_pass() || (self.side != Side::Client && !is_blocked()) {
             return false;
         }
         self.polls = self.polls.saturating_add(1);

@@ -12,7 +12,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use ringway_wire::CallId;
@@ -22,7 +21,7 @@ use super::handlers::{AbortOnDrop, HandlerFuture, Inline, Work};
 use super::inbound::Started;
 use super::state::Kept;
 use super::{Connection, Progress};
-use crate::pace::Pace;
+use crate::pace::{Pace, PollTimer};
 use crate::waiting;
 
 /// Woken futures that one drive polls, at most: they may wake each other for ever.
@@ -72,10 +71,18 @@ impl Backlog {
 impl Connection {
     /// Runs what passes have brought: `first`, the backlog, and the futures that were woken.
     pub(super) fn run_brought(self: &Arc<Self>, first: &mut Option<Started>) -> Progress {
-        let mut progress = Progress::Idle;
-        if !self.watch.is_rung_when_yielded() && (first.is_some() || self.has_waiting_work()) {
+        if first.is_none() && !self.has_waiting_work() {
+            return Progress::Idle;
+        }
+        if !self.watch.is_rung_when_yielded() {
             self.driver.guard();
         }
+        let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
+        self.run_all(first)
+    }
+
+    fn run_all(self: &Arc<Self>, first: &mut Option<Started>) -> Progress {
+        let mut progress = Progress::Idle;
         if first.is_some() {
             progress = progress.and(self.start_handler(first));
         }
@@ -141,7 +148,7 @@ impl Connection {
     }
 
     /// Polls a future in place. A panic ends the future alone: dropping it drops its call, which then fails.
-    fn poll_inline(self: &Arc<Self>, id: CallId, mut handler: Inline, begun: Option<Instant>) {
+    fn poll_inline(self: &Arc<Self>, id: CallId, mut handler: Inline, begun: Option<PollTimer>) {
         let generation = self.driver.generation();
         let polled = {
             let _pass = waiting::Pass::enter();
@@ -155,7 +162,7 @@ impl Connection {
         if generation != self.driver.generation() {
             handler.pace.note_stuck();
         } else if let Some(begun) = begun {
-            handler.pace.note_since(begun);
+            handler.pace.note_poll(&begun);
         }
         if !matches!(polled, Ok(Poll::Pending)) {
             return;
@@ -242,12 +249,12 @@ impl Future for Spawned {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let begun = Instant::now();
+        let timer = PollTimer::start();
         let Some(future) = self.future() else {
             return Poll::Ready(());
         };
         let polled = future.as_mut().poll(context);
-        self.pace.note_since(begun);
+        self.pace.note_poll(&timer);
         if polled.is_ready() {
             return polled;
         }

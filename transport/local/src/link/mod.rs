@@ -18,6 +18,7 @@ use ringway_wire::FrameHeader;
 use crate::call::Encode;
 use crate::connection::Fill;
 use crate::error::Closed;
+use crate::pace::beside_the_poll;
 
 /// Which link a connection runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -400,7 +401,7 @@ impl Watch {
     pub(crate) fn ring(&self) {
         if let Self::Shm { peer_bell, .. } = self
             // Fails only on a descriptor that is no eventfd any more: impossible, it was checked.
-            && let Err(error) = peer_bell.ring()
+            && let Err(error) = beside_the_poll(|| peer_bell.ring())
         {
             tracing::warn!(%error, "a doorbell can't be rung");
         }

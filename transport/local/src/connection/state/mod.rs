@@ -246,10 +246,10 @@ impl State {
         let id = slot.id()?;
         match slot.handler.take() {
             Some(Work::Inline(handler)) => return Some((id, handler)),
-            // Polled elsewhere just now.
-            None => slot.woken_meanwhile = true,
+            // Polled elsewhere just now, and perhaps kept here again.
             task => slot.handler = task,
         }
+        slot.woken_meanwhile = true;
         None
     }
 

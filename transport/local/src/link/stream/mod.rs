@@ -41,6 +41,7 @@ use super::{Frame, LinkError, Outgoing, Position};
 use crate::config::SocketEngine;
 use crate::connection::Connection;
 use crate::error::Closed;
+use crate::pace::beside_the_poll;
 
 /// Receives of one look, at most: so one connection cannot starve another.
 const MAX_RECEIVES: usize = 32;
@@ -206,14 +207,14 @@ impl Stream {
 
     fn flush_outbox(&self, mut guard: MutexGuard<'_, Outbox>) {
         let outbox = &mut *guard;
-        let arrived = match &self.mover {
+        let arrived = beside_the_poll(|| match &self.mover {
             Mover::Epoll(socket) => {
                 socket.flush(outbox);
                 false
             }
             Mover::Uring(socket) => socket.flush(outbox),
             Mover::Pipes(pipes) => pipes.flush(outbox),
-        };
+        });
         let waiting = outbox.len() > 0;
         self.dirty.store(waiting, Ordering::SeqCst);
         self.bell.want_room(waiting);

@@ -323,11 +323,9 @@ impl Driver {
                 self.set_at_work(turn.generation, true);
             }
             let elapsed = now - started;
-            if elapsed > TURN {
-                // This side does not sleep, so it rings for what peers have not taken now and then.
-                turn.busy.iter().for_each(|busy| busy.remind_peer());
-            }
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
+                // A side that does not sleep rings now and then for what its peers have not taken.
+                turn.busy.iter().for_each(|busy| busy.remind_peer());
                 self.set_at_work(turn.generation, false);
                 self.come_back_after_others();
                 return Poll::Pending;

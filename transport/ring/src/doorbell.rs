@@ -216,6 +216,13 @@ impl PeerSleep {
             && is_first_ring(&self.rung_for, word)
     }
 
+    /// The peer's cursor, if it has not taken everything that was published. Awake or not, it may be stuck: where
+    /// the cursor stays, it wants a doorbell.
+    pub fn records_left_at(&self) -> Option<u64> {
+        let cursor = self.peer.consumer_cursor();
+        (cursor != self.own.producer_index()).then_some(cursor)
+    }
+
     /// Whether the peer was rung for, has not come up yet, and went to sleep on the CPU that this
     /// thread runs on: then it will hardly come up before this thread makes way.
     pub fn waits_for_this_cpu(&self) -> bool {

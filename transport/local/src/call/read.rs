@@ -84,8 +84,7 @@ impl Call {
     /// The first poll of a call must not keep a caller from sending its other calls: unless the
     /// caller has shown that it makes one call at a time, the first look waits for the second poll.
     fn may_look_now(&mut self, context: &Context<'_>) -> bool {
-        // A handler leaves it to the driver, which looks for all requests of its connection.
-        if in_pass() || (self.side != Side::Client && !is_blocked()) {
+        if in_pass() {
             return false;
         }
         self.polls = self.polls.saturating_add(1);

@@ -115,6 +115,8 @@ pub struct Connection {
     look_wanted: AtomicBool,
     /// Somebody could not get `pass`, and wants it run once more.
     again: AtomicBool,
+    /// A task sees to it that a peer which takes nothing is rung for.
+    reminding: AtomicBool,
     /// Its doorbell, socket or timer stirred.
     stirred: AtomicBool,
     /// How many calls were opened, counted round and round; written under `state`.
@@ -218,6 +220,7 @@ impl Connection {
             listed: AtomicBool::new(false),
             look_wanted: AtomicBool::new(false),
             again: AtomicBool::new(false),
+            reminding: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
             opened: AtomicU32::new(0),
             delivered: AtomicU32::new(0),

@@ -74,7 +74,7 @@ impl Connection {
         if first.is_none() && !self.has_waiting_work() {
             return Progress::Idle;
         }
-        if !self.watch.is_rung_when_yielded() {
+        if !self.watch.is_rung_when_stuck() {
             self.driver.guard();
         }
         let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());

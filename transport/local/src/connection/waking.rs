@@ -2,10 +2,17 @@
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::Connection;
 use crate::driver::Driver;
 use crate::link::shm::Blocks;
+
+/// A peer that is awake is rung for when it has taken nothing for so long: half of the time after which it is
+/// to be rescued.
+const REMIND_AFTER: Duration = Duration::from_millis(1);
+/// The longest time between two rings for a peer that does not come up.
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Connection {
     /// Whether a pass would find something to do.
@@ -121,13 +128,6 @@ impl Connection {
         !self.has_work()
     }
 
-    /// Rings for records that the peer has not taken although it was to look by itself.
-    pub(crate) fn remind_peer(&self) {
-        if self.watch.ring_before_sleep() {
-            self.tallies.rings.add_one();
-        }
-    }
-
     /// Whoever stepped out looks again.
     pub(crate) fn step_in(&self) {
         if self.armed.swap(false, Ordering::SeqCst) {
@@ -153,8 +153,27 @@ impl Connection {
         fence(Ordering::SeqCst);
         if !self.watch.is_armed() {
             self.arm_unless_somebody_looks();
-        } else if self.watch.ring_before_sleep() {
+        } else {
+            self.ring_before_sleep();
+        }
+    }
+
+    fn ring_before_sleep(&self) {
+        if self.watch.ring_before_sleep() {
             self.tallies.rings.add_one();
+        } else {
+            self.remind_peer();
+        }
+    }
+
+    /// Has the peer rung for in a while if it still leaves lying what was sent: awake, it may be stuck in its
+    /// user's code.
+    pub(crate) fn remind_peer(&self) {
+        if let Some(left_at) = self.watch.records_left_at()
+            && !self.reminding.load(Ordering::SeqCst)
+            && !self.reminding.swap(true, Ordering::SeqCst)
+        {
+            self.driver.spawn(remind(Weak::clone(&self.me), left_at));
         }
     }
 
@@ -177,12 +196,35 @@ impl Connection {
         self.watch.arm();
         let memory_awaited = self.blocks().is_some_and(Blocks::is_awaited);
         self.watch.arm_for_room(memory_awaited);
-        if self.watch.ring_before_sleep() {
-            self.tallies.rings.add_one();
-        }
+        self.ring_before_sleep();
         self.tallies.sleeps.add_one();
         if self.has_work() || (memory_awaited && self.blocks().is_some_and(Blocks::may_have_room)) {
             self.mark_ready();
         }
+    }
+}
+
+/// Rings a peer that takes nothing, until it takes all.
+async fn remind(connection: Weak<Connection>, mut left_at: u64) {
+    let mut pause = REMIND_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(connection) = connection.upgrade().filter(|connection| connection.is_open()) else {
+            return;
+        };
+        let Some(left_now) = connection.watch.records_left_at() else {
+            connection.reminding.store(false, Ordering::SeqCst);
+            // A task that has left records since has found this one at work.
+            connection.remind_peer();
+            return;
+        };
+        if left_now == left_at {
+            connection.watch.ring();
+            connection.tallies.rings.add_one();
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        } else {
+            pause = REMIND_AFTER;
+        }
+        left_at = left_now;
     }
 }

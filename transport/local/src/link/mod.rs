@@ -345,16 +345,25 @@ impl Watch {
     /// Announces that this side looks by itself.
     pub(crate) fn disarm(&self) {
         match self {
-            // It is rung for if it does not come back: the user's code may block the thread that looks.
-            Self::Shm { .. } => self.step_out(),
+            // It is rung for if it does not come back.
+            Self::Shm { sleep, .. } if sleep.is_away() => {}
+            Self::Shm { sleep, .. } => sleep.disarm(),
             Self::Stream(watch) => watch.disarm(),
             Self::Queue(watch) => watch.disarm(),
         }
     }
 
-    /// Returns true if the peer rings, before it sleeps, for what this side has not taken while it looks.
-    pub(crate) fn is_rung_when_yielded(&self) -> bool {
+    /// Returns true if the peer rings for what this side leaves lying although it is awake.
+    pub(crate) fn is_rung_when_stuck(&self) -> bool {
         matches!(self, Self::Shm { .. })
+    }
+
+    /// How far the peer has taken what was published, if it has left any of it.
+    pub(crate) fn records_left_at(&self) -> Option<u64> {
+        match self {
+            Self::Shm { peer, .. } => peer.records_left_at(),
+            Self::Stream(_) | Self::Queue(_) => None,
+        }
     }
 
     /// Announces that this side looks again by itself, when tasks have run; look again afterwards.

@@ -28,6 +28,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// How long it keeps it anyway. Each turn's end wakes another worker, because that is how tokio
 /// hands out work: a thread more, for a moment, on a machine that may have just enough CPUs.
 const LONGEST_TURN: Duration = Duration::from_millis(10);
+/// A driver that makes no progress between two rings of a peer so far apart is stuck.
+const STUCK_AFTER: Duration = Duration::from_micros(500);
 /// A driver that was called and makes no progress for so long is taken over.
 const RESCUE_AFTER: Duration = Duration::from_millis(1);
 /// The longest time between two tries to have a driver replaced.
@@ -55,6 +57,8 @@ pub struct Driver {
     steps: AtomicU32,
     /// Counts the calls that came while the driver was at work already.
     calls_at_work: AtomicU32,
+    /// The first ring of a peer since the driver has made progress.
+    rung_at_work: Mutex<Option<RungAtWork>>,
     /// A task watches that the driver makes progress.
     guarded: AtomicBool,
     /// Tasks were woken that have not all had their turn: until the driver has come back after them,
@@ -65,6 +69,12 @@ pub struct Driver {
     task: Arc<DriverTask>,
     /// Wakes the driver's task after others.
     after_others: Waker,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RungAtWork {
+    steps: u32,
+    at: Instant,
 }
 
 /// Marks that the driver's task runs the user's code, until it is dropped.
@@ -160,6 +170,7 @@ impl Driver {
             called: AtomicBool::new(true),
             steps: AtomicU32::new(0),
             calls_at_work: AtomicU32::new(0),
+            rung_at_work: Mutex::default(),
             guarded: AtomicBool::new(false),
             others_first: AtomicBool::new(false),
             later: Mutex::default(),
@@ -245,6 +256,26 @@ impl Driver {
         }
     }
 
+    /// A peer has rung although the driver is at work. It rings again if its records stay where they are: then the
+    /// driver is stuck if it has made no progress between the two.
+    pub(crate) fn note_ring(self: &Arc<Self>) {
+        let (steps, now) = (self.steps.load(Ordering::Relaxed), Instant::now());
+        let mut rung = self.rung_at_work.lock();
+        match *rung {
+            Some(first) if first.steps == steps && now - first.at >= STUCK_AFTER => {}
+            Some(first) if first.steps == steps => return,
+            _ => {
+                *rung = Some(RungAtWork { steps, at: now });
+                return;
+            }
+        }
+        *rung = None;
+        drop(rung);
+        if self.may_be_stuck() {
+            self.take_over();
+        }
+    }
+
     /// Has another task drive. The connections of the stuck one are all looked at anew: it may hold any.
     fn take_over(self: &Arc<Self>) {
         let generation = (self.generation() + 1) & (u32::MAX >> 1);
@@ -260,7 +291,10 @@ impl Driver {
             .filter(of_this)
             .for_each(|connection| connection.list_anew());
         self.start_task(generation);
-        tracing::debug!(generation, "a driver was stuck in user code and was replaced");
+        tracing::debug!(
+            generation,
+            "a driver was stuck in user code and was replaced"
+        );
     }
 
     /// Whether tasks were woken that have not all had their turn.

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Status};
 
 use crate::scripted::{PING, Scripted};
 use crate::stage::{Client, PingKind, Stage, ping};
-use crate::stopwatch::{Stopwatch, soon, until};
+use crate::stopwatch::{Stopwatch, best_of_several, soon, until};
 
 /// Calls that teach a server what a method is like.
 const QUICK_CALLS: u64 = 1000;
@@ -24,7 +24,7 @@ const SLOW: Duration = Duration::from_millis(10);
 const DELAY: u64 = 999_999;
 /// What a cancellation takes at most, in the median. Handlers end within a millisecond; this machine may
 /// be busy.
-const CANCELLED_WITHIN: Duration = Duration::from_millis(50);
+const CANCELLED_WITHIN: Duration = Duration::from_millis(30);
 
 /// What a method is known for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,15 +210,19 @@ async fn dropped(client: &Client, seen: &Seen, timeout: Option<Duration>) -> Vec
 
 fn end_of_handlers_that_wait(way: Way, timeout: Option<Duration>) {
     let stage = Stage::new(way, living(|_| std::future::pending()));
-    stage.act(async {
-        let mut client = stage.client().await;
-        for known in BOTH {
-            teach(&mut client, known).await;
-            let took = dropped(&client, &stage.seen, timeout).await;
-            let median = took[took.len() / 2];
-            assert!(median < CANCELLED_WITHIN, "{known:?}: {took:?}");
-        }
-    });
+    for known in BOTH {
+        stage.act(async { teach(&mut stage.client().await, known).await });
+        best_of_several(|| {
+            stage.act(async {
+                let took = dropped(&stage.client().await, &stage.seen, timeout).await;
+                let median = took[took.len() / 2];
+                if median < CANCELLED_WITHIN {
+                    return Ok(());
+                }
+                Err(format!("{known:?}: {took:?}"))
+            })
+        });
+    }
 }
 
 pub(crate) fn a_dropped_call_ends_a_handler_that_waits(way: Way) {

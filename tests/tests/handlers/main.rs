@@ -42,6 +42,8 @@ macro_rules! suite {
                     nested::a_call_of_this_server_by_a_joined_thread,
                     nested::a_call_of_another_server_by_a_joined_thread,
                     nested::a_call_by_a_foreign_executor_stops_itself_alone,
+                    endless::blocked_handlers_stand_side_by_side,
+                    endless::blocked_handlers_of_a_quick_method_stand_side_by_side,
                     endless::a_handler_that_never_returns_stops_itself_alone,
                     endless::a_handler_blocks_while_its_connection_closes,
                     endless::a_server_runtime_ends_amid_calls,

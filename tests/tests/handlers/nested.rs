@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringway_proto::bench::Payload;
@@ -17,8 +16,6 @@ use crate::stopwatch::soon;
 
 /// Calls at once, each of which blocks a worker.
 const NESTED: u64 = 4;
-/// Generous: nothing here takes time. It tells a call that was stuck behind another from one that was not.
-const PING_LONGEST: Duration = Duration::from_millis(250);
 
 /// How a handler waits for a call.
 type Waits = fn(Client) -> Result<Payload, Status>;
@@ -83,13 +80,13 @@ fn call(stage: &Stage) {
                 tokio::spawn(async move { client.unary(payload(number, 64)).await })
             });
             let calls: Vec<_> = calls.collect();
+            pings.are_answered(1).await;
             let what = format!("the answers of round {round}");
             for answer in soon(&what, join_all(calls)).await {
                 assert_eq!(answer.unwrap().unwrap().into_inner(), payload(PING, 64));
             }
         }
-        let worst = pings.worst().await;
-        assert!(worst < PING_LONGEST, "a ping took {worst:?}");
+        pings.worst().await;
     });
 }
 
@@ -147,8 +144,7 @@ pub(crate) fn a_call_by_a_foreign_executor_stops_itself_alone(way: Way) {
         )
         .await;
         soon("a ping of its method", ping(PingKind::Unary, &mut newcomer)).await;
-        let worst = pings.worst().await;
-        assert!(worst < PING_LONGEST, "a ping took {worst:?}");
+        pings.worst().await;
         drop(calls);
     });
 }

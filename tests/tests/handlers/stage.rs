@@ -145,19 +145,16 @@ pub(crate) struct Pings {
 
 impl Pings {
     /// Pings that a method has answered before it counts as quick.
-    const WARM: u64 = 300;
+    const WARM: u64 = 100;
 
     /// Starts them on the runtime of this task.
     pub(crate) async fn start(kind: PingKind, clients: impl IntoIterator<Item = Client>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut answered, mut tasks) = (Vec::new(), Vec::new());
         for mut client in clients {
-            soon("pings that warm up", async {
-                for _ in 0..Self::WARM {
-                    ping(kind, &mut client).await;
-                }
-            })
-            .await;
+            for _ in 0..Self::WARM {
+                soon("a ping that warms up", ping(kind, &mut client)).await;
+            }
             let count = Arc::new(AtomicU64::new(0));
             answered.push(Arc::clone(&count));
             tasks.push(tokio::spawn(go_on(kind, client, Arc::clone(&stop), count)));
@@ -185,6 +182,7 @@ impl Pings {
 
     /// Ends them and returns the longest that one took.
     pub(crate) async fn worst(self) -> Duration {
+        self.are_answered(3).await;
         self.stop.store(true, Ordering::SeqCst);
         let mut worst = Duration::ZERO;
         for task in self.tasks {

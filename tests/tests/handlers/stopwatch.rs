@@ -16,9 +16,9 @@ const BEAT: Duration = Duration::from_millis(2);
 const SPARED: Duration = Duration::from_millis(3);
 
 /// A test that takes longer hangs.
-const TEST_LONGEST: Duration = Duration::from_secs(40);
+const TEST_LONGEST: Duration = Duration::from_secs(120);
 /// An answer that takes longer never comes.
-const ANSWER_LONGEST: Duration = Duration::from_secs(8);
+const ANSWER_LONGEST: Duration = Duration::from_secs(20);
 
 /// The control thread's account, in microseconds.
 struct Control {
@@ -124,6 +124,14 @@ pub(crate) fn watched(beside: Beside, test: impl FnOnce() + Send + 'static) {
             Err(_) => panic!("the test hangs: its threads are left behind"),
         }
     }
+}
+
+/// Takes the best of several attempts: others may keep the machine busy. What makes handlers wait for
+/// each other makes each attempt fail.
+pub(crate) fn best_of_several(mut attempt: impl FnMut() -> Result<(), String>) {
+    const ATTEMPTS: usize = 6;
+    let failures: Vec<_> = (0..ATTEMPTS).map_while(|_| attempt().err()).collect();
+    assert!(failures.len() < ATTEMPTS, "each time: {failures:#?}");
 }
 
 /// Waits for what must come, and says what did not.

@@ -72,13 +72,18 @@ pub(crate) fn a_handler_that_never_returns_stops_itself_alone(way: Way) {
         for number in 0..BLOCKED {
             let mut client = client.clone();
             let mut request = Request::new(payload(2 * number + 1, 64));
-            request.set_timeout(Duration::from_millis(100));
+            request.set_timeout(Duration::from_millis(500));
             let status = soon("the deadline", client.unary(request))
                 .await
                 .unwrap_err();
             assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         }
-        assert_eq!(stage.seen.inside(), BLOCKED);
+        let (entered, inside) = (stage.seen.entered(), stage.seen.inside());
+        assert_eq!(
+            (entered, inside),
+            (BLOCKED, BLOCKED),
+            "their handlers started"
+        );
         pings.are_answered(50).await;
         let mut newcomer = stage.client().await;
         soon(

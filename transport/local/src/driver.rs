@@ -260,7 +260,10 @@ impl Driver {
             .filter(of_this)
             .for_each(|connection| connection.list_anew());
         self.start_task(generation);
-        tracing::debug!(generation, "a driver was stuck in user code and was replaced");
+        tracing::debug!(
+            generation,
+            "a driver was stuck in user code and was replaced"
+        );
     }
 
     /// Whether tasks were woken that have not all had their turn.

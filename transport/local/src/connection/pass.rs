@@ -106,7 +106,9 @@ impl Pass {
             if !connection.is_open() {
                 self.finish();
             }
-            connection.backlog.take_over(&mut self.deliveries.started, first);
+            connection
+                .backlog
+                .take_over(&mut self.deliveries.started, first);
         }
         Brought {
             progress,

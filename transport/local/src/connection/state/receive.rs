@@ -81,7 +81,6 @@ impl Deliveries {
     }
 }
 
-
 impl State {
     /// Tells the time of a pass. Most passes bring nothing that depends on it, and it costs a
     /// hundredth of a call.

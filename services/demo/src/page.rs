@@ -17,6 +17,7 @@ pub(crate) fn page(report: &Report, command: Vec<String>) -> Page {
         size_bytes: None,
         in_flight: report.in_flight,
         rate: None,
+        handler: None,
         rows,
     };
     let rows = |drawn: fn(&Row) -> PageRow| report.rows.iter().map(drawn).collect();

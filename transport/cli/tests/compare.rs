@@ -107,6 +107,60 @@ fn paced_calls_come_at_their_rate_beside_a_busy_process() {
 }
 
 #[test]
+fn handlers_work_as_long_as_they_are_asked_to_on_every_path() {
+    const PATHS: &str =
+        "shm,socket,socket-epoll,pipe,inproc,grpc-unix,grpc-tcp,shm-tonic,shm-blocking";
+    let run = |args: &str| {
+        let temp = tempfile::tempdir().unwrap();
+        let args =
+            format!("--paths {PATHS} --sizes 64 --in-flight 2 --seconds 0.2 --json - {args}");
+        let output = compare(temp.path(), &args).output().unwrap();
+        let report = json(&output);
+        let table = String::from_utf8(output.stderr).unwrap();
+        assert!(is_empty(temp.path()), "sockets were left behind");
+        (report, table)
+    };
+    let each = |report: &Value, handler_us: u64, handler_sleep_us: u64| {
+        assert_eq!(report["config"]["handler_us"], handler_us);
+        assert_eq!(report["config"]["handler_sleep_us"], handler_sleep_us);
+        let rows = report["rows"].as_array().unwrap().clone();
+        assert_eq!(rows.len(), PATHS.split(',').count());
+        for row in &rows {
+            assert_eq!(row["handler_us"], handler_us, "{row}");
+            assert_eq!(row["handler_sleep_us"], handler_sleep_us, "{row}");
+            let p50_ns = row["p50_ns"].as_u64().unwrap();
+            assert!(p50_ns >= (handler_us + handler_sleep_us) * 1000, "{row}");
+        }
+        rows
+    };
+
+    let (report, table) = run("--kinds unary --handler-us 2000");
+    for row in each(&report, 2000, 0) {
+        assert!(row["cpu_ns_per_call"].as_f64().unwrap() >= 2e6, "{row}");
+    }
+    assert!(
+        table.contains("handlers that compute for 2.00 ms"),
+        "{table}"
+    );
+
+    let (report, table) = run("--kinds unary --handler-sleep-us 5000");
+    each(&report, 0, 5000);
+    assert!(table.contains("handlers that block for 5.00 ms"), "{table}");
+
+    // Streams of every kind; once a message where each waits for the one before.
+    let temp = tempfile::tempdir().unwrap();
+    let args = "--paths shm,grpc-unix --kinds join,server-stream,client-stream,bidi --sizes 64 \
+                --in-flight 1 --seconds 0.2 --json - --handler-us 2000";
+    let report = json(&compare(temp.path(), args).output().unwrap());
+    for row in report["rows"].as_array().unwrap() {
+        assert!(row["calls"].as_u64().unwrap() > 0, "{row}");
+        if row["kind"] == "bidi" {
+            assert!(row["p50_ns"].as_u64().unwrap() >= 2_000_000, "{row}");
+        }
+    }
+}
+
+#[test]
 fn floors_stand_in_rows_of_their_own() {
     let temp = tempfile::tempdir().unwrap();
     let args =
@@ -274,6 +328,29 @@ fn a_page_shows_every_path_and_floor_and_says_how_it_was_made() {
     }
     assert!(page.contains("which tells of no steps"));
     assert!(!page.contains("Not timed in this run"));
+}
+
+#[test]
+fn a_page_names_the_work_of_its_handlers() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("page.html");
+    let output = compare(
+        temp.path(),
+        "--paths shm --kinds unary --sizes 64 --in-flight 1 --seconds 0.1 --handler-us 500 --report",
+    )
+    .arg(&file)
+    .output()
+    .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let page = std::fs::read_to_string(&file).unwrap();
+    for words in [
+        "unary, 64 B, 1 in flight, handlers that compute for 500 µs",
+        "--handler-us 500",
+        "title=\"handler: ",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@
 //!         size_bytes: Some(64),
 //!         in_flight: 1,
 //!         rate: None,
+//!         handler: None,
 //!         rows: vec![row],
 //!     }],
 //!     ..Page::default()

@@ -41,6 +41,8 @@ pub struct Group {
     pub in_flight: usize,
     /// Calls a second, where they came on a schedule and not as fast as possible.
     pub rate: Option<f64>,
+    /// What the handlers did beside answering, as words: `handlers that compute for 100 µs`.
+    pub handler: Option<String>,
     /// A path each.
     pub rows: Vec<Row>,
 }
@@ -131,6 +133,7 @@ impl Group {
             self.rate
                 .map(|rate| format!("{} a second", words::count(rate))),
         );
+        parts.extend(self.handler.clone());
         parts.join(", ")
     }
 

@@ -221,6 +221,7 @@ mod tests {
             size_bytes: None,
             in_flight,
             rate: None,
+            handler: None,
             rows,
         }
     }

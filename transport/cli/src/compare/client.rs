@@ -79,7 +79,7 @@ async fn measure(options: &Options, plan: &Plan, scratch: &FsPath) -> Result<Vec
     let mut peers = Vec::new();
     for &path in &options.paths {
         let trace = tracing.as_ref().map(Tracing::options);
-        peers.push(Peer::start(path, scratch, trace).await?);
+        peers.push(Peer::start(path, scratch, options.handler, trace).await?);
     }
     let busy: Vec<Process> = (0..options.busy)
         .map(|_| Process::start_part("bench-busy", [""; 0]))

@@ -10,13 +10,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::payload::{Source, check};
 use super::stubs::{Count, Payload, ours, plain};
+use super::work::HandlerWork;
 
 /// Messages that the bidi handler may have ready before it waits for its caller.
 const BIDI_DEPTH: usize = 16;
 
-/// Echoes, streams and counts payloads.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Handler;
+/// Echoes, streams and counts payloads, after the work that `--handler-us` and its like ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handler(pub(crate) HandlerWork);
 
 /// Each set of stubs has a trait of its own, the same in all but its path.
 macro_rules! bench {
@@ -27,6 +28,7 @@ macro_rules! bench {
                 &self,
                 request: Request<$stubs::Payload>,
             ) -> Result<Response<$stubs::Payload>, Status> {
+                self.0.perform();
                 Ok(Response::new(request.into_inner()))
             }
 
@@ -37,6 +39,7 @@ macro_rules! bench {
                 request: Request<$stubs::StreamRequest>,
             ) -> Result<Response<Self::ServerStreamStream>, Status> {
                 let $stubs::StreamRequest { count, size_bytes } = request.into_inner();
+                self.0.perform();
                 ReadySource::new(count, size_bytes).map(Response::new)
             }
 
@@ -45,6 +48,7 @@ macro_rules! bench {
                 request: Request<Streaming<$stubs::Payload>>,
             ) -> Result<Response<$stubs::Summary>, Status> {
                 let count = count(request.into_inner()).await?;
+                self.0.perform();
                 Ok(Response::new(count.into()))
             }
 
@@ -55,7 +59,7 @@ macro_rules! bench {
                 request: Request<Streaming<$stubs::Payload>>,
             ) -> Result<Response<Self::BidiStream>, Status> {
                 let (sender, receiver) = mpsc::channel(BIDI_DEPTH);
-                tokio::spawn(echo(request.into_inner(), sender));
+                tokio::spawn(echo(request.into_inner(), sender, self.0));
                 Ok(Response::new(ReceiverStream::new(receiver)))
             }
         }
@@ -78,9 +82,14 @@ async fn count<P: Payload>(mut payloads: Streaming<P>) -> Result<Count, Status> 
     Ok(count)
 }
 
-async fn echo<P>(mut payloads: Streaming<P>, replies: mpsc::Sender<Result<P, Status>>) {
+async fn echo<P>(
+    mut payloads: Streaming<P>,
+    replies: mpsc::Sender<Result<P, Status>>,
+    work: HandlerWork,
+) {
     while let Some(reply) = payloads.message().await.transpose() {
         let last = reply.is_err();
+        work.perform();
         if replies.send(reply).await.is_err() || last {
             return;
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::options::Kind;
 use super::pairs::Price;
+use super::work::HandlerWork;
 
 /// Three significant digits: 0.1 % of whatever was measured.
 const DIGITS: u8 = 3;
@@ -152,6 +153,8 @@ pub(crate) struct RowLabel {
     pub(crate) in_flight: u16,
     /// Calls a second; none when the calls came as fast as possible.
     pub(crate) rate: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) handler: HandlerWork,
 }
 
 /// Calls, or messages of streams, over one path.
@@ -214,6 +217,7 @@ mod tests {
             size_bytes: 64,
             in_flight: 1,
             rate: None,
+            handler: HandlerWork::default(),
         }
     }
 
@@ -283,6 +287,8 @@ mod tests {
                 "calls",
                 "calls_per_s",
                 "cpu_ns_per_call",
+                "handler_sleep_us",
+                "handler_us",
                 "in_flight",
                 "kind",
                 "p50_ns",

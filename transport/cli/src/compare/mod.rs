@@ -36,6 +36,7 @@ mod server;
 mod stubs;
 mod switch;
 mod traced;
+mod work;
 
 pub(crate) use client::run;
 pub(crate) use error::{Error, with_causes};

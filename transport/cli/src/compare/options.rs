@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::{Serialize, Serializer};
 
 use super::error::Error;
+use super::work::HandlerWork;
 
 /// The largest payload that may be asked for: larger ones meet the limits of the paths.
 const SIZE_BYTES_MAX: u64 = 64 << 20;
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// start; in place of as fast as possible
     #[arg(long, value_name = "CALLS_PER_S", value_parser = positive)]
     pub(crate) rate: Option<f64>,
+
+    #[command(flatten)]
+    pub(crate) handler: HandlerWork,
 
     /// Run so many busy processes beside the comparison
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -316,6 +320,19 @@ mod tests {
     }
 
     #[test]
+    fn handlers_answer_at_once_unless_asked_to_work() {
+        assert!(parse("").unwrap().handler.is_none());
+        let asked = parse("--handler-us 100 --handler-sleep-us 7").unwrap();
+        let work = HandlerWork {
+            handler_us: 100,
+            handler_sleep_us: 7,
+        };
+        assert_eq!(asked.handler, work);
+        let passed_on = parse(&work.arguments().join(" ")).unwrap();
+        assert_eq!(passed_on.handler, work);
+    }
+
+    #[test]
     fn idle_alone_times_no_calls() {
         assert!(!parse("--idle 100 --paths shm").unwrap().times_calls());
         assert!(parse("--idle 100 --kinds unary").unwrap().times_calls());
@@ -348,6 +365,9 @@ mod tests {
             "--seconds 0",
             "--seconds NaN",
             "--rate -1",
+            "--handler-us -1",
+            "--handler-us 0.5",
+            "--handler-sleep-us 1000001",
             "--trace 1.5",
             "--trace -0.1",
             "--trace NaN",

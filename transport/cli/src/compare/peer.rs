@@ -10,11 +10,13 @@ use ringway_sys::process::{cpu_time, pss_bytes};
 
 use super::connect::{Client, connect, connect_blocking, over};
 use super::error::Error;
+use super::handler::Handler;
 use super::options::Path;
 use super::part::{Process, Ready, Talk, Usage};
 use super::server::Serving;
 use super::stubs::ours::BenchBlockingClient;
 use super::switch::{OFF, ON, SPANS, Spans, TraceOptions};
+use super::work::HandlerWork;
 
 /// How long a child may take to end once it is told to.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,15 +39,16 @@ enum Home {
 }
 
 impl Peer {
-    /// Starts the server of `path`; its sockets go to `scratch`, and its calls can be traced as
-    /// `trace` says.
+    /// Starts the server of `path`; its sockets go to `scratch`, its handlers do `work`, and its calls
+    /// can be traced as `trace` says.
     pub(crate) async fn start(
         path: Path,
         scratch: &FsPath,
+        work: HandlerWork,
         trace: Option<&TraceOptions>,
     ) -> Result<Self, Error> {
         if path == Path::Inproc {
-            let serving = Serving::start(path, scratch).await?;
+            let serving = Serving::start(path, scratch, Handler(work)).await?;
             return Ok(Peer {
                 path,
                 address: serving.address.clone(),
@@ -60,6 +63,7 @@ impl Peer {
         let mut command = Process::command("bench-server")?;
         command
             .args(args)
+            .args(work.arguments())
             .args(traced.into_iter().flat_map(TraceOptions::arguments));
         if path == Path::Pipe {
             return Ok(Peer {

@@ -11,6 +11,7 @@ use ringway_sys::floor::Mechanism;
 
 use super::measure::RowLabel;
 use super::options::{Kind, Options, Path};
+use super::work::HandlerWork;
 
 /// How long a round should take.
 const ROUND_S: f64 = 0.25;
@@ -40,6 +41,7 @@ pub(crate) struct Group {
     pub(crate) size_bytes: usize,
     pub(crate) in_flight: u16,
     pub(crate) rate: Option<f64>,
+    pub(crate) handler: HandlerWork,
     pub(crate) subjects: Vec<Subject>,
 }
 
@@ -98,6 +100,7 @@ impl Group {
             size_bytes: self.size_bytes,
             in_flight: self.in_flight,
             rate: self.rate,
+            handler: self.handler,
         }
     }
 }
@@ -123,6 +126,7 @@ fn call_groups(options: &Options) -> Vec<Group> {
                     size_bytes,
                     in_flight,
                     rate: options.rate,
+                    handler: options.handler,
                     subjects: subjects(options, kind),
                 });
             }
@@ -152,7 +156,9 @@ fn add_floors(groups: &mut Vec<Group>) {
     let floors = Mechanism::ALL.into_iter().map(Subject::Floor);
     let fitting = |group: &&mut Group| {
         let shape = (group.kind, group.size_bytes, group.in_flight);
-        shape == (Kind::Unary, FLOOR_SIZE_BYTES, 1) && group.rate.is_none()
+        shape == (Kind::Unary, FLOOR_SIZE_BYTES, 1)
+            && group.rate.is_none()
+            && group.handler.is_none()
     };
     match groups.iter_mut().find(fitting) {
         Some(group) => group.subjects.extend(floors),
@@ -161,6 +167,7 @@ fn add_floors(groups: &mut Vec<Group>) {
             size_bytes: FLOOR_SIZE_BYTES,
             in_flight: 1,
             rate: None,
+            handler: HandlerWork::default(),
             subjects: floors.collect(),
         }),
     }
@@ -245,6 +252,19 @@ mod tests {
             (Kind::Unary, 64, 1)
         );
         assert_eq!(group.subjects.len(), 9);
+    }
+
+    #[test]
+    fn floors_have_no_handlers() {
+        let working = plan("--paths shm --kinds unary --sizes 64 --handler-us 20 --floors");
+        let work: Vec<_> = working
+            .groups
+            .iter()
+            .map(|group| group.handler.handler_us)
+            .collect();
+        assert_eq!(work, [20, 20, 0]);
+        let label = working.groups[0].label(Subject::Path(Path::Shm));
+        assert_eq!(label.handler.handler_us, 20);
     }
 
     #[test]

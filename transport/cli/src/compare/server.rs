@@ -18,6 +18,7 @@ use super::options::Path;
 use super::part;
 use super::stubs::{ours, plain};
 use super::switch::{Switch, TraceOptions};
+use super::work::HandlerWork;
 
 /// What one stream may have under way: above the largest default payload.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -51,6 +52,9 @@ pub(crate) struct ServerOptions {
     /// A directory for sockets
     #[arg(long)]
     pub(crate) scratch: PathBuf,
+    /// What its handlers do
+    #[command(flatten)]
+    pub(crate) handler: HandlerWork,
     /// How calls are traced when the parent says so
     #[command(flatten)]
     pub(crate) trace: Option<TraceOptions>,
@@ -63,8 +67,10 @@ pub(crate) async fn run(options: ServerOptions) -> Result<(), Error> {
     let ServerOptions {
         path,
         scratch,
+        handler,
         trace,
     } = options;
+    let handler = Handler(handler);
     let switch = trace.map(|trace| Switch::install(&format!("server, {path}"), &trace));
     let switch = switch.transpose()?;
     if path == Path::Pipe {
@@ -72,14 +78,16 @@ pub(crate) async fn run(options: ServerOptions) -> Result<(), Error> {
             // Who hangs up is noticed below.
             drop(part::attend(switch));
         }
-        let served = bench(ringway::Server::builder(), path).serve_pipe().await;
+        let served = bench(ringway::Server::builder(), path, handler)
+            .serve_pipe()
+            .await;
         return served.map_err(|error| Error::Serve {
             path,
             source: error.into(),
         });
     }
     let over = part::attend(switch);
-    let serving = Serving::start(path, &scratch).await?;
+    let serving = Serving::start(path, &scratch, handler).await?;
     part::announce(&part::Ready {
         address: serving.address.clone(),
     });
@@ -99,22 +107,26 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Serves `path` under an address of its own; sockets go to `scratch`.
-    pub(crate) async fn start(path: Path, scratch: &FsPath) -> Result<Self, Error> {
+    /// Serves `handler` on `path` under an address of its own; sockets go to `scratch`.
+    pub(crate) async fn start(
+        path: Path,
+        scratch: &FsPath,
+        handler: Handler,
+    ) -> Result<Self, Error> {
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
             let _ = stopped.await;
         };
         let started = match path {
-            Path::GrpcUnix => grpc_unix(scratch, stopped),
-            Path::GrpcTcp => grpc_tcp(stopped).await,
+            Path::GrpcUnix => grpc_unix(scratch, handler, stopped),
+            Path::GrpcTcp => grpc_tcp(handler, stopped).await,
             Path::Shm
             | Path::Socket
             | Path::SocketEpoll
             | Path::Pipe
             | Path::Inproc
             | Path::ShmTonic
-            | Path::ShmBlocking => ringway(path, scratch, stopped).await,
+            | Path::ShmBlocking => ringway(path, scratch, handler, stopped).await,
         };
         let (address, task) = started.map_err(|source| Error::Serve { path, source })?;
         Ok(Serving {
@@ -140,19 +152,23 @@ impl Serving {
 
 type Started = Result<(String, JoinHandle<Result<(), Cause>>), Cause>;
 
-fn grpc_unix(scratch: &FsPath, stopped: impl Future<Output = ()> + Send + 'static) -> Started {
+fn grpc_unix(
+    scratch: &FsPath,
+    handler: Handler,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> Started {
     let file = scratch.join("grpc.sock");
     let incoming = UnixListenerStream::new(UnixListener::bind(&file)?);
-    let serve = tonic_router().serve_with_incoming_shutdown(incoming, stopped);
+    let serve = tonic_router(handler).serve_with_incoming_shutdown(incoming, stopped);
     let task = tokio::spawn(async { serve.await.map_err(Cause::from) });
     Ok((format!("unix://{}", file.display()), task))
 }
 
-async fn grpc_tcp(stopped: impl Future<Output = ()> + Send + 'static) -> Started {
+async fn grpc_tcp(handler: Handler, stopped: impl Future<Output = ()> + Send + 'static) -> Started {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serve = tonic_router().serve_with_incoming_shutdown(incoming, stopped);
+    let serve = tonic_router(handler).serve_with_incoming_shutdown(incoming, stopped);
     let task = tokio::spawn(async { serve.await.map_err(Cause::from) });
     Ok((address, task))
 }
@@ -161,6 +177,7 @@ async fn grpc_tcp(stopped: impl Future<Output = ()> + Send + 'static) -> Started
 async fn ringway(
     path: Path,
     scratch: &FsPath,
+    handler: Handler,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Started {
     let scheme = match path {
@@ -171,25 +188,29 @@ async fn ringway(
     };
     let name = format!("bench-{path}-{}:1", std::process::id());
     let builder = ringway::Server::builder().name(&name).directory(scratch);
-    let server = bench(builder, path).bind().await?;
+    let server = bench(builder, path, handler).bind().await?;
     let serve = server.serve_with_shutdown(stopped);
     let task = tokio::spawn(async { serve.await.map_err(Cause::from) });
     Ok((format!("{scheme}://{name}"), task))
 }
 
 /// Adds the service that is timed.
-pub(crate) fn bench(builder: ringway::ServerBuilder, path: Path) -> ringway::ServerBuilder {
+pub(crate) fn bench(
+    builder: ringway::ServerBuilder,
+    path: Path,
+    handler: Handler,
+) -> ringway::ServerBuilder {
     match path {
-        Path::ShmTonic => builder.add_tonic_service(unlimited!(plain::BenchServer::new(Handler))),
-        _ => builder.add_service(unlimited!(ours::BenchServer::new(Handler))),
+        Path::ShmTonic => builder.add_tonic_service(unlimited!(plain::BenchServer::new(handler))),
+        _ => builder.add_service(unlimited!(ours::BenchServer::new(handler))),
     }
 }
 
 /// Plain tonic at its best: wide windows, large frames, no limit in the way of large messages.
-fn tonic_router() -> Router {
+fn tonic_router(handler: Handler) -> Router {
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .add_service(unlimited!(plain::BenchServer::new(Handler)))
+        .add_service(unlimited!(plain::BenchServer::new(handler)))
 }

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path as FsPath, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use clap::Args;
 use ringway_report::{Collector, Trace};
@@ -14,14 +15,18 @@ use tonic::Request;
 
 use super::connect::{Client, connect, over, with_caller};
 use super::error::{Error, Failure};
+use super::handler::Handler;
 use super::options::{Kind, Options, Path};
 use super::part::{Process, Ready, announce, attend};
 use super::payload::{Maker, check};
 use super::server::bench;
 use super::stubs::Caller;
+use super::work::HandlerWork;
 
 /// Calls before those that count: both sides learn how long to look for the other.
 const WARM_UP: u64 = 300;
+/// The time for them.
+const WARM_UP_LONGEST: Duration = Duration::from_secs(1);
 /// Calls of which the median is shown.
 const CALLS: u64 = 51;
 
@@ -34,6 +39,9 @@ pub(crate) struct TracedOptions {
     /// A directory for sockets
     #[arg(long)]
     scratch: PathBuf,
+    /// What the server's handlers do
+    #[command(flatten)]
+    handler: HandlerWork,
     /// Where the server is
     #[arg(long, default_value = "")]
     address: String,
@@ -52,7 +60,7 @@ pub(crate) async fn calls(options: &Options, scratch: &FsPath) -> Result<Vec<Tra
     };
     let mut traces = Vec::new();
     for &path in options.paths.iter().filter(|path| can_be_traced(**path)) {
-        traces.extend(typical(path, size, scratch).await?);
+        traces.extend(typical(path, size, options.handler, scratch).await?);
     }
     Ok(traces)
 }
@@ -61,7 +69,12 @@ fn can_be_traced(path: Path) -> bool {
     !matches!(path, Path::Inproc | Path::Pipe | Path::ShmBlocking)
 }
 
-async fn typical(path: Path, size: usize, scratch: &FsPath) -> Result<Option<Trace>, Error> {
+async fn typical(
+    path: Path,
+    size: usize,
+    work: HandlerWork,
+    scratch: &FsPath,
+) -> Result<Option<Trace>, Error> {
     let collector = Collector::start().await;
     let collector = collector.map_err(|source| Error::Process {
         what: "could not listen for traces".to_owned(),
@@ -74,6 +87,7 @@ async fn typical(path: Path, size: usize, scratch: &FsPath) -> Result<Option<Tra
         command
             .args(args)
             .arg(scratch)
+            .args(work.arguments())
             .envs(environment(&endpoint, service));
         Ok(command)
     };
@@ -144,7 +158,7 @@ pub(crate) async fn serve(options: TracedOptions) -> Result<(), Error> {
     let telemetry = ringway_telemetry::Builder::new().without_logs().init();
     let telemetry = telemetry.map_err(|error| failed(error.into()))?;
     let over = attend(None);
-    let server = bind(path, &options.scratch)
+    let server = bind(path, &options.scratch, Handler(options.handler))
         .await
         .map_err(|error| failed(error.into()))?;
     announce(&Ready {
@@ -159,7 +173,11 @@ pub(crate) async fn serve(options: TracedOptions) -> Result<(), Error> {
     ended
 }
 
-async fn bind(path: Path, scratch: &FsPath) -> Result<ringway::Server, ringway::Error> {
+async fn bind(
+    path: Path,
+    scratch: &FsPath,
+    handler: Handler,
+) -> Result<ringway::Server, ringway::Error> {
     let builder = ringway::Server::builder().directory(scratch);
     let builder = match path {
         Path::GrpcTcp => builder.listen("127.0.0.1:0")?,
@@ -168,7 +186,7 @@ async fn bind(path: Path, scratch: &FsPath) -> Result<ringway::Server, ringway::
         }
         _ => builder.name(name(path)),
     };
-    bench(builder, path).bind().await
+    bench(builder, path, handler).bind().await
 }
 
 fn name(path: Path) -> String {
@@ -196,6 +214,7 @@ pub(crate) async fn call(options: TracedOptions) -> Result<(), Error> {
     let TracedOptions {
         path,
         scratch,
+        handler,
         address,
         size,
     } = options;
@@ -219,7 +238,7 @@ pub(crate) async fn call(options: TracedOptions) -> Result<(), Error> {
         }
         _ => connect(path, &address, &scratch).await?,
     };
-    let called = one_by_one(&client, size)
+    let called = one_by_one(&client, size, calls_that_warm_up(handler))
         .await
         .map_err(|source| Error::Call {
             row: format!("{path}, traced"),
@@ -230,15 +249,22 @@ pub(crate) async fn call(options: TracedOptions) -> Result<(), Error> {
     called
 }
 
-async fn one_by_one(client: &Client, size: usize) -> Result<(), Failure> {
-    with_caller!(client, caller => call_with(caller.clone(), size).await)
+async fn one_by_one(client: &Client, size: usize, warm_up: u64) -> Result<(), Failure> {
+    with_caller!(client, caller => call_with(caller.clone(), size, warm_up).await)
+}
+
+/// Returns how many calls come first: fewer where handlers work, since each takes that long.
+fn calls_that_warm_up(handler: HandlerWork) -> u64 {
+    let each_us = handler.duration().as_micros().max(1);
+    let affordable = WARM_UP_LONGEST.as_micros() / each_us;
+    u64::try_from(affordable).map_or(WARM_UP, |calls| calls.min(WARM_UP))
 }
 
 /// In a task of its own, as calls are made that are timed.
-async fn call_with<C: Caller>(mut caller: C, size: usize) -> Result<(), Failure> {
+async fn call_with<C: Caller>(mut caller: C, size: usize, warm_up: u64) -> Result<(), Failure> {
     let calls = tokio::spawn(async move {
         let mut maker = Maker::new(size);
-        for sequence in 0..WARM_UP + CALLS {
+        for sequence in 0..warm_up + CALLS {
             let reply = caller.unary(Request::new(maker.make(sequence))).await?;
             check(reply.get_ref(), sequence, size)?;
         }

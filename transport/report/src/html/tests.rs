@@ -24,6 +24,7 @@ fn group(in_flight: usize, rows: Vec<Row>) -> Group {
         size_bytes: Some(64),
         in_flight,
         rate: None,
+        handler: None,
         rows,
     }
 }

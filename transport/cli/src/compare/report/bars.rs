@@ -47,6 +47,9 @@ impl fmt::Display for Bar {
 /// All bars that the report has the rows for.
 pub(super) fn bars(report: &Report) -> Vec<Bar> {
     let run = Run { report };
+    if !report.config.handler.is_none() {
+        return run.working().into_iter().flatten().collect();
+    }
     let found = match (report.config.busy, report.config.rate) {
         (CROWD, None) => run.crowded(),
         (0, None) => run.unhindered(),
@@ -86,6 +89,7 @@ struct Shape(Kind, usize, u16);
 
 const ONE_CALL: Shape = Shape(Kind::Unary, 64, 1);
 const MANY_CALLS: Shape = Shape(Kind::Unary, 64, 64);
+const WORKING_CALLS: Shape = Shape(Kind::Unary, 64, 16);
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,6 +122,25 @@ impl Run<'_> {
             self.faster("socket-epoll", ONE_CALL, ("p50", p50), 1.3),
             self.more("socket-epoll", MANY_CALLS, 3.0, None),
         ]
+    }
+
+    /// Handlers that compute: calls run side by side on all workers, as tonic's do.
+    fn working(&self) -> Vec<Option<Bar>> {
+        let config = &self.report.config;
+        let work = config.handler;
+        let bar = match (work.handler_us, work.handler_sleep_us) {
+            (1000, 0) => 1.05,
+            (100, 0) => 1.5,
+            _ => return Vec::new(),
+        };
+        if config.busy > 0 || config.rate.is_some() {
+            return Vec::new();
+        }
+        let found = self.more("shm", WORKING_CALLS, bar, None);
+        vec![found.map(|bar| Bar {
+            figure: format!("{}, {work}", bar.figure),
+            ..bar
+        })]
     }
 
     fn paced(&self) -> Vec<Option<Bar>> {
@@ -303,6 +326,7 @@ pub(super) mod tests {
     use crate::compare::options::Options;
     use crate::compare::pairs::Price;
     use crate::compare::report::Config;
+    use crate::compare::work::HandlerWork;
 
     #[derive(Parser)]
     struct Line {
@@ -326,6 +350,7 @@ pub(super) mod tests {
                 size_bytes,
                 in_flight,
                 rate: None,
+                handler: HandlerWork::default(),
             },
             calls: 1000,
             p50_ns,
@@ -413,6 +438,30 @@ pub(super) mod tests {
         assert!(said(&crowded)[0].contains("(bar 1, goal 4)"));
         crowded.config.busy = 3;
         assert!(said(&crowded).is_empty());
+    }
+
+    #[test]
+    fn handlers_that_compute_have_bars_of_their_own() {
+        let working = |handler_us, ours| {
+            let mut report = report(vec![
+                row("shm", WORKING_CALLS, ours),
+                row("grpc-unix", WORKING_CALLS, 1_500),
+                row("shm", ONE_CALL, 1),
+                row("grpc-unix", ONE_CALL, 1),
+            ]);
+            report.config.handler.handler_us = handler_us;
+            said(&report)
+        };
+        assert_eq!(
+            working(100, 1_000),
+            [
+                "met    unary 64 B, 16 in flight: shm / grpc-unix calls/s, handlers that compute for 100 µs = 1.50 (bar 1.5)"
+            ]
+        );
+        assert!(working(100, 1_010)[0].starts_with("MISSED"));
+        assert!(working(1_000, 1_420)[0].starts_with("met"));
+        assert!(working(1_000, 1_440)[0].starts_with("MISSED"));
+        assert!(working(20, 1).is_empty(), "no bar was set for these");
     }
 
     #[test]

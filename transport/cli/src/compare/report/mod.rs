@@ -15,6 +15,7 @@ use super::error::Error;
 use super::machine::Machine;
 use super::measure::Row;
 use super::options::{Kind, Options, Path, Spread};
+use crate::compare::work::HandlerWork;
 
 /// The result of a comparison. Serialized, it is the contract of `--json`.
 #[derive(Debug, Serialize)]
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) in_flight: Vec<u16>,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) rate: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) handler: HandlerWork,
     pub(crate) busy: u16,
     pub(crate) idle: Option<u32>,
     pub(crate) seconds: f64,
@@ -50,6 +53,7 @@ impl Config {
             in_flight: options.in_flight(),
             kinds: options.kinds(),
             rate: options.rate,
+            handler: options.handler,
             busy: options.busy,
             idle: options.idle,
             seconds: options.seconds,
@@ -112,6 +116,9 @@ impl Report {
             text.push_str(
                 "A debug build: use `cargo run --release`, these figures mean nothing.\n",
             );
+        }
+        if !self.config.handler.is_none() {
+            text.push_str(&format!("Calls of {}.\n", self.config.handler));
         }
         for table in [
             table::calls(&self.rows),

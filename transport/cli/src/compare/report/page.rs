@@ -66,6 +66,7 @@ fn is_of(group: &Group, row: &CallRow) -> bool {
     let label = &row.label;
     let shape = (label.kind.to_string(), Some(label.size_bytes), label.rate);
     (group.kind.clone(), group.size_bytes, group.rate) == shape
+        && group.handler == work(row)
         && group.in_flight == usize::from(label.in_flight)
 }
 
@@ -81,8 +82,14 @@ fn group(row: &CallRow, path: PageRow) -> Group {
         size_bytes: Some(label.size_bytes),
         in_flight: label.in_flight.into(),
         rate: label.rate,
+        handler: work(row),
         rows: vec![path],
     }
+}
+
+fn work(row: &CallRow) -> Option<String> {
+    let handler = row.label.handler;
+    (!handler.is_none()).then(|| handler.to_string())
 }
 
 fn drawn(path: &str, row: &CallRow) -> PageRow {
@@ -136,6 +143,7 @@ mod tests {
     use super::*;
     use crate::compare::measure::{RowLabel, Tally};
     use crate::compare::report::bars::tests::report;
+    use crate::compare::work::HandlerWork;
 
     fn row(path: &str, kind: Kind, in_flight: u16) -> Row {
         let mut tally = Tally::new();
@@ -147,6 +155,7 @@ mod tests {
             size_bytes: 64,
             in_flight,
             rate: None,
+            handler: HandlerWork::default(),
         }))
     }
 

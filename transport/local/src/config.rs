@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ringway_ring::EndpointConfig;
 
+use crate::spin::WaitPolicy;
+
 /// Chooses the engine of sockets where the settings do not.
 const ENGINE_VARIABLE: &str = "RINGWAY_SOCKET_ENGINE";
 
@@ -104,6 +106,8 @@ pub struct LocalConfig {
     pub links: Links,
     /// What moves the bytes of a socket link.
     pub socket_engine: SocketEngine,
+    /// How callers and drivers wait. Default: what `RINGWAY_WAIT` says, else adaptive.
+    pub wait_policy: WaitPolicy,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// Connections that a server holds at once for each of its names; further ones are turned away.
@@ -120,6 +124,7 @@ impl Default for LocalConfig {
             peers: UidPolicy::default(),
             links: Links::default(),
             socket_engine: SocketEngine::default(),
+            wait_policy: WaitPolicy::from_environment(),
             handshake_timeout: Duration::from_secs(5),
             max_connections: 4096,
             max_connections_per_uid: 2048,

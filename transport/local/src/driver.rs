@@ -5,35 +5,32 @@
 //! while longer at those that were busy, then arms their sleep words and sleeps.
 //!
 //! The user's code that runs in a pass, or that runs on the worker whose queue holds the driver's task, may
-//! block its thread. No wake comes for a task that is stuck so: where the driver was called and makes no
-//! progress for [`RESCUE_AFTER`], another task takes the driving over, under a new *generation*. The stuck one
-//! finds its generation gone and ends.
+//! block its thread. No wake comes for a task that is stuck so. The [`watchdog`] finds it out within a few
+//! milliseconds, and another task takes the driving over, under a new *generation*. The stuck one finds its
+//! generation gone and ends.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use ringway_sys::schedule::thread_id;
 use tokio::runtime::{Handle, Id, RuntimeMetrics};
 use tokio::task::AbortHandle;
 
 use crate::connection::{Connection, Progress, connections};
-use crate::waiting::{Pass, Patience, Seen, look_until, note_behind_us, wake_later};
+use crate::spin::{Outcome, PeerPosture, SpinRecord, WaitPolicy};
+use crate::waiting::{Pass, Seen, look_until, may_spin, wake_later};
+use crate::watchdog;
 
 /// How long the driver keeps its worker while tasks wait for one.
 const TURN: Duration = Duration::from_millis(1);
 /// How long it keeps it anyway. Each turn's end wakes another worker, because that is how tokio
 /// hands out work: a thread more, for a moment, on a machine that may have just enough CPUs.
 const LONGEST_TURN: Duration = Duration::from_millis(10);
-/// A driver that makes no progress between two rings of a peer so far apart is stuck.
-const STUCK_AFTER: Duration = Duration::from_micros(500);
-/// A driver that was called and makes no progress for so long is taken over.
-const RESCUE_AFTER: Duration = Duration::from_millis(1);
-/// The longest time between two tries to have a driver replaced.
-const LONGEST_PATIENCE: Duration = Duration::from_millis(64);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
@@ -55,12 +52,12 @@ pub struct Driver {
     called: AtomicBool,
     /// Counts the steps of the driver's task, round and round: one that is stuck makes none.
     steps: AtomicU32,
-    /// Counts the calls that came while the driver was at work already.
-    calls_at_work: AtomicU32,
-    /// The first ring of a peer since the driver has made progress.
-    rung_at_work: Mutex<Option<RungAtWork>>,
-    /// A task watches that the driver makes progress.
-    guarded: AtomicBool,
+    /// What it was at the last tick of the watchdog.
+    steps_at_tick: AtomicU32,
+    /// The thread that polls the driver's task.
+    thread: AtomicI32,
+    /// The pass has spawned tasks, which may block this worker before any other has heard of anything.
+    spawned: AtomicBool,
     /// Tasks were woken that have not all had their turn: until the driver has come back after them,
     /// nobody keeps a worker from them by looking.
     others_first: AtomicBool,
@@ -71,10 +68,13 @@ pub struct Driver {
     after_others: Waker,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct RungAtWork {
+/// A driver that may be stuck: it is if it is found unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Suspect {
+    role: u32,
     steps: u32,
-    at: Instant,
+    /// The thread that runs the user's code, where that is the driver's own.
+    pub(crate) thread: Option<i32>,
 }
 
 /// Marks that the driver's task runs the user's code, until it is dropped.
@@ -169,15 +169,16 @@ impl Driver {
             in_user_code: AtomicU32::new(0),
             called: AtomicBool::new(true),
             steps: AtomicU32::new(0),
-            calls_at_work: AtomicU32::new(0),
-            rung_at_work: Mutex::default(),
-            guarded: AtomicBool::new(false),
+            steps_at_tick: AtomicU32::new(0),
+            thread: AtomicI32::new(0),
+            spawned: AtomicBool::new(false),
             others_first: AtomicBool::new(false),
             later: Mutex::default(),
             after_others: Waker::from(Arc::clone(&task)),
             task,
         });
         drivers.insert(runtime.id(), Arc::downgrade(&driver));
+        watchdog::watch(&driver);
         driver.start_task(0);
         driver
     }
@@ -190,6 +191,11 @@ impl Driver {
     /// Runs `work` beside the driver, whatever thread asks.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.runtime.spawn(work).abort_handle()
+    }
+
+    /// Notes that the pass has spawned a task that may block its worker.
+    pub(crate) fn note_spawned(&self) {
+        self.spawned.store(true, Ordering::Relaxed);
     }
 
     /// Changes when another task takes the driving over.
@@ -214,6 +220,7 @@ impl Driver {
     pub(crate) fn enter_user_code(&self) -> InUserCode<'_> {
         let number = self.generation() + 1;
         self.in_user_code.store(number, Ordering::Relaxed);
+        watchdog::note_work();
         InUserCode {
             driver: self,
             number,
@@ -233,54 +240,42 @@ impl Driver {
         }
     }
 
-    /// Returns true if the driver is at work, or will be as soon as its worker polls it.
-    pub(crate) fn is_at_work(&self) -> bool {
-        self.role.load(Ordering::SeqCst) & 1 == 1 || self.called.load(Ordering::SeqCst)
+    /// Returns true if the driver's task was polled since this was last asked.
+    pub(crate) fn has_worked_since_last_tick(&self) -> bool {
+        let steps = self.steps.load(Ordering::Relaxed);
+        self.steps_at_tick.swap(steps, Ordering::Relaxed) != steps
     }
 
-    /// Returns true if only the user's code can be why the driver makes no progress: its own, or that of a task
-    /// on the worker in whose queue it waits.
-    fn may_be_stuck(&self) -> bool {
-        if self.role.load(Ordering::SeqCst) & 1 == 1 {
-            self.in_user_code.load(Ordering::Relaxed) != 0
+    /// The state of a driver that only the user's code can keep from progress, if it makes none: its own, or that
+    /// of a task on the worker in whose queue it waits.
+    pub(crate) fn suspect(&self) -> Option<Suspect> {
+        let role = self.role.load(Ordering::SeqCst);
+        let thread = if role & 1 == 1 {
+            (self.in_user_code.load(Ordering::Relaxed) != 0)
+                .then(|| Some(self.thread.load(Ordering::Relaxed)))
         } else {
-            self.called.load(Ordering::SeqCst)
-        }
-    }
-
-    /// Sees to it that what was asked of a driver at work is done in time, even if it is stuck.
-    pub(crate) fn guard(self: &Arc<Self>) {
-        self.calls_at_work.fetch_add(1, Ordering::SeqCst);
-        if !self.guarded.load(Ordering::SeqCst) && !self.guarded.swap(true, Ordering::SeqCst) {
-            self.runtime.spawn(guard(Arc::downgrade(self)));
-        }
-    }
-
-    /// A peer has rung although the driver is at work. It rings again if its records stay where they are: then the
-    /// driver is stuck if it has made no progress between the two.
-    pub(crate) fn note_ring(self: &Arc<Self>) {
-        let (steps, now) = (self.steps.load(Ordering::Relaxed), Instant::now());
-        let mut rung = self.rung_at_work.lock();
-        match *rung {
-            Some(first) if first.steps == steps && now - first.at >= STUCK_AFTER => {}
-            Some(first) if first.steps == steps => return,
-            _ => {
-                *rung = Some(RungAtWork { steps, at: now });
-                return;
-            }
-        }
-        *rung = None;
-        drop(rung);
-        if self.may_be_stuck() {
-            self.take_over();
-        }
+            self.called.load(Ordering::SeqCst).then_some(None)
+        };
+        Some(Suspect {
+            role,
+            steps: self.steps.load(Ordering::Relaxed),
+            thread: thread?,
+        })
     }
 
     /// Has another task drive. The connections of the stuck one are all looked at anew: it may hold any.
-    fn take_over(self: &Arc<Self>) {
-        let generation = (self.generation() + 1) & (u32::MAX >> 1);
+    pub(crate) fn take_over(self: &Arc<Self>, stuck: Suspect) {
+        let generation = ((stuck.role >> 1) + 1) & (u32::MAX >> 1);
+        let replaced = self.role.compare_exchange(
+            stuck.role,
+            generation << 1,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if replaced.is_err() {
+            return;
+        }
         self.task.replace(generation);
-        self.role.store(generation << 1, Ordering::SeqCst);
         self.in_user_code.store(0, Ordering::Relaxed);
         self.others_first.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
@@ -326,6 +321,7 @@ impl Driver {
             return Poll::Ready(());
         }
         self.called.store(false, Ordering::SeqCst);
+        self.thread.store(this_thread(), Ordering::Relaxed);
         if self.task.had_their_turn.swap(false, Ordering::SeqCst) {
             self.others_first.store(false, Ordering::SeqCst);
             let later = std::mem::take(&mut *self.later.lock());
@@ -358,8 +354,6 @@ impl Driver {
             }
             let elapsed = now - started;
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
-                // A side that does not sleep rings now and then for what its peers have not taken.
-                turn.busy.iter().for_each(|busy| busy.remind_peer());
                 self.set_at_work(turn.generation, false);
                 self.come_back_after_others();
                 return Poll::Pending;
@@ -371,12 +365,6 @@ impl Driver {
     fn note_step(&self) {
         let steps = self.steps.load(Ordering::Relaxed).wrapping_add(1);
         self.steps.store(steps, Ordering::Relaxed);
-    }
-
-    /// The steps of the driver's task, and the calls that came while it was at work.
-    fn reading(&self) -> (u32, u32) {
-        let calls = self.calls_at_work.load(Ordering::SeqCst);
-        (self.steps.load(Ordering::Relaxed), calls)
     }
 
     fn is_replaced(&self, turn: &Turn) -> bool {
@@ -393,7 +381,11 @@ impl Driver {
             true
         };
         self.set_at_work(turn.generation, false);
-        if !quiet || self.listed.load(Ordering::SeqCst) {
+        // This worker may be the one that waits for all descriptors and timers, and it runs next what was spawned
+        // last, of which no other worker has heard: a task that wakes itself while it is polled has another
+        // worker come.
+        let spawned = self.spawned.swap(false, Ordering::Relaxed);
+        if spawned || !quiet || self.listed.load(Ordering::SeqCst) {
             // There is more to do already: any worker may do it.
             context.waker().wake_by_ref();
         } else if !turn.busy.is_empty() || self.others_first() {
@@ -433,12 +425,10 @@ impl Driver {
             // Whoever has done already what it was listed for looks on by itself.
             let looks = promised || brought > Progress::Idle;
             if looks && !known && connection.is_open() && turn.busy.len() < MAX_BUSY {
-                if !promised {
-                    connection.keep_awake();
-                }
+                connection.look_as_driver();
                 turn.busy.push(connection);
-            } else if promised {
-                connection.let_sleep();
+            } else if promised && !known {
+                connection.cease_to_look_as_driver();
             } else if !known && connection.is_open() {
                 // It may have been rung for, which is spent now.
                 connection.rely_on_doorbell();
@@ -452,19 +442,18 @@ impl Driver {
         if turn.busy.is_empty() {
             return false;
         }
-        let behind_us = |busy: &&Arc<Connection>| busy.peer_waits_for_this_cpu();
-        if let Some(busy) = turn.busy.iter().find(behind_us) {
-            // One of the two steps aside, not both.
-            if busy.is_client() {
-                note_behind_us(now);
-            }
-            return self.anything(turn);
-        }
-        let Some(budget) = turn.patience.look(now) else {
+        let spin = if may_spin() {
+            turn.posture()
+                .and_then(|peer| turn.record.begin(turn.policy(), peer))
+        } else {
+            None
+        };
+        let Some(spin) = spin else {
             return progress == Progress::Busy && self.anything(turn);
         };
-        let found = look_until(now, budget, || Seen::from(self.anything(turn)));
-        turn.patience.learn(found);
+        let outcome = look_until(now, spin.budget, || Seen::from(self.anything(turn)));
+        turn.record.learn(spin, outcome);
+        let found = outcome != Outcome::Missed;
         turn.looked = found;
         if !found {
             turn.busy
@@ -479,6 +468,13 @@ impl Driver {
     }
 }
 
+fn this_thread() -> i32 {
+    thread_local! {
+        static ID: i32 = thread_id();
+    }
+    ID.with(|id| *id)
+}
+
 /// What the driver's task keeps from one poll to the next.
 #[derive(Debug)]
 struct Turn {
@@ -486,7 +482,7 @@ struct Turn {
     runtime: RuntimeMetrics,
     ready: Vec<Arc<Connection>>,
     busy: Vec<Arc<Connection>>,
-    patience: Patience,
+    record: SpinRecord,
     /// A look has just found something.
     looked: bool,
 }
@@ -498,14 +494,33 @@ impl Turn {
             runtime: Handle::current().metrics(),
             ready: Vec::new(),
             busy: Vec::new(),
-            patience: Patience::default(),
+            record: SpinRecord::default(),
             looked: false,
         }
     }
 
     /// Whether to look on when the tasks that were just woken have run.
     fn may_come_back(&self) -> bool {
-        !self.busy.is_empty() && self.patience.look(Instant::now()).is_some()
+        !self.busy.is_empty() && may_spin() && self.record.is_hot(self.policy())
+    }
+
+    /// What the peers do, from which something may come: the one that is nearest counts. `None` where one waits for
+    /// this very CPU.
+    fn posture(&self) -> Option<PeerPosture> {
+        let mut nearest = PeerPosture::Asleep;
+        for busy in &self.busy {
+            if busy.peer_waits_for_this_cpu() {
+                return None;
+            }
+            nearest = nearest.nearer(busy.peer_posture());
+        }
+        Some(nearest)
+    }
+
+    /// The policy of the connection that spins longest.
+    fn policy(&self) -> WaitPolicy {
+        let policies = self.busy.iter().map(|busy| busy.wait_policy());
+        policies.fold(WaitPolicy::Park, WaitPolicy::longer)
     }
 
     /// Lets tasks run before the next look; false if something has come meanwhile.
@@ -521,7 +536,7 @@ impl Turn {
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
     fn sleep(&mut self) {
         for connection in self.busy.drain(..) {
-            connection.let_sleep();
+            connection.cease_to_look_as_driver();
         }
     }
 }
@@ -555,33 +570,4 @@ async fn drive(driver: Weak<Driver>, generation: u32) {
         None => Poll::Ready(()),
     })
     .await;
-}
-
-/// Watches a driver that was called while it was at work, and has it replaced if it is stuck.
-async fn guard(driver: Weak<Driver>) {
-    let mut patience = RESCUE_AFTER;
-    loop {
-        let Some((steps, calls)) = driver.upgrade().map(|driver| driver.reading()) else {
-            return;
-        };
-        tokio::time::sleep(patience).await;
-        let Some(driver) = driver.upgrade() else {
-            return;
-        };
-        let (steps_now, calls_now) = driver.reading();
-        if steps == steps_now && driver.may_be_stuck() {
-            driver.take_over();
-            // On a runtime that has too much to do the next one may have to wait for its turn, too.
-            patience = (patience * 2).min(LONGEST_PATIENCE);
-            continue;
-        }
-        patience = RESCUE_AFTER;
-        if calls == calls_now {
-            driver.guarded.store(false, Ordering::SeqCst);
-            // A call that came since is guarded anew.
-            if driver.reading().1 == calls || driver.guarded.swap(true, Ordering::SeqCst) {
-                return;
-            }
-        }
-    }
 }

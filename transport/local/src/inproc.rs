@@ -3,21 +3,43 @@
 use std::sync::Arc;
 
 use ringway_wire::{Negotiated, Role};
+use tokio::runtime::Handle;
 
 use crate::config::LocalConfig;
 use crate::connection::{Connection, Parts, Wakeups};
 use crate::link::{self, LinkKind, Watch, queue};
 use crate::server::Serve;
 
-/// A client's connection to `service`, in the same process and runtime; `config` is the client's.
+/// The server of a connection within one process.
+#[derive(Debug)]
+pub struct InprocServer<'a> {
+    /// Answers calls.
+    pub service: Arc<dyn Serve>,
+    /// The server's settings.
+    pub config: &'a LocalConfig,
+    /// The runtime that serves: its workers run the handlers that are tasks. `None` is the client's.
+    pub runtime: Option<Handle>,
+}
+
+/// A client's connection to `server_side`, in the same process; `config` is the client's.
 /// `note` is shown the server's end, for its owner to drain.
 pub fn connect(
-    (service, served): (Arc<dyn Serve>, &LocalConfig),
+    server_side: InprocServer<'_>,
     config: &LocalConfig,
     note: impl FnOnce(&Arc<Connection>),
 ) -> Arc<Connection> {
     let [client, server] = queue::pair();
-    let server = start(Role::Server, server, Some(service), [served, config]);
+    let InprocServer {
+        service,
+        config: served,
+        runtime,
+    } = server_side;
+    let server = start(
+        Role::Server,
+        server,
+        Some((service, runtime)),
+        [served, config],
+    );
     note(&server);
     // The server's end lives as long as the client's queue does.
     tokio::spawn(async move { server.hold_until_closed().await });
@@ -27,10 +49,11 @@ pub fn connect(
 fn start(
     role: Role,
     (sender, receiver): (queue::Sender, queue::Receiver),
-    service: Option<Arc<dyn Serve>>,
+    service: Option<(Arc<dyn Serve>, Option<Handle>)>,
     [config, peers]: [&LocalConfig; 2],
 ) -> Arc<Connection> {
     let agreed = Negotiated::within_process(role, &config.wire, &peers.wire);
+    let (service, handlers_runtime) = service.unzip();
     let (out, into) = (sender.registration(), receiver.registration());
     let connection = Connection::start(Parts {
         kind: LinkKind::Inproc,
@@ -43,7 +66,9 @@ fn start(
         service,
         peer: None,
         socket_peer: None,
+        handlers_runtime: handlers_runtime.flatten(),
     });
+    connection.set_wait_policy(config.wait_policy);
     out.belongs_to(&connection);
     into.belongs_to(&connection);
     connection

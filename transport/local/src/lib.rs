@@ -9,7 +9,9 @@
 //! | `connection` | one end: locks, looks, passes, calls |
 //! | `driver` | one task of a runtime that drives all of its connections |
 //! | `pace` | where a method's futures run, learned from how long they take |
-//! | `waiting` | whether and how long to look before sleeping |
+//! | `watchdog` | a thread that has drivers replaced which are stuck in the user's code |
+//! | `spin` | how long to poll before parking: the rules on one page |
+//! | `waiting` | polling itself, and where it is possible |
 //!
 //! Start reading at [`Connection`] and [`Call`]. Messages are bytes here; the stubs' types are the
 //! business of the crate above.
@@ -33,7 +35,9 @@ mod places;
 mod rendezvous;
 mod server;
 mod socket_peer;
+mod spin;
 mod waiting;
+mod watchdog;
 
 pub use call::{Call, CallSender, Encode, Form, Out};
 pub use child::Child;
@@ -46,7 +50,7 @@ pub use connection::{
 pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
 pub use driver::Driver;
 pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};
-pub use inproc::connect as connect_inproc;
+pub use inproc::{InprocServer, connect as connect_inproc};
 pub use link::LinkKind;
 pub use link::stream::Engine;
 pub use pace::{HandlerPolicy, Pace};
@@ -54,4 +58,5 @@ pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_sys::PeerCredentials;
 pub use server::{ClosedOnDrop, Listener, Serve};
 pub use socket_peer::SocketPeer;
+pub use spin::{UnknownWaitPolicy, WaitPolicy};
 pub use waiting::BlockedThread;

@@ -213,7 +213,9 @@ impl Ends {
         let reader = self.reader.into_nonblocking_fd().map_err(text)?;
         let writer = self.writer.into_nonblocking_fd().map_err(text)?;
         let stream = Stream::over_pipes(Pipes::new(reader, writer, far_end)).map_err(text)?;
-        start_over(&stream, LinkKind::Pipe, core, service, (self.peer, None))
+        let connection = start_over(&stream, LinkKind::Pipe, core, service, (self.peer, None))?;
+        connection.set_wait_policy(config.wait_policy);
+        Ok(connection)
     }
 }
 

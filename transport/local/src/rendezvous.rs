@@ -152,10 +152,12 @@ impl Rendezvous<'_> {
             service,
             self.peer,
         )?;
-        Ok(Connection::start(Parts {
+        let connection = Connection::start(Parts {
             socket_peer,
             ..parts
-        }))
+        });
+        connection.set_wait_policy(self.config.wait_policy);
+        Ok(connection)
     }
 
     /// Frames follow the hellos on the socket itself.
@@ -176,7 +178,9 @@ impl Rendezvous<'_> {
         let socket = OwnedFd::from(self.stream.into_std().map_err(text)?);
         let stream = Stream::new(socket, engine).map_err(text)?;
         let peers = (Some(self.peer), socket_peer);
-        start_over(&stream, LinkKind::Socket, core, service, peers)
+        let connection = start_over(&stream, LinkKind::Socket, core, service, peers)?;
+        connection.set_wait_policy(self.config.wait_policy);
+        Ok(connection)
     }
 
     async fn send_region(&self, region: &OwnRegion, bell: &EventFd) -> Result<(), String> {
@@ -262,6 +266,7 @@ pub(crate) fn start_over(
         service,
         peer,
         socket_peer,
+        handlers_runtime: None,
     });
     stream.belongs_to(&connection);
     Ok(connection)
@@ -317,6 +322,7 @@ fn assemble(
         service,
         peer: Some(peer),
         socket_peer: None,
+        handlers_runtime: None,
     })
 }
 

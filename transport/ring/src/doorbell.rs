@@ -41,6 +41,17 @@ enum Posture {
 
 const POSTURE_BITS: u32 = 3;
 
+/// How a peer waits, as far as the other side can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SleepPosture {
+    /// It polls its ring, or runs and will poll again.
+    Awake,
+    /// It went to sleep and was rung for.
+    Rung,
+    /// It sleeps.
+    Asleep,
+}
+
 /// Which of the two reasons to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -216,11 +227,16 @@ impl PeerSleep {
             && is_first_ring(&self.rung_for, word)
     }
 
-    /// The peer's cursor, if it has not taken everything that was published. Awake or not, it may be stuck: where
-    /// the cursor stays, it wants a doorbell.
-    pub fn records_left_at(&self) -> Option<u64> {
-        let cursor = self.peer.consumer_cursor();
-        (cursor != self.own.producer_index()).then_some(cursor)
+    /// How the peer waits. A hint: the peer writes the word.
+    pub fn posture(&self) -> SleepPosture {
+        let word = self.peer.sleep_word().load(Ordering::Relaxed);
+        if word & POSTURE_BITS != Posture::Asleep as u32 {
+            SleepPosture::Awake
+        } else if word == self.rung_for.load(Ordering::Relaxed) {
+            SleepPosture::Rung
+        } else {
+            SleepPosture::Asleep
+        }
     }
 
     /// Whether the peer was rung for, has not come up yet, and went to sleep on the CPU that this

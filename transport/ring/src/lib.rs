@@ -45,7 +45,7 @@ mod tests;
 
 pub use arena::{Arena, ArenaConfig, BlockWriter, Filling, NewSegment};
 pub use consumer::{Consumer, Inbox, Peek};
-pub use doorbell::{PeerSleep, SleepWord};
+pub use doorbell::{PeerSleep, SleepPosture, SleepWord};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
 pub use layout::{RegionConfig, RegionLimits};

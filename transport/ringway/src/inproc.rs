@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use ringway_local::{ClosedOnDrop, Connection, LocalConfig, Serve};
+use ringway_local::{ClosedOnDrop, Connection, InprocServer, LocalConfig, Serve};
+use tokio::runtime::Handle;
 
 use crate::services::Services;
 
@@ -17,6 +18,8 @@ static INPROC: OnceLock<Mutex<HashMap<String, Vec<Weak<Inproc>>>>> = OnceLock::n
 pub(crate) struct Inproc {
     services: Arc<Services>,
     local: LocalConfig,
+    /// The runtime that serves, once one does.
+    runtime: OnceLock<Handle>,
     /// The server's ends.
     connections: Mutex<Vec<Weak<Connection>>>,
 }
@@ -33,6 +36,7 @@ impl Registration {
         let server = Arc::new(Inproc {
             services: Arc::clone(services),
             local: local.clone(),
+            runtime: OnceLock::new(),
             connections: Mutex::default(),
         });
         let mut servers = INPROC.get_or_init(Mutex::default).lock();
@@ -48,6 +52,7 @@ impl Registration {
 
     /// Can be found until `shutdown` is done; then drains.
     pub(crate) async fn serve(self, shutdown: impl Future<Output = ()>) {
+        self.server.runtime.get_or_init(Handle::current);
         shutdown.await;
         let server = Arc::clone(&self.server);
         drop(self);
@@ -88,9 +93,12 @@ impl Inproc {
 
     /// A connection to it.
     pub(crate) fn connect(&self, config: &LocalConfig) -> Arc<Connection> {
-        let services: Arc<dyn Serve> = Arc::clone(&self.services) as _;
-        let served = (services, &self.local);
-        ringway_local::connect_inproc(served, config, |end| {
+        let server = InprocServer {
+            service: Arc::clone(&self.services) as Arc<dyn Serve>,
+            config: &self.local,
+            runtime: self.runtime.get().cloned(),
+        };
+        ringway_local::connect_inproc(server, config, |end| {
             let mut connections = self.connections.lock();
             connections.retain(|connection| connection.strong_count() > 0);
             connections.push(Arc::downgrade(end));

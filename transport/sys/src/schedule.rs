@@ -18,67 +18,12 @@ pub fn online_cpus() -> usize {
     }
 }
 
-/// Moves this thread to another of its CPUs, now; afterwards it may run on all of them as before.
-///
-/// Linux wakes a thread where its waker runs, or where it slept, and on a machine of few CPUs it
-/// does not search for an idle one: so two threads that wake each other can share a CPU for long
-/// while another idles. Whoever knows that it is so can step aside.
-///
-/// # Errors
-/// The kernel refuses to change the affinity mask (a seccomp filter), or there is no other CPU.
-pub fn step_aside() -> io::Result<()> {
-    let allowed = rustix::thread::sched_getaffinity(None)?;
-    let mut others = allowed;
-    others.unset(rustix::thread::sched_getcpu());
-    if others.count() == 0 {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    rustix::thread::sched_setaffinity(None, &others)?;
-    rustix::thread::sched_setaffinity(None, &allowed)?;
-    Ok(())
-}
-
 /// Identifies this process's network namespace: loopback addresses mean something only within one.
 ///
 /// # Errors
 /// `/proc` is not mounted.
 pub fn network_namespace_id() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/self/ns/net")?.ino())
-}
-
-/// Counts the runnable threads of the whole machine, at the price of one pread(2) a look.
-///
-/// ```
-/// use ringway_sys::schedule::RunnableThreads;
-/// let runnable = RunnableThreads::open()?;
-/// assert!(runnable.sample()? >= 1); // whoever asks is running
-/// # std::io::Result::Ok(())
-/// ```
-#[derive(Debug)]
-pub struct RunnableThreads {
-    loadavg: File,
-}
-
-impl RunnableThreads {
-    /// Opens `/proc/loadavg` and keeps it open.
-    ///
-    /// # Errors
-    /// `/proc` is not mounted, or no descriptor is free.
-    pub fn open() -> io::Result<Self> {
-        Ok(Self {
-            loadavg: File::open("/proc/loadavg")?,
-        })
-    }
-
-    /// How many threads are running or waiting for a core at this moment, the caller included.
-    ///
-    /// # Errors
-    /// The file does not read as proc_loadavg(5) says.
-    pub fn sample(&self) -> io::Result<u32> {
-        let mut text = [0; 128];
-        let len = rustix::io::pread(&self.loadavg, &mut text, 0)?;
-        parse_running(&text[..len]).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
 }
 
 /// How long this thread has waited for a CPU while it could have run, since it began: so long others have
@@ -95,8 +40,25 @@ impl RunnableThreads {
 /// `/proc` is not mounted, no descriptor is free, or the kernel keeps no such account
 /// (`CONFIG_SCHED_INFO`): its Documentation/scheduler/sched-stats.rst describes `schedstat`.
 pub fn run_delay() -> io::Result<Duration> {
+    run_delay_at("/proc/thread-self/schedstat")
+}
+
+/// The same of another thread of this process, by its id (gettid(2)).
+///
+/// # Errors
+/// As [`run_delay`]; or there is no such thread any more.
+pub fn run_delay_of(thread_id: i32) -> io::Result<Duration> {
+    run_delay_at(&format!("/proc/self/task/{thread_id}/schedstat"))
+}
+
+/// The id of this thread.
+pub fn thread_id() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+fn run_delay_at(path: &str) -> io::Result<Duration> {
     let mut text = [0; 128];
-    let len = File::open("/proc/thread-self/schedstat")?.read(&mut text)?;
+    let len = File::open(path)?.read(&mut text)?;
     let waited = parse_run_delay(&text[..len]).ok_or(io::ErrorKind::Unsupported)?;
     Ok(Duration::from_nanos(waited))
 }
@@ -112,13 +74,6 @@ fn parse_run_delay(text: &[u8]) -> Option<u64> {
     (runs > 0).then_some(waited)
 }
 
-/// The number before the slash in the fourth field: `0.20 0.18 0.12 1/80 11206`.
-fn parse_running(text: &[u8]) -> Option<u32> {
-    let field = text.split(|byte| *byte == b' ').nth(3)?;
-    let digits = field.split(|byte| *byte == b'/').next()?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,25 +85,6 @@ mod tests {
             network_namespace_id().unwrap(),
             network_namespace_id().unwrap()
         );
-    }
-
-    #[test]
-    fn stepping_aside_leaves_the_mask_as_it_was() {
-        let mask = || rustix::thread::sched_getaffinity(None).unwrap();
-        let before = mask();
-        match step_aside() {
-            Ok(()) => assert!(before.count() > 1),
-            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
-        }
-        assert_eq!(mask(), before);
-    }
-
-    #[test]
-    fn the_caller_is_counted() {
-        let runnable = RunnableThreads::open().unwrap();
-        for _ in 0..100 {
-            assert!(runnable.sample().unwrap() >= 1);
-        }
     }
 
     #[test]
@@ -180,14 +116,5 @@ mod tests {
         assert_eq!(parse_run_delay(b"1234567\n"), None);
         assert_eq!(parse_run_delay(b""), None);
         assert_eq!(parse_run_delay(b"a b c"), None);
-    }
-
-    #[test]
-    fn loadavg_is_parsed() {
-        assert_eq!(parse_running(b"0.20 0.18 0.12 1/80 11206\n"), Some(1));
-        assert_eq!(parse_running(b"9.99 0.18 0.12 128/4000 1\n"), Some(128));
-        assert_eq!(parse_running(b"0.20 0.18 0.12\n"), None);
-        assert_eq!(parse_running(b""), None);
-        assert_eq!(parse_running(b"a b c d/e"), None);
     }
 }

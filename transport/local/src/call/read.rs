@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::{Call, CallSender, Side};
 use crate::connection::{Inbound, Looker};
-use crate::waiting::{Seen, in_pass, is_blocked, look_until, note_behind_us, wake_later};
+use crate::spin::Outcome;
+use crate::waiting::{Seen, in_pass, is_blocked, look_until, may_spin, wake_later};
 
 /// So often may a call have its task go on without a break while other calls are active, whose tasks may
 /// wait for the same worker. Tokio's own budget is 128, but not every loop spends it.
@@ -126,15 +127,15 @@ impl Call {
             return None;
         }
         let start = Instant::now();
-        if connection.peer_waits_for_this_cpu() {
-            note_behind_us(start);
+        if !may_spin() || connection.peer_waits_for_this_cpu() {
             return None;
         }
-        let budget = connection.patience().look(start)?;
+        let record = connection.spin_record();
+        let spin = record.begin(connection.wait_policy(), connection.peer_posture())?;
         connection.keep_awake();
         let mut found = None;
         let mut parts = connection.parts();
-        look_until(start, budget, || {
+        let mut outcome = look_until(start, spin.budget, || {
             if connection.has_work() || connection.handlers().any_woken() {
                 woke_others |= connection.drive_for(Some(looker)).gives_way() && shares_worker;
             }
@@ -164,8 +165,11 @@ impl Call {
                 found.map(|(inbound, _)| inbound)
             }
         };
+        if found.is_none() && !woke_others {
+            outcome = Outcome::Missed;
+        }
         if found.is_some() || !woke_others {
-            connection.patience().learn(found.is_some());
+            record.learn(spin, outcome);
         }
         connection.tallies().note_look(found.is_some());
         found

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use ringway_sys::PeerCredentials;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 pub(crate) use self::counters::Tallies;
@@ -47,7 +48,7 @@ use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
 use crate::socket_peer::SocketPeer;
-use crate::waiting::Patience;
+use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 
 /// How often a draining connection looks whether its calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -97,6 +98,8 @@ pub(crate) struct Parts {
     pub(crate) service: Option<Arc<dyn Serve>>,
     pub(crate) peer: Option<PeerCredentials>,
     pub(crate) socket_peer: Option<Arc<SocketPeer>>,
+    /// The runtime of the handlers, where it is not the one that drives the connection.
+    pub(crate) handlers_runtime: Option<Handle>,
 }
 
 pub(crate) use self::pass::{Looker, Wakeups};
@@ -115,8 +118,6 @@ pub struct Connection {
     look_wanted: AtomicBool,
     /// Somebody could not get `pass`, and wants it run once more.
     again: AtomicBool,
-    /// A task sees to it that a peer which takes nothing is rung for.
-    reminding: AtomicBool,
     /// Its doorbell, socket or timer stirred.
     stirred: AtomicBool,
     /// How many calls were opened, counted round and round; written under `state`.
@@ -136,11 +137,15 @@ pub struct Connection {
     backlog: Backlog,
     habits: Habits,
     /// What waiting for an answer has taught its callers.
-    patience: Patience,
+    spin_record: SpinRecord,
+    wait_policy: OnceLock<WaitPolicy>,
     large: Option<Large>,
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
     socket_peer: Option<Arc<SocketPeer>>,
+    handlers_runtime: Option<Handle>,
+    /// The driver looks at the ring: counted in `lookers`.
+    driver_looks: AtomicBool,
     ended: Notify,
     id: u64,
     since: Instant,
@@ -220,7 +225,6 @@ impl Connection {
             listed: AtomicBool::new(false),
             look_wanted: AtomicBool::new(false),
             again: AtomicBool::new(false),
-            reminding: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
             opened: AtomicU32::new(0),
             delivered: AtomicU32::new(0),
@@ -232,11 +236,14 @@ impl Connection {
             handlers: Handlers::new(me),
             backlog: Backlog::default(),
             habits: Habits::default(),
-            patience: Patience::default(),
+            spin_record: SpinRecord::default(),
+            wait_policy: OnceLock::new(),
             large: parts.large,
             service: parts.service,
             peer: parts.peer,
             socket_peer: parts.socket_peer,
+            handlers_runtime: parts.handlers_runtime,
+            driver_looks: AtomicBool::new(false),
             ended: Notify::new(),
             id: registry::next_id(),
             since: Instant::now(),
@@ -377,8 +384,26 @@ impl Connection {
         &self.habits
     }
 
-    pub(crate) fn patience(&self) -> &Patience {
-        &self.patience
+    pub(crate) fn spin_record(&self) -> &SpinRecord {
+        &self.spin_record
+    }
+
+    /// How its callers and its driver wait.
+    pub fn wait_policy(&self) -> WaitPolicy {
+        self.wait_policy
+            .get()
+            .copied()
+            .unwrap_or_else(WaitPolicy::from_environment)
+    }
+
+    /// Sets how its callers and its driver wait. Once.
+    pub(crate) fn set_wait_policy(&self, policy: WaitPolicy) {
+        // A second policy would be the same.
+        let _ = self.wait_policy.set(policy);
+    }
+
+    pub(crate) fn peer_posture(&self) -> PeerPosture {
+        self.watch.peer_posture()
     }
 
     pub(crate) fn blocks(&self) -> Option<&Blocks> {

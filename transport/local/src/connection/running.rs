@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
-use ringway_wire::CallId;
+use ringway_wire::{CallId, code};
 use tokio::runtime::Handle;
 
 use super::handlers::{AbortOnDrop, HandlerFuture, Inline, Work};
@@ -73,9 +73,6 @@ impl Connection {
     pub(super) fn run_brought(self: &Arc<Self>, first: &mut Option<Started>) -> Progress {
         if first.is_none() && !self.has_waiting_work() {
             return Progress::Idle;
-        }
-        if !self.watch.is_rung_when_stuck() {
-            self.driver.guard();
         }
         let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
         self.run_all(first)
@@ -185,9 +182,12 @@ impl Connection {
     }
 
     fn spawn(&self, id: CallId, spawned: Spawned, runtime: Option<&Handle>) {
-        let task = match runtime {
+        let task = match runtime.or(self.handlers_runtime.as_ref()) {
             Some(runtime) => runtime.spawn(spawned).abort_handle(),
-            None => self.driver.spawn(spawned),
+            None => {
+                self.driver.note_spawned();
+                self.driver.spawn(spawned)
+            }
         };
         let task = Work::Task(AbortOnDrop::new(task));
         let rejected = self.lock().keep_task(id, task);
@@ -202,6 +202,9 @@ struct Spawned {
     pace: Arc<Pace>,
     begun: Begun,
     polls: u32,
+    /// It is being polled, or a poll has panicked.
+    polling: bool,
+    over: bool,
 }
 
 enum Begun {
@@ -217,6 +220,8 @@ impl Spawned {
             pace,
             begun,
             polls: 0,
+            polling: false,
+            over: false,
         }
     }
 
@@ -250,19 +255,33 @@ impl Future for Spawned {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let timer = PollTimer::start();
-        let Some(future) = self.future() else {
-            return Poll::Ready(());
+        self.polling = true;
+        let polled = match self.future() {
+            Some(future) => future.as_mut().poll(context),
+            None => Poll::Ready(()),
         };
-        let polled = future.as_mut().poll(context);
+        self.polling = false;
         self.pace.note_poll(&timer);
         if polled.is_ready() {
+            self.over = true;
             return polled;
         }
         self.polls = self.polls.saturating_add(1);
         if self.polls >= POLLS_BEFORE_INLINE && self.pace.is_inline() {
+            self.over = true;
             self.hand_over();
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // Its runtime ends, or its call has. A handler that panics has not answered, and its call says so.
+        if !self.over && !self.polling {
+            let own = self.connection.lock().cancel(self.id, code::CANCELLED);
+            own.into_iter().for_each(Work::let_go);
+        }
     }
 }

@@ -2,19 +2,10 @@
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::Connection;
 use crate::driver::Driver;
 use crate::link::shm::Blocks;
-
-/// A peer that is awake is rung for when it has taken nothing for so long. A timer costs some 10 us of CPU, and a
-/// conversation leaves records for a moment all the time.
-const REMIND_AFTER: Duration = Duration::from_millis(4);
-/// The time to the second ring, which has a stuck driver taken over.
-const REMIND_AGAIN_AFTER: Duration = Duration::from_millis(1);
-/// The longest time between two rings for a peer that does not come up.
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Connection {
     /// Whether a pass would find something to do.
@@ -76,6 +67,10 @@ impl Connection {
         let looks = self.look_wanted.load(Ordering::SeqCst)
             && self.look_wanted.swap(false, Ordering::SeqCst);
         if looks {
+            if self.driver_looks.swap(true, Ordering::SeqCst) {
+                // It counts already.
+                self.lookers.fetch_sub(1, Ordering::SeqCst);
+            }
             self.step_in();
         }
         looks
@@ -84,19 +79,7 @@ impl Connection {
     /// Notes that a descriptor or the timer wants to be looked at.
     pub(crate) fn stir(&self) {
         self.stirred.store(true, Ordering::SeqCst);
-        self.call_driver();
-    }
-
-    /// Puts the connection on the driver's list, and has it done in time even if the driver is stuck in the
-    /// user's code.
-    pub(crate) fn call_driver(&self) {
-        let at_work = self.driver.is_at_work();
         self.mark_ready();
-        if at_work && self.watch.is_rung_when_stuck() {
-            self.driver.note_ring();
-        } else if at_work {
-            self.driver.guard();
-        }
     }
 
     /// Returns true if it is `driver` that drives the connection.
@@ -107,7 +90,22 @@ impl Connection {
     /// Puts the connection on the driver's list, also if it stood on that of a driver that was replaced.
     pub(crate) fn list_anew(&self) {
         self.listed.store(false, Ordering::SeqCst);
+        self.cease_to_look_as_driver();
         self.mark_ready();
+    }
+
+    /// The driver looks at the ring from here on, on behalf of all that wait.
+    pub(crate) fn look_as_driver(&self) {
+        if !self.driver_looks.swap(true, Ordering::SeqCst) {
+            self.keep_awake();
+        }
+    }
+
+    /// The end of [`Self::look_as_driver`]; a driver that was replaced does not look any more.
+    pub(crate) fn cease_to_look_as_driver(&self) {
+        if self.driver_looks.swap(false, Ordering::SeqCst) {
+            self.let_sleep();
+        }
     }
 
     /// Somebody looks at the ring by itself from here on: the peer need not ring.
@@ -165,19 +163,6 @@ impl Connection {
     fn ring_before_sleep(&self) {
         if self.watch.ring_before_sleep() {
             self.tallies.rings.add_one();
-        } else {
-            self.remind_peer();
-        }
-    }
-
-    /// Has the peer rung for in a while if it still leaves lying what was sent: awake, it may be stuck in its
-    /// user's code.
-    pub(crate) fn remind_peer(&self) {
-        if let Some(left_at) = self.watch.records_left_at()
-            && !self.reminding.load(Ordering::SeqCst)
-            && !self.reminding.swap(true, Ordering::SeqCst)
-        {
-            self.driver.spawn(remind(Weak::clone(&self.me), left_at));
         }
     }
 
@@ -205,36 +190,5 @@ impl Connection {
         if self.has_work() || (memory_awaited && self.blocks().is_some_and(Blocks::may_have_room)) {
             self.mark_ready();
         }
-    }
-}
-
-/// Rings a peer that takes nothing, until it takes all.
-async fn remind(connection: Weak<Connection>, mut left_at: u64) {
-    let mut pause = REMIND_AFTER;
-    let mut next_pause = REMIND_AGAIN_AFTER;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(connection) = connection
-            .upgrade()
-            .filter(|connection| connection.is_open())
-        else {
-            return;
-        };
-        let Some(left_now) = connection.watch.records_left_at() else {
-            connection.reminding.store(false, Ordering::SeqCst);
-            // A task that has left records since has found this one at work.
-            connection.remind_peer();
-            return;
-        };
-        if left_now == left_at {
-            connection.watch.ring();
-            connection.tallies.rings.add_one();
-            pause = next_pause;
-            next_pause = (next_pause * 2).min(LONGEST_PAUSE);
-        } else {
-            pause = REMIND_AFTER;
-            next_pause = REMIND_AGAIN_AFTER;
-        }
-        left_at = left_now;
     }
 }

@@ -19,6 +19,7 @@ use crate::call::Encode;
 use crate::connection::Fill;
 use crate::error::Closed;
 use crate::pace::beside_the_poll;
+use crate::spin::PeerPosture;
 
 /// Which link a connection runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -325,6 +326,18 @@ impl Watch {
         }
     }
 
+    /// What the peer does, as far as its region tells.
+    pub(crate) fn peer_posture(&self) -> PeerPosture {
+        match self {
+            Self::Shm { peer, .. } => match peer.posture() {
+                ringway_ring::SleepPosture::Awake => PeerPosture::Runs,
+                ringway_ring::SleepPosture::Rung => PeerPosture::ComingUp,
+                ringway_ring::SleepPosture::Asleep => PeerPosture::Asleep,
+            },
+            Self::Stream(_) | Self::Queue(_) => PeerPosture::Unknown,
+        }
+    }
+
     /// Announces sleep; look again afterwards.
     pub(crate) fn arm(&self) {
         match self {
@@ -350,19 +363,6 @@ impl Watch {
             Self::Shm { sleep, .. } => sleep.disarm(),
             Self::Stream(watch) => watch.disarm(),
             Self::Queue(watch) => watch.disarm(),
-        }
-    }
-
-    /// Returns true if the peer rings for what this side leaves lying although it is awake.
-    pub(crate) fn is_rung_when_stuck(&self) -> bool {
-        matches!(self, Self::Shm { .. })
-    }
-
-    /// How far the peer has taken what was published, if it has left any of it.
-    pub(crate) fn records_left_at(&self) -> Option<u64> {
-        match self {
-            Self::Shm { peer, .. } => peer.records_left_at(),
-            Self::Stream(_) | Self::Queue(_) => None,
         }
     }
 

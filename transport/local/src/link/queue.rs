@@ -168,6 +168,6 @@ impl Watch {
 
 fn wake(connection: &OnceLock<Weak<Connection>>) {
     if let Some(connection) = connection.get().and_then(Weak::upgrade) {
-        connection.call_driver();
+        connection.mark_ready();
     }
 }

@@ -352,9 +352,10 @@ async fn on_a_runtime_sends_wait_for_the_tasks_that_are_ready() {
     left.put(8, 64).unwrap();
     left.sender.ring(8);
     let look = Duration::from_micros(1);
-    assert!(!look_until(Instant::now(), look, || {
+    let found = look_until(Instant::now(), look, || {
         Seen::from(left.watch.has_records())
-    }));
+    });
+    assert_eq!(found, crate::spin::Outcome::Missed);
     assert_eq!(right.look().unwrap(), 9);
 }
 

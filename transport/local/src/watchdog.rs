@@ -1,0 +1,141 @@
+//! A thread of the process that has drivers replaced which are stuck in the user's code.
+//!
+//! It is the one thing here that runs outside of tokio, because what it looks for stops tokio as well: the worker
+//! that is stuck may be the one that waits for all descriptors and timers of its runtime. It ticks while drivers
+//! are at work, and sleeps while none is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use ringway_sys::schedule::run_delay_of;
+
+use crate::driver::{Driver, Suspect};
+
+/// The time between two looks at drivers that are at work. A look costs some 5 us of CPU.
+const TICK: Duration = Duration::from_millis(2);
+/// The time after which a driver that seems stuck is looked at again.
+const CONFIRM_AFTER: Duration = Duration::from_millis(1);
+/// Ticks without work after which the thread sleeps until a driver wakes it.
+const LINGER_TICKS: u32 = 16;
+/// The longest sleep: bounds what a driver can lose that has just missed to wake the thread.
+const LONGEST_SLEEP: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Default)]
+struct Watchdog {
+    drivers: Mutex<Vec<Weak<Driver>>>,
+    ticking: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+static WATCHDOG: Watchdog = Watchdog {
+    drivers: Mutex::new(Vec::new()),
+    ticking: AtomicBool::new(false),
+    thread: OnceLock::new(),
+};
+
+/// Watches `driver` from now on, for as long as it lives. The first call starts the thread; where none can be
+/// started, nothing is watched.
+pub(crate) fn watch(driver: &Arc<Driver>) {
+    WATCHDOG.drivers.lock().push(Arc::downgrade(driver));
+    WATCHDOG.thread.get_or_init(|| {
+        let builder = thread::Builder::new().name("ringway-watch".to_owned());
+        match builder.spawn(run) {
+            Ok(thread) => thread.thread().clone(),
+            Err(error) => {
+                tracing::warn!(%error, "no thread can be started that watches for blocked handlers");
+                thread::current()
+            }
+        }
+    });
+}
+
+/// Says that a driver is at work: cheap while the thread ticks.
+#[inline]
+pub(crate) fn note_work() {
+    if !WATCHDOG.ticking.load(Ordering::Relaxed) {
+        wake();
+    }
+}
+
+#[cold]
+fn wake() {
+    if !WATCHDOG.ticking.swap(true, Ordering::SeqCst)
+        && let Some(thread) = WATCHDOG.thread.get()
+    {
+        thread.unpark();
+    }
+}
+
+/// The thread's work.
+fn run() {
+    let mut idle_ticks = 0;
+    let mut suspects: Vec<(Weak<Driver>, Suspicion)> = Vec::new();
+    loop {
+        if idle_ticks >= LINGER_TICKS {
+            WATCHDOG.ticking.store(false, Ordering::SeqCst);
+            thread::park_timeout(LONGEST_SLEEP);
+            WATCHDOG.ticking.store(true, Ordering::SeqCst);
+            idle_ticks = 0;
+        }
+        thread::sleep(if suspects.is_empty() {
+            TICK
+        } else {
+            CONFIRM_AFTER
+        });
+        for (driver, suspicion) in suspects.drain(..) {
+            if let Some(driver) = driver.upgrade() {
+                suspicion.judge(&driver);
+            }
+        }
+        let mut drivers = WATCHDOG.drivers.lock();
+        drivers.retain(|driver| driver.strong_count() > 0);
+        let alive: Vec<_> = drivers.iter().filter_map(Weak::upgrade).collect();
+        drop(drivers);
+        let mut idle = true;
+        for driver in alive {
+            idle &= !driver.has_worked_since_last_tick();
+            if let Some(suspect) = driver.suspect() {
+                idle = false;
+                suspects.push((Arc::downgrade(&driver), Suspicion::of(suspect)));
+            }
+        }
+        idle_ticks = if idle { idle_ticks + 1 } else { 0 };
+    }
+}
+
+/// A driver that may be stuck, as it was at a tick.
+struct Suspicion {
+    suspect: Suspect,
+    at: Instant,
+    waited: Option<Duration>,
+}
+
+impl Suspicion {
+    fn of(suspect: Suspect) -> Self {
+        Self {
+            suspect,
+            at: Instant::now(),
+            waited: suspect.thread.and_then(|thread| run_delay_of(thread).ok()),
+        }
+    }
+
+    /// Has the driver replaced if nothing has changed, unless it was only kept waiting for a CPU.
+    fn judge(&self, driver: &Arc<Driver>) {
+        if driver.suspect() != Some(self.suspect) {
+            return;
+        }
+        let waited_now = self
+            .suspect
+            .thread
+            .and_then(|thread| run_delay_of(thread).ok());
+        if let (Some(before), Some(now)) = (self.waited, waited_now)
+            && now.saturating_sub(before) > self.at.elapsed() / 2
+        {
+            return;
+        }
+        driver.take_over(self.suspect);
+    }
+}

@@ -317,7 +317,7 @@ impl Driver {
         if !self.task.register(turn.generation, context.waker())
             || !self.set_at_work(turn.generation, true)
         {
-            turn.sleep();
+            turn.hand_over();
             return Poll::Ready(());
         }
         self.called.store(false, Ordering::SeqCst);
@@ -334,7 +334,7 @@ impl Driver {
             self.note_step();
             let progress = self.pass(turn);
             if self.is_replaced(turn) {
-                turn.sleep();
+                turn.hand_over();
                 return Poll::Ready(());
             }
             if progress == Progress::GiveWayToAll {
@@ -415,7 +415,7 @@ impl Driver {
         turn.busy.retain(|busy| busy.is_open());
         for connection in turn.ready.drain(..) {
             if self.generation() != turn.generation {
-                // The new one has it.
+                connection.list_anew();
                 continue;
             }
             let promised = connection.unlist();
@@ -531,6 +531,13 @@ impl Turn {
     /// Whether tasks wait for any worker of the runtime.
     fn tasks_wait(&self) -> bool {
         self.runtime.global_queue_depth() > 0
+    }
+
+    /// Leaves every busy connection to the task that drives now.
+    fn hand_over(&mut self) {
+        for connection in self.busy.drain(..).chain(self.ready.drain(..)) {
+            connection.list_anew();
+        }
     }
 
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.

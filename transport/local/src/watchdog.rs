@@ -18,6 +18,9 @@ use crate::driver::{Driver, Suspect};
 const TICK: Duration = Duration::from_millis(2);
 /// The time after which a driver that seems stuck is looked at again.
 const CONFIRM_AFTER: Duration = Duration::from_millis(1);
+/// The time after which a driver is replaced that waits to be polled. On a busy runtime it may only wait for its
+/// turn; behind a task that blocks it waits in vain.
+const UNPOLLED_AFTER: Duration = Duration::from_millis(8);
 /// Ticks without work after which the thread sleeps until a driver wakes it.
 const LINGER_TICKS: u32 = 16;
 /// The longest sleep: bounds what a driver can lose that has just missed to wake the thread.
@@ -85,25 +88,33 @@ fn run() {
         } else {
             CONFIRM_AFTER
         });
-        for (driver, suspicion) in suspects.drain(..) {
-            if let Some(driver) = driver.upgrade() {
-                suspicion.judge(&driver);
-            }
-        }
+        suspects.retain(|(driver, suspicion)| {
+            let driver = driver.upgrade();
+            driver.is_some_and(|driver| suspicion.judge(&driver) == Verdict::Open)
+        });
         let mut drivers = WATCHDOG.drivers.lock();
         drivers.retain(|driver| driver.strong_count() > 0);
         let alive: Vec<_> = drivers.iter().filter_map(Weak::upgrade).collect();
         drop(drivers);
-        let mut idle = true;
+        let mut idle = suspects.is_empty();
         for driver in alive {
             idle &= !driver.has_worked_since_last_tick();
-            if let Some(suspect) = driver.suspect() {
+            let known =
+                |(suspected, _): &(Weak<Driver>, _)| suspected.as_ptr() == Arc::as_ptr(&driver);
+            if let Some(suspect) = driver.suspect().filter(|_| !suspects.iter().any(known)) {
                 idle = false;
                 suspects.push((Arc::downgrade(&driver), Suspicion::of(suspect)));
             }
         }
         idle_ticks = if idle { idle_ticks + 1 } else { 0 };
     }
+}
+
+/// Says whether a suspicion has to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Closed,
 }
 
 /// A driver that may be stuck, as it was at a tick.
@@ -123,9 +134,12 @@ impl Suspicion {
     }
 
     /// Has the driver replaced if nothing has changed, unless it was only kept waiting for a CPU.
-    fn judge(&self, driver: &Arc<Driver>) {
+    fn judge(&self, driver: &Arc<Driver>) -> Verdict {
         if driver.suspect() != Some(self.suspect) {
-            return;
+            return Verdict::Closed;
+        }
+        if self.suspect.thread.is_none() && self.at.elapsed() < UNPOLLED_AFTER {
+            return Verdict::Open;
         }
         let waited_now = self
             .suspect
@@ -134,8 +148,9 @@ impl Suspicion {
         if let (Some(before), Some(now)) = (self.waited, waited_now)
             && now.saturating_sub(before) > self.at.elapsed() / 2
         {
-            return;
+            return Verdict::Closed;
         }
         driver.take_over(self.suspect);
+        Verdict::Closed
     }
 }

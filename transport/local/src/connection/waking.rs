@@ -101,11 +101,13 @@ impl Connection {
         }
     }
 
-    /// The end of [`Self::look_as_driver`]; a driver that was replaced does not look any more.
+    /// The end of [`Self::look_as_driver`]. A driver that was replaced does not look any more, whatever it finds
+    /// when it goes on: so the doorbell is armed in any case.
     pub(crate) fn cease_to_look_as_driver(&self) {
         if self.driver_looks.swap(false, Ordering::SeqCst) {
-            self.let_sleep();
+            self.lookers.fetch_sub(1, Ordering::SeqCst);
         }
+        self.rely_on_doorbell();
     }
 
     /// Somebody looks at the ring by itself from here on: the peer need not ring.

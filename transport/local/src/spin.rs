@@ -10,7 +10,8 @@
 //! 3. A spin pays if it finds something within 8 us: about a tenth of what parking and waking cost. One behind a
 //!    ring that finds something says nothing, because the ring's time is all that it measures.
 //! 4. A cold place parks at once, but for a probe of 60 us after 16 waits, then 32, and so on up to 1,024. A probe
-//!    that pays makes the place hot on trial; a trial that fails doubles the distance to the next probe.
+//!    that finds anything makes the place hot on trial: its peer may be cold only because this side is. A trial
+//!    that fails doubles the distance to the next probe.
 //! 5. A link that does not tell what its peer does (a socket, a pipe) is spun on for 60 us, and any find pays.
 //!
 //! A fixed [`WaitPolicy`] is the same code with a constant budget.
@@ -222,15 +223,18 @@ impl Learned {
     }
 
     fn learn(self, spin: Spin, outcome: Outcome) -> Self {
+        if self.until_probe > 0 {
+            return match outcome {
+                Outcome::Found(_) => self.on_trial(),
+                Outcome::Missed => self.cold(),
+            };
+        }
         let paid = match (outcome, spin.peer) {
             (Outcome::Missed, _) => false,
             (Outcome::Found(_), PeerPosture::Unknown) => true,
-            (Outcome::Found(_), PeerPosture::ComingUp) if self.until_probe == 0 => return self,
+            (Outcome::Found(_), PeerPosture::ComingUp) => return self,
             (Outcome::Found(after), _) => after <= PAYS_WITHIN,
         };
-        if self.until_probe == 1 {
-            return if paid { self.on_trial() } else { self.cold() };
-        }
         let history = self.history << 1 | u16::from(paid);
         let learned = Self { history, ..self };
         if history.count_ones() < HOT {
@@ -361,8 +365,9 @@ mod tests {
         assert!(first < 8, "{first}");
         let later = spins(&record, 10_000, PeerPosture::Runs, Outcome::Missed);
         assert!((8..20).contains(&later), "{later}");
-        // A find that came as late as a wake would have is no better.
-        assert!(spins(&record, 10_000, PeerPosture::Runs, LATE) < 20);
+        // Finds that come as late as after a wake are no better, but for the trials that probes lead to.
+        let late = spins(&record, 10_000, PeerPosture::Runs, LATE);
+        assert!(late < 80, "{late}");
     }
 
     #[test]

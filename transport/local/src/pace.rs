@@ -23,7 +23,9 @@ pub enum HandlerPolicy {
 }
 
 /// The longest poll, on average, that counts as quick: about the price of handing a task to another worker.
-const QUICK_NS: u32 = 10_000;
+const QUICK_NS: u32 = 14_000;
+/// The most by which one poll counts in the average.
+const MOST_NS: u32 = 40_000;
 /// A poll that loses a method its place at once. A shorter one may have waited for its CPU, or have woken other
 /// threads, so it counts by its part of the average.
 const SLOW_NS: u32 = 100_000;
@@ -149,7 +151,7 @@ impl Pace {
         let mean_ns = if elapsed_ns >= SLOW_NS {
             SLOW_NS
         } else {
-            mean_ns - mean_ns / AVERAGED_OVER + elapsed_ns / AVERAGED_OVER
+            mean_ns - mean_ns / AVERAGED_OVER + elapsed_ns.min(MOST_NS) / AVERAGED_OVER
         };
         self.mean_ns.store(mean_ns, Ordering::Relaxed);
         if mean_ns > QUICK_NS {

@@ -61,6 +61,49 @@ pub(crate) fn blocked_handlers_of_a_quick_method_stand_side_by_side(way: Way) {
     blocked_handlers(way, PingKind::Unary);
 }
 
+/// Nothing else happens, so nothing has another worker look after the runtime's doorbells and timers but
+/// the call itself.
+fn blocked_on_a_quiet_server(way: Way, kind: PingKind) {
+    let gate = Gate::default();
+    let _opens = OpensAtEnd(gate.clone());
+    let stage = Stage::new(way, blocking_and_waiting(&gate));
+    stage.act(async {
+        let (mut client, mut other) = (stage.client().await, stage.client().await);
+        for _ in 0..200 {
+            soon("a ping that warms up", ping(kind, &mut client)).await;
+            soon("another one", ping(kind, &mut other)).await;
+        }
+        let mut calls = Vec::new();
+        for number in 0..BLOCKED {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut caller = client.clone();
+            calls.push(tokio::spawn(async move {
+                caller.unary(payload(2 * number + 1, 64)).await
+            }));
+            let what = format!("{} handlers block", number + 1);
+            until(&what, || stage.seen.inside() == number + 1).await;
+            let what = format!("a ping of another connection while {what}");
+            soon(&what, ping(kind, &mut other)).await;
+            let what = format!("a ping of the connection itself, {what}");
+            soon(&what, ping(kind, &mut client)).await;
+        }
+        gate.open();
+        for answer in soon("all answers", join_all(calls)).await {
+            answer.unwrap().unwrap();
+        }
+    });
+}
+
+/// Nothing is known of its method yet.
+pub(crate) fn a_blocked_handler_leaves_a_quiet_server_awake(way: Way) {
+    blocked_on_a_quiet_server(way, PingKind::Stream);
+}
+
+/// Its method has been quick so far.
+pub(crate) fn a_blocked_handler_of_a_quick_method_leaves_a_quiet_server_awake(way: Way) {
+    blocked_on_a_quiet_server(way, PingKind::Unary);
+}
+
 /// Its deadline, too, ends its call.
 pub(crate) fn a_handler_that_never_returns_stops_itself_alone(way: Way) {
     let gate = Gate::default();

@@ -120,6 +120,7 @@ pub(crate) fn a_handler_that_never_returns_stops_itself_alone(way: Way) {
                 .await
                 .unwrap_err();
             assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+            pings.are_answered(2).await;
         }
         let (entered, inside) = (stage.seen.entered(), stage.seen.inside());
         assert_eq!(

@@ -150,8 +150,9 @@ pub(crate) fn a_blocking_response_stream_stops_itself_alone(way: Way) {
         });
         Box::pin(blocking) as crate::scripted::Payloads
     };
-    let stage = Stage::new(way, Scripted::echo().download(blocking));
+    let scripted = Scripted::echo().download(blocking);
     best_of_several(|| {
+        let stage = Stage::new(way, scripted.clone());
         stage.act(async {
             let (mut client, other) = (stage.client().await, stage.client().await);
             let pings = Pings::start(PingKind::Unary, [client.clone(), other]).await;
@@ -171,8 +172,8 @@ pub(crate) fn a_blocking_response_stream_stops_itself_alone(way: Way) {
 /// A request stream is polled in the task of its call, or where the connection has room for it: other
 /// calls of the channel go on.
 pub(crate) fn a_blocking_request_stream_stops_itself_alone(way: Way) {
-    let stage = Stage::new(way, Scripted::echo());
     best_of_several(|| {
+        let stage = Stage::new(way, Scripted::echo());
         stage.act(async {
             let client = stage.client().await;
             let other = stage.client().await;
@@ -209,8 +210,8 @@ pub(crate) fn a_blocking_drop_stops_itself_alone(way: Way) {
             std::future::pending().await
         }
     });
-    let stage = Stage::new(way, guarded);
     best_of_several(|| {
+        let stage = Stage::new(way, guarded.clone());
         stage.act(async {
             let (client, other) = (stage.client().await, stage.client().await);
             let pings = Pings::start(PingKind::Unary, [client.clone(), other]).await;

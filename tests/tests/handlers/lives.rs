@@ -211,11 +211,12 @@ async fn dropped(client: &Client, seen: &Seen, timeout: Option<Duration>) -> Vec
 
 fn end_of_handlers_that_wait(way: Way, timeout: Option<Duration>) {
     let stage = Stage::new(way, living(|_| std::future::pending()));
+    let mut client = stage.act(stage.client());
     for known in BOTH {
-        stage.act(async { teach(&mut stage.client().await, known).await });
+        stage.act(teach(&mut client, known));
         best_of_several(|| {
             stage.act(async {
-                let took = dropped(&stage.client().await, &stage.seen, timeout).await;
+                let took = dropped(&client, &stage.seen, timeout).await;
                 let median = took[took.len() / 2];
                 if median < CANCELLED_WITHIN {
                     return Ok(());

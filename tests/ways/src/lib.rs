@@ -7,7 +7,7 @@
 /// With tonic's types.
 pub mod over_tonic {
     use tonic::transport::channel::Change;
-    use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Server, ServerTlsConfig};
+    use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
     #[allow(missing_docs)]
     pub mod stubs {
@@ -19,7 +19,7 @@ pub mod over_tonic {
 
 /// With Ringway's.
 pub mod over_ringway {
-    use ringway::{Change, Channel, ClientTlsConfig, Endpoint, Server, ServerTlsConfig};
+    use ringway::{Change, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
     #[allow(missing_docs)]
     pub mod stubs {

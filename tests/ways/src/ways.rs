@@ -512,7 +512,9 @@ ways! { at;
     }
 
     "Server: tls_config (with `?`)" => {
-        drop(Server::builder().tls_config(ServerTlsConfig::new()))
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem("no", "certificate"));
+        let refused = async { Ok::<_, BoxError>(Server::builder().tls_config(tls)?) };
+        same(refused.await.is_err(), true)?
     }
     "Server: concurrency_limit_per_connection" => {
         let server = Server::builder().concurrency_limit_per_connection(1);

@@ -106,7 +106,10 @@ impl Server {
     /// over [`Self::handler_policy`].
     #[must_use]
     pub fn handler_policy_of(mut self, path: impl Into<String>, policy: HandlerPolicy) -> Self {
-        self.services.policies.of_methods.insert(path.into(), policy);
+        self.services
+            .policies
+            .of_methods
+            .insert(path.into(), policy);
         self
     }
 

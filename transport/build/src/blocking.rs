@@ -6,8 +6,8 @@ use quote::{format_ident, quote};
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    AssocType, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, ItemMod, Type, TypePath, parse_quote,
-    token,
+    AssocType, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, ItemMod, Type, TypePath,
+    WherePredicate, parse_quote, token,
 };
 
 use crate::{
@@ -34,7 +34,12 @@ pub(crate) fn module(client: &mut ItemMod, plan: &ServicePlan) -> Result<ItemMod
     let block = generic_block(items, plan)?;
     let mut bounds = block.generics.clone();
     let bounds = bounds.make_where_clause();
-    bounds.predicates.push(parse_quote!(T: Clone + 'static));
+    // A stream's requests are taken by one thread while another one waits for the answer.
+    let own: [WherePredicate; 2] = [
+        parse_quote!(T: Clone + std::marker::Send + 'static),
+        parse_quote!(T::Future: std::marker::Send),
+    ];
+    bounds.predicates.extend(own);
     let with_interceptor = with_interceptor(block, &blocking, inner, plan)?;
     let file: syn::File = parse_quote! {
             use tonic::codegen::*;

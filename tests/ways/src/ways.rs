@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 use http_body::Body as HttpBody;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
@@ -209,6 +210,21 @@ fn connector(
         let connection = TcpStream::connect(at).await?;
         Ok(hyper_util::rt::TokioIo::new(connection))
     })
+}
+
+/// One call as a browser makes it; the answer with its head.
+async fn by_grpc_web(at: SocketAddr, message: &[u8]) -> Result<String, BoxError> {
+    let mut connection = TcpStream::connect(at).await?;
+    let head = format!(
+        "POST /ways.Probe/Say HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\
+         content-type: application/grpc-web+proto\r\ncontent-length: {}\r\n\r\n",
+        message.len()
+    );
+    connection.write_all(head.as_bytes()).await?;
+    connection.write_all(message).await?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// An interceptor that can't be cloned.
@@ -568,6 +584,17 @@ ways! { at;
     }
     "Server: max_frame_size" => { Server::builder().max_frame_size(Some(1 << 16)) }
     "Server: accept_http1" => { Server::builder().accept_http1(true) }
+    "Server: accept_http1 with tonic-web" => {
+        let mut server = Server::builder()
+            .accept_http1(true)
+            .layer(tonic_web::GrpcWebLayer::new());
+        let (at, _stop, _) = served!(server.add_service(ProbeServer::new(Handler)));
+        says(&mut ProbeClient::new(endpoint(at).connect().await?)).await?;
+        let answer = by_grpc_web(at, b"\0\0\0\0\x06\x0a\x04word").await?;
+        same(answer.starts_with("HTTP/1.1 200 OK"), true)?;
+        same(answer.contains("\x0a\x04word"), true)?;
+        same(answer.contains("grpc-status:0"), true)?
+    }
     "Server: trace_fn" => {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);

@@ -66,7 +66,9 @@ impl Layers {
 
 /// Has calls handled in spans of the application's own making.
 #[derive(Clone)]
-pub(crate) struct TraceFn(Arc<dyn Fn(&Request<()>) -> tracing::Span + Send + Sync>);
+pub(crate) struct TraceFn(Arc<MakeSpan>);
+
+type MakeSpan = dyn Fn(&Request<()>) -> tracing::Span + Send + Sync;
 
 impl fmt::Debug for TraceFn {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

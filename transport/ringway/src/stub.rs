@@ -262,3 +262,33 @@ impl<T: GrpcService<Body>> Service<http::Request<Body>> for ByRef<'_, T> {
         self.0.call(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceBuilder;
+
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    fn hear(request: Request<()>) -> Result<Request<()>, Status> {
+        Ok(request)
+    }
+
+    /// What a client knows decides what its calls cost: nothing else would show that it forgot.
+    #[tokio::test]
+    async fn a_channel_is_known_by_its_type_and_behind_our_own_interceptor() {
+        let channel = || Endpoint::from_static("catalog:1").connect_lazy();
+        let plain = Client::new(channel());
+        assert!(matches!(plain.known, Known::Channel(_)));
+        let with_origin = Client::with_origin(channel(), Uri::from_static("http://a:1"));
+        assert!(matches!(with_origin.known, Known::Channel(_)));
+        let intercepted = Client::with_interceptor(channel(), hear);
+        assert!(matches!(intercepted.known, Known::Intercepted(_)));
+        // Whatever else is in front of it must see each call.
+        let stack = ServiceBuilder::new().map_request(|request: http::Request<Body>| request);
+        let stacked = Client::new(stack.service(channel()));
+        assert!(matches!(stacked.known, Known::Nothing));
+        let nested = Client::with_interceptor(InterceptedService::new(channel(), hear), hear);
+        assert!(matches!(nested.known, Known::Nothing));
+    }
+}

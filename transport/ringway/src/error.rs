@@ -105,3 +105,24 @@ impl fmt::Debug for Error {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_says_what_went_wrong_in_words() {
+        let error = crate::Endpoint::new("catalog").unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
+        // With causes, each once.
+        let error = Error::from(ringway_net::Error::Bind {
+            address: "127.0.0.1:1".parse().unwrap(),
+            source: std::io::Error::other("it is taken"),
+        });
+        let said = format!("{error:?}");
+        assert!(
+            said.starts_with(&error.to_string()) && said.ends_with(": it is taken"),
+            "{said}"
+        );
+    }
+}

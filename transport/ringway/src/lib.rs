@@ -91,8 +91,8 @@ pub use path::{Path, UnknownPath};
 pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
 pub use ringway_local::{
-    ConnectError, Directory, DirectoryError, HandlerPolicy, Links, LocalConfig, PipeError,
-    SocketEngine, UidPolicy,
+    ConnectError, Directory, DirectoryError, EndpointConfig, HandlerPolicy, Links, LocalConfig,
+    PipeError, SocketEngine, UidPolicy,
 };
 pub use ringway_net::{
     BackoffOptions, ClientTuning, Error as NetError, Handler, ListenAddress, NetOptions,

@@ -36,7 +36,8 @@ use crate::method::{CallOptions, Method};
 pub struct Client<T> {
     service: T,
     known: Known,
-    origin: Option<Uri>,
+    /// Seldom there, and large.
+    origin: Option<Box<Uri>>,
     options: CallOptions,
 }
 
@@ -64,7 +65,7 @@ impl<T: 'static> Client<T> {
     /// Calls through `service`, to which each request says `origin`. A channel says its own.
     pub fn with_origin(service: T, origin: Uri) -> Self {
         Self {
-            origin: Some(origin),
+            origin: Some(Box::new(origin)),
             ..Self::new(service)
         }
     }
@@ -148,7 +149,7 @@ macro_rules! call {
                             options,
                         };
                         let mut settings = plan.settings();
-                        settings.origin = origin.clone();
+                        settings.origin = origin.as_deref().cloned();
                         let service = ByRef(service);
                         ringway_net::$kind(service, plan.path(), &settings, request).await
                     }

@@ -594,6 +594,13 @@ mod tests {
         });
     }
 
+    #[tokio::test]
+    async fn a_second_service_of_a_name_is_an_error() {
+        let server = Server::builder().introspection().introspection();
+        let error = server.name("catalog:1").bind().await.unwrap_err();
+        assert!(matches!(error, Error::ServiceTwice(name) if name.contains("introspection")));
+    }
+
     #[test]
     fn tls_is_lost_in_no_order() {
         let setters: [fn(Server) -> Server; 5] = [

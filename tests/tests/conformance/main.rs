@@ -3,6 +3,7 @@
 //! A new path is one more [`suite!`] line, and an arm in [`ringway_tests::Way`].
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod at_once;
 mod bad_input;
 mod cancellation;
@@ -119,6 +120,11 @@ macro_rules! suite {
                 compression::by_our_stubs,
                 compression::by_stubs_of_tonics,
                 compression::a_bomb_ends_at_the_limit,
+                api::a_wrapped_service_sees_each_call,
+                api::routes_answer_for_all_other_services,
+                api::calls_are_handled_in_spans_of_the_applications_own,
+                api::interceptors_see_the_method,
+                api::calls_above_a_channels_limit_wait,
                 middleware::a_layer_of_the_server,
                 middleware::a_layer_of_the_client,
                 middleware::an_interceptor_of_the_server,

@@ -170,7 +170,7 @@ pub async fn call_as_child() {
     };
     let directory = std::env::var(DIRECTORY).unwrap();
     let endpoint = Endpoint::new(address).unwrap().directory(directory);
-    let mut client = BenchClient::new(endpoint.connect_lazy().unwrap());
+    let mut client = BenchClient::new(endpoint.connect_lazy());
     match client.unary(Payload::default()).await {
         Ok(response) => println!("\n{ANSWERED}{}", ringway::Path::of(&response).unwrap()),
         Err(status) => println!("\n{ANSWERED}{}", status.message()),

@@ -43,14 +43,14 @@ async fn one_client_at_most(way: Way, limit: impl FnOnce(ServerBuilder) -> Serve
     let running = Running::with(way, |builder| limit(builder).add_service(service)).await;
     let mut first = running.client().await;
     first.unary(payload(1, 10)).await.unwrap();
-    let mut second = BenchClient::new(running.endpoint().connect_lazy().unwrap());
+    let mut second = BenchClient::new(running.endpoint().connect_lazy());
     let status = second.unary(payload(1, 10)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{way:?}: {status:?}");
     first.unary(payload(1, 10)).await.unwrap();
     drop(first);
     // Its place is free when the server has noticed.
     loop {
-        let mut next = BenchClient::new(running.endpoint().connect_lazy().unwrap());
+        let mut next = BenchClient::new(running.endpoint().connect_lazy());
         if next.unary(payload(1, 10)).await.is_ok() {
             break;
         }

@@ -166,7 +166,7 @@ fn a_move_between_paths_is_counted() {
         let endpoint = Endpoint::new(&*address)
             .unwrap()
             .directory(directory.path());
-        let mut client = BenchClient::new(endpoint.connect_lazy().unwrap());
+        let mut client = BenchClient::new(endpoint.connect_lazy());
         assert_eq!(channel(&address).unwrap().path, None);
         client.unary(Payload::default()).await.unwrap();
         let before = channel(&address).unwrap();

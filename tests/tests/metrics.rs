@@ -252,7 +252,7 @@ async fn calls_of_plain_tonic_stubs_are_measured() {
         let _telemetry = &*TELEMETRY;
         for (way, transport) in [(Way::Inproc, "inproc"), (Way::GrpcUnix, "unix")] {
             let service = PlainServer::new(plain::Handler::default());
-            let running = Running::with(way, |builder| builder.add_tonic_service(service)).await;
+            let running = Running::with(way, |builder| builder.add_service(service)).await;
             let client = PlainClient::new(running.channel().await);
             let path = ("ringway.path", way.path().name());
             for carried in &calls!(client, ringway_proto::bench_tonic) {

@@ -147,7 +147,7 @@ async fn an_absent_server_is_one_clear_error() {
             error.contains("nobody:1") && error.contains("RINGWAY_DIR"),
             "{error}"
         );
-        let mut client = BenchClient::new(forced.connect_lazy().unwrap());
+        let mut client = BenchClient::new(forced.connect_lazy());
         let status = client.unary(payload(1, 10)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(status.message().contains("nobody:1"), "{status:?}");
@@ -292,7 +292,9 @@ async fn tls_is_never_left_out() {
     within(async {
         let directory = tempfile::tempdir().unwrap();
         let server = serve_on_both(directory.path()).await;
-        let with_tls = at(&server.address, directory.path()).tls_config(ClientTlsConfig::new());
+        let with_tls = at(&server.address, directory.path())
+            .tls_config(ClientTlsConfig::new())
+            .unwrap();
         // The server's network path speaks no TLS, and its local one, which would, is not taken.
         let mut client = client_of(&with_tls).await;
         let status = client.unary(payload(1, 10)).await.unwrap_err();
@@ -329,6 +331,7 @@ async fn a_server_with_tls_is_found_by_no_local_client() {
             .listen("127.0.0.1:0")
             .unwrap()
             .tls_config(tls)
+            .unwrap()
             .add_service(BenchServer::new(Handler::default()))
             .bind()
             .await
@@ -437,14 +440,14 @@ async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
                 _ => (format!("{scheme}{name}"), &name),
             };
             let endpoint = at(&address, directory.path());
-            let mut waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
+            let mut waiting = BenchClient::new(endpoint.connect_lazy());
             let mut request = tonic::Request::new(payload(1, 10));
             // Each way of saying so in turn.
             if port % 2 == 0 {
                 request.extensions_mut().insert(WaitForReady(true));
             } else {
                 let endpoint = endpoint.wait_for_ready(true);
-                waiting = BenchClient::new(endpoint.connect_lazy().unwrap());
+                waiting = BenchClient::new(endpoint.connect_lazy());
             }
             let mut hasty = waiting.clone();
             let mut impatient = tonic::Request::new(payload(1, 10));

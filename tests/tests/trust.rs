@@ -177,7 +177,7 @@ async fn a_directory_that_others_may_write_is_one_warning() {
     serving.abort();
 }
 
-async fn bind_on_both(address: &str, directory: &FilePath) -> Server {
+async fn bind_on_both(address: &str, directory: &FilePath) -> ringway::BoundServer {
     let server = Server::builder().directory(directory).name(address);
     let server = server.listen(address).unwrap();
     let service = BenchServer::new(Handler::default());
@@ -196,12 +196,13 @@ async fn mutual_tls_lets_in_whom_the_authority_knows() {
             builder
                 .name("secret:1")
                 .tls_config(tls)
+                .unwrap()
                 .add_service(service)
         })
         .await;
         let address = format!("https://localhost:{}", running.address().port());
         let call = async |tls: ClientTlsConfig| {
-            let endpoint = Endpoint::new(&*address).unwrap().tls_config(tls);
+            let endpoint = Endpoint::new(&*address).unwrap().tls_config(tls).unwrap();
             let mut client = client_of(&endpoint.directory(running.root())).await;
             client.unary(Payload::default()).await
         };

@@ -106,7 +106,7 @@ impl Peer {
         let channel = Endpoint::new(address.to_string())
             .map(|endpoint| endpoint.http2_keep_alive_interval(SILENCE))
             .map(|endpoint| endpoint.keep_alive_timeout(SILENCE))
-            .and_then(|endpoint| with(endpoint).connect_lazy())
+            .map(|endpoint| with(endpoint).connect_lazy())
             .map_err(|source| Error::Connect {
                 service,
                 address: address.to_string(),

@@ -49,7 +49,7 @@ pub enum Unhealthy {
 /// Whatever it is that keeps others from calling it.
 pub async fn probe(address: &Address) -> Result<(), Unhealthy> {
     let address = dialled(address).to_string();
-    let endpoint = Endpoint::new(&*address).and_then(|endpoint| endpoint.connect_lazy());
+    let endpoint = Endpoint::new(&*address).map(|endpoint| endpoint.connect_lazy());
     let channel = endpoint.map_err(|source| Unhealthy::Address {
         address: address.clone(),
         source,

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use ringway::codegen::{LocalService, Service};
-use ringway::{Server, ServerBuilder};
+use ringway::Server;
+use ringway::codegen::Service;
 use ringway_proto::shop::v1::DESCRIPTORS;
 use tokio::sync::oneshot;
 use tonic::body::Body;
@@ -39,8 +39,7 @@ pub async fn serve<S, F>(
     until: F,
 ) -> Result<(), Error>
 where
-    S: LocalService
-        + NamedService
+    S: NamedService
         + Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -58,7 +57,7 @@ where
         .set_service_status(S::NAME, ServingStatus::Serving)
         .await;
     let server = at(address, names).map_err(refused)?.add_service(service);
-    let server = described(server)?.add_tonic_service(health);
+    let server = described(server)?.add_service(health);
     let server = server.introspection();
     let server = server.drain_timeout(DRAIN).bind().await.map_err(refused)?;
     let until = async {
@@ -79,19 +78,19 @@ where
 }
 
 /// Adds reflection of the shop's contracts.
-fn described(server: ServerBuilder) -> Result<ServerBuilder, Error> {
+fn described(server: Server) -> Result<Server, Error> {
     let contracts = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(server
-        .add_tonic_service(contracts().build_v1()?)
-        .add_tonic_service(contracts().build_v1alpha()?))
+        .add_service(contracts().build_v1()?)
+        .add_service(contracts().build_v1alpha()?))
 }
 
 /// A server that can be reached at `address`, by the paths that it names, and as `names`.
-fn at(address: &Address, names: &Names) -> Result<ServerBuilder, ringway::Error> {
+fn at(address: &Address, names: &Names) -> Result<Server, ringway::Error> {
     let mut server = Server::builder();
     for name in local_names(address, names) {
         server = server.name(name);

@@ -291,7 +291,7 @@ async fn status_of(way: Way, late: bool, ending: &[(&'static str, &str)]) -> Sta
         ending: headers,
         late,
     };
-    let running = Running::with(way, |builder| builder.add_tonic_service(odd)).await;
+    let running = Running::with(way, |builder| builder.add_service(odd)).await;
     let mut client = running.client().await;
     let unary = client.unary(payload(1, 1)).await.unwrap_err();
     let upload = client.client_stream(payloads(1, 1)).await.unwrap_err();

@@ -292,7 +292,8 @@ pub(crate) async fn requests_have_tonics_connect_info(way: Way) {
         connect_infos(&running).await,
         [(); 4].map(|()| told.clone())
     );
-    let add = |builder: ServerBuilder| builder.add_tonic_service(service());
+    let add =
+        |builder: ServerBuilder| builder.add_service(BenchServer::with_interceptor(WhoCalls, Ok));
     let running = Running::with(way, add).await;
     assert_eq!(
         connect_infos(&running).await,

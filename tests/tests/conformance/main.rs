@@ -3,6 +3,7 @@
 //! A new path is one more [`suite!`] line, and an arm in [`ringway_tests::Way`].
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod at_once;
 mod bad_input;
 mod cancellation;
@@ -100,7 +101,10 @@ macro_rules! suite {
                 load::calls_in_flight_finish_while_the_server_stops,
                 drain::calls_in_flight_come_to_their_end,
                 drain::draining_has_an_upper_time,
-                limits::one_call_too_many_at_once,
+                limits::one_call_too_many_at_once_is_shed,
+                limits::one_call_too_many_at_once_waits,
+                limits::streams_that_have_begun_leave_room,
+                limits::a_refused_first_call_leaves_its_method_usable,
                 retry::a_policy_makes_failed_calls_again,
                 retry::a_policy_makes_failed_streams_again,
                 retry::without_a_policy_nothing_is_made_again,
@@ -116,6 +120,11 @@ macro_rules! suite {
                 compression::by_our_stubs,
                 compression::by_stubs_of_tonics,
                 compression::a_bomb_ends_at_the_limit,
+                api::a_wrapped_service_sees_each_call,
+                api::routes_answer_for_all_other_services,
+                api::calls_are_handled_in_spans_of_the_applications_own,
+                api::interceptors_see_the_method,
+                api::calls_above_a_channels_limit_wait,
                 middleware::a_layer_of_the_server,
                 middleware::a_layer_of_the_client,
                 middleware::an_interceptor_of_the_server,

@@ -107,10 +107,13 @@ where
     }
 }
 
-async fn every_kind_is_layered<T: ringway::codegen::Caller>(
-    client: &mut BenchClient<T>,
-    passed: &AtomicU64,
-) {
+async fn every_kind_is_layered<T>(client: &mut BenchClient<T>, passed: &AtomicU64)
+where
+    T: tonic::client::GrpcService<Body>,
+    T::Error: Into<tonic::codegen::StdError>,
+    T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <T::ResponseBody as http_body::Body>::Error: Into<tonic::codegen::StdError> + Send,
+{
     let response = client.unary(payload(1, 1)).await.unwrap();
     assert_eq!(response.metadata().get("x-echo-layered").unwrap(), "yes");
     let response = client.server_stream(StreamRequest::default()).await;
@@ -166,7 +169,7 @@ pub(crate) async fn a_layer_of_the_client(way: Way) {
     let running = Running::start(way).await;
     let passed = Arc::<AtomicU64>::default();
     let layered = Gate(Arc::clone(&passed)).layer(running.channel().await);
-    let mut client = BenchClient::new(ringway::Layered::new(layered));
+    let mut client = BenchClient::new(layered);
     every_kind_is_layered(&mut client, &passed).await;
     assert_eq!(running.seen.entered(), 4);
     let response = client.unary(payload(1, 1)).await.unwrap();
@@ -185,7 +188,7 @@ pub(crate) async fn an_interceptor_of_the_server(way: Way) {
             }
             _ => Err(Status::unauthenticated("who are you?")),
         };
-        builder.add_tonic_service(BenchServer::with_interceptor(handler.clone(), check))
+        builder.add_service(BenchServer::with_interceptor(handler.clone(), check))
     };
     let running = Running::with(way, add).await;
     let mut client = running.client().await;

@@ -28,7 +28,7 @@ fn payloads(count: u64, size: usize) -> impl Stream<Item = Payload> + Send + 'st
 }
 
 fn add_plain(builder: ServerBuilder) -> ServerBuilder {
-    builder.add_tonic_service(PlainServer::new(plain::Handler::default()))
+    builder.add_service(PlainServer::new(plain::Handler::default()))
 }
 
 pub(crate) async fn plain_stubs_over_our_channel(way: Way) {
@@ -163,7 +163,7 @@ pub(crate) async fn health(way: Way) {
     reporter
         .set_service_status("shop", tonic_health::ServingStatus::Serving)
         .await;
-    let running = Running::with(way, |builder| builder.add_tonic_service(service)).await;
+    let running = Running::with(way, |builder| builder.add_service(service)).await;
     let mut client = HealthClient::new(running.channel().await);
     let request = HealthCheckRequest {
         service: "shop".into(),
@@ -228,8 +228,8 @@ pub(crate) async fn reflection(way: Way) {
     };
     let add = |builder: ServerBuilder| {
         builder
-            .add_tonic_service(contracts().build_v1().unwrap())
-            .add_tonic_service(contracts().build_v1alpha().unwrap())
+            .add_service(contracts().build_v1().unwrap())
+            .add_service(contracts().build_v1alpha().unwrap())
     };
     let running = Running::with(way, |builder| add(add_plain(builder))).await;
     reflected!(v1, running.channel().await);

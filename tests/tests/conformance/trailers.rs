@@ -78,7 +78,7 @@ pub(crate) async fn after_a_stream(way: Way) {
 /// A service of another make answers with bodies of HTTP: what is all there goes as one piece.
 pub(crate) async fn of_another_make(way: Way) {
     let service = BenchServer::new(WithTrailers::default());
-    let running = Running::with(way, |builder| builder.add_tonic_service(service)).await;
+    let running = Running::with(way, |builder| builder.add_service(service)).await;
     let mut client = running.client().await;
     let response = client.unary(payload(1, 64)).await.unwrap();
     let Trailers(trailing) = response.extensions().get().unwrap();

@@ -56,7 +56,7 @@ async fn under_siege(attack: impl FnOnce(&Path) + Send + 'static) {
         .name(NAME)
         .local_config(config)
         .add_service(BenchServer::new(ours::Handler::default()))
-        .add_tonic_service(tonic_health::server::health_reporter().1)
+        .add_service(tonic_health::server::health_reporter().1)
         .bind()
         .await
         .unwrap();

@@ -5,10 +5,13 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
-use syn::{AssocType, FnArg, ImplItemFn, ItemMod, Type, TypePath, parse_quote, token};
+use syn::{
+    AssocType, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, ItemMod, Type, TypePath,
+    WherePredicate, parse_quote, token,
+};
 
 use crate::{
-    client::{find_struct, stubs_of},
+    client::{find_struct, generic_block, stubs_of},
     error::Error,
     plan::{Kind, MethodPlan, ServicePlan},
     stubs::items,
@@ -28,7 +31,18 @@ pub(crate) fn module(client: &mut ItemMod, plan: &ServicePlan) -> Result<ItemMod
     let calls = calls
         .map(|(method, stub)| call(method, stub, plan))
         .collect::<Result<Vec<_>, _>>()?;
+    let block = generic_block(items, plan)?;
+    let mut bounds = block.generics.clone();
+    let bounds = bounds.make_where_clause();
+    // A stream's requests are taken by one thread while another one waits for the answer.
+    let own: [WherePredicate; 2] = [
+        parse_quote!(T: Clone + std::marker::Send + 'static),
+        parse_quote!(T::Future: std::marker::Send),
+    ];
+    bounds.predicates.extend(own);
+    let with_interceptor = with_interceptor(block, &blocking, inner, plan)?;
     let file: syn::File = parse_quote! {
+            use tonic::codegen::*;
             use super::#asynchronous::#inner;
 
             /// For threads without a runtime: each method waits for its answer.
@@ -39,23 +53,13 @@ pub(crate) fn module(client: &mut ItemMod, plan: &ServicePlan) -> Result<ItemMod
             }
 
             impl<T> #blocking<T>
-            where
-                T: ringway::codegen::Caller + 'static,
+            #bounds
             {
                 pub fn new(inner: T) -> Self {
                     Self { inner: #inner::new(inner) }
                 }
 
-                pub fn with_interceptor<F>(
-                    inner: T,
-                    interceptor: F,
-                ) -> #blocking<ringway::codegen::Intercepted<T, F>>
-                where
-                    F: tonic::service::Interceptor,
-                    ringway::codegen::Intercepted<T, F>: ringway::codegen::Caller,
-                {
-                    #blocking { inner: #inner::with_interceptor(inner, interceptor) }
-                }
+                #with_interceptor
 
                 #(#calls)*
             }
@@ -71,6 +75,26 @@ pub(crate) fn module(client: &mut ItemMod, plan: &ServicePlan) -> Result<ItemMod
     module.ident = name;
     module.content = Some((token::Brace::default(), file.items));
     Ok(module)
+}
+
+/// tonic's signature, with the blocking client's name in what it returns.
+fn with_interceptor(
+    block: &ItemImpl,
+    blocking: &Ident,
+    inner: &Ident,
+    plan: &ServicePlan,
+) -> Result<ImplItemFn, Error> {
+    let function = block.items.iter().find_map(|item| match item {
+        ImplItem::Fn(function) if function.sig.ident == "with_interceptor" => Some(function),
+        _ => None,
+    });
+    let function = function.ok_or_else(|| plan.unknown_shape("with_interceptor"))?;
+    let mut function = function.clone();
+    function.sig.output = parse_quote!(-> #blocking<InterceptedService<T, F>>);
+    function.block = parse_quote! {{
+        #blocking { inner: #inner::with_interceptor(inner, interceptor) }
+    }};
+    Ok(function)
 }
 
 fn call(method: &MethodPlan, stub: &ImplItemFn, plan: &ServicePlan) -> Result<ImplItemFn, Error> {

@@ -1,15 +1,22 @@
-//! The client: tonic's module with our transport in it. Attributes, documentation and signatures
-//! stay as tonic wrote them; fields, constructors and bodies are ours.
+//! The client: tonic's module with our caller in it. Attributes, documentation, signatures and bounds
+//! stay as tonic wrote them; what the client holds and what its methods do is ours.
 
-use proc_macro2::{Literal, TokenStream};
-use quote::quote;
-use syn::{Ident, ImplItem, ImplItemFn, Item, ItemImpl, ItemMod, ItemStruct, parse_quote};
+use proc_macro2::Literal;
+use syn::visit_mut::{self, VisitMut};
+use syn::{
+    GenericParam, Ident, ImplItem, ImplItemFn, Item, ItemImpl, ItemMod, ItemStruct, Path,
+    TypeParam, parse_quote,
+};
 
 use crate::{
     error::Error,
     plan::{MethodPlan, ServicePlan},
     stubs::items,
 };
+
+/// Constructors, which find out whether a channel of ours is called: by its type, and so by a type
+/// that borrows nothing.
+const CONSTRUCTORS: [&str; 3] = ["new", "with_origin", "with_interceptor"];
 
 /// Replaces the content of tonic's client module.
 pub(crate) fn rewrite(
@@ -18,25 +25,88 @@ pub(crate) fn rewrite(
     build_transport: bool,
 ) -> Result<(), Error> {
     let items = items(module, plan)?;
-    let tonics = find_struct(items, plan)?;
-    let client = tonics.ident.clone();
-    let structure = structure(tonics);
+    let client = find_struct(items, plan)?.ident.clone();
     let calls = calls(items, plan)?;
-    let table = plan.table();
-
-    let mut ours: Vec<Item> = vec![
-        parse_quote!(
-            use tonic::codegen::*;
-        ),
-        parse_quote!(#table),
-        structure,
-    ];
-    if build_transport {
-        ours.push(connect(&client));
+    items.retain(|item| !is_connect(item));
+    for item in items.iter_mut() {
+        match item {
+            Item::Struct(structure) => over_our_channel(structure),
+            Item::Impl(block) => over_anything(block, &client, &calls),
+            _ => {}
+        }
+        OursForGrpc.visit_item_mut(item);
     }
-    ours.push(implementation(&client, &calls));
-    *items = ours;
+    let structure = items
+        .iter()
+        .position(|item| matches!(item, Item::Struct(_)));
+    let structure = structure.unwrap_or_default();
+    if build_transport {
+        items.insert(structure + 1, connect(&client));
+    }
+    let table = plan.table();
+    items.insert(structure, parse_quote!(#table));
     Ok(())
+}
+
+/// Whether it is `connect`'s block, the only one that is not generic.
+fn is_connect(item: &Item) -> bool {
+    matches!(item, Item::Impl(block) if block.generics.params.is_empty())
+}
+
+fn over_our_channel(structure: &mut ItemStruct) {
+    for parameter in &mut structure.generics.params {
+        if let GenericParam::Type(TypeParam { default, .. }) = parameter {
+            *default = Some(parse_quote!(ringway::Channel));
+        }
+    }
+}
+
+/// The block of all that a client can do.
+fn over_anything(block: &mut ItemImpl, client: &Ident, calls: &[ImplItemFn]) {
+    let mut calls = calls.iter();
+    for item in &mut block.items {
+        let ImplItem::Fn(function) = item else {
+            continue;
+        };
+        if function.sig.asyncness.is_some() {
+            if let Some(call) = calls.next() {
+                *function = call.clone();
+            }
+            continue;
+        }
+        let name = function.sig.ident.to_string();
+        if CONSTRUCTORS.contains(&name.as_str()) {
+            let bounds = function.sig.generics.make_where_clause();
+            bounds.predicates.push(parse_quote!(T: 'static));
+        }
+        if name == "with_interceptor" {
+            function.block = parse_quote! {{
+                let inner = ringway::codegen::Client::with_interceptor(inner, interceptor);
+                #client { inner }
+            }};
+        }
+    }
+}
+
+/// `ringway::codegen::Client` in place of `tonic::client::Grpc`.
+struct OursForGrpc;
+
+impl VisitMut for OursForGrpc {
+    fn visit_path_mut(&mut self, found: &mut Path) {
+        visit_mut::visit_path_mut(self, found);
+        let names: Vec<String> = found
+            .segments
+            .iter()
+            .map(|segment| segment.ident.to_string())
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        if let ["tonic", "client", "Grpc", rest @ ..] = names.as_slice() {
+            let rest = found.segments.iter().skip(names.len() - rest.len());
+            let rest: Vec<_> = rest.cloned().collect();
+            let arguments = &found.segments[2].arguments;
+            *found = parse_quote!(ringway::codegen::Client #arguments #(:: #rest)*);
+        }
+    }
 }
 
 pub(crate) fn find_struct<'a>(
@@ -53,15 +123,16 @@ pub(crate) fn find_struct<'a>(
         .ok_or_else(|| plan.unknown_shape(&format!("struct {name}")))
 }
 
-fn structure(tonics: &ItemStruct) -> Item {
-    let ItemStruct { attrs, ident, .. } = tonics;
-    parse_quote! {
-        #(#attrs)*
-        pub struct #ident<T = ringway::Channel> {
-            inner: T,
-            options: ringway::codegen::CallOptions,
-        }
-    }
+/// The block of all that a client can do: the one that is generic.
+pub(crate) fn generic_block<'a>(
+    items: &'a [Item],
+    plan: &ServicePlan,
+) -> Result<&'a ItemImpl, Error> {
+    let block = items.iter().find_map(|item| match item {
+        Item::Impl(block) if !block.generics.params.is_empty() => Some(block),
+        _ => None,
+    });
+    block.ok_or_else(|| plan.unknown_shape("generic client"))
 }
 
 /// tonic's methods, in the order of the table.
@@ -92,7 +163,7 @@ fn calls(items: &[Item], plan: &ServicePlan) -> Result<Vec<ImplItemFn>, Error> {
         let (kind, into_request) = (method.kind.ident(), method.kind.into_request());
         ImplItemFn {
             block: parse_quote! {{
-                self.inner.#kind(&METHODS[#index], &self.options, #into_request).await
+                self.inner.#kind(&METHODS[#index], #into_request).await
             }},
             ..(*stub).clone()
         }
@@ -120,79 +191,10 @@ fn connect(client: &Ident) -> Item {
             pub async fn connect<D>(dst: D) -> std::result::Result<Self, ringway::Error>
             where
                 D: TryInto<ringway::Endpoint>,
-                D::Error: Into<ringway::Error>,
+                D::Error: Into<StdError>,
             {
-                let endpoint: ringway::Endpoint = dst.try_into().map_err(Into::into)?;
-                Ok(Self::new(endpoint.connect().await?))
+                Ok(Self::new(ringway::Endpoint::new(dst)?.connect().await?))
             }
-        }
-    }
-}
-
-fn implementation(client: &Ident, calls: &[ImplItemFn]) -> Item {
-    let settings = settings();
-    parse_quote! {
-        impl<T> #client<T>
-        where
-            T: ringway::codegen::Caller,
-        {
-            pub fn new(inner: T) -> Self {
-                Self { inner, options: Default::default() }
-            }
-
-            pub fn with_interceptor<F>(
-                inner: T,
-                interceptor: F,
-            ) -> #client<ringway::codegen::Intercepted<T, F>>
-            where
-                F: tonic::service::Interceptor,
-                ringway::codegen::Intercepted<T, F>: ringway::codegen::Caller,
-            {
-                #client::new(ringway::codegen::Intercepted::new(inner, interceptor))
-            }
-
-            #settings
-
-            #(#calls)*
-        }
-    }
-}
-
-fn settings() -> TokenStream {
-    quote! {
-        /// Compress requests with the given encoding where they cross a network.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.options.send_compression = Some(encoding);
-            self
-        }
-
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.options.accept_compression.push(encoding);
-            self
-        }
-
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.options.limits.decoding = Some(limit);
-            self
-        }
-
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.options.limits.encoding = Some(limit);
-            self
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) enum Error {
 
     #[error(
         "`codec_path` is {codec_path}, but Ringway's stubs speak protobuf by prost only: \
-         generate this service with tonic_prost_build and serve it with `add_tonic_service`"
+         generate this service with tonic_prost_build and serve it with `add_service`"
     )]
     CustomCodec { codec_path: String },
 

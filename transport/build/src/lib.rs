@@ -13,11 +13,12 @@
 //! ```
 //!
 //! # What comes out
-//! - **The service trait and `FooServer`, exactly as tonic generates them**: an existing handler
-//!   moves over untouched, and the server is a `tower::Service` for HTTP still. Beside it stands
+//! - **The service trait and `FooServer`, as tonic generates them**: an existing handler moves over
+//!   untouched, and the server is a `tower::Service` for HTTP still. Beside it stands
 //!   `ringway::codegen::LocalService`, by which calls reach the handler without HTTP types.
-//! - **A client with tonic's method signatures** over `ringway::codegen::Caller`: `ringway::Channel`
-//!   by default. Of the constructors, `with_origin` is left out: an origin is a matter of HTTP.
+//! - **A client with tonic's methods and bounds** over any `GrpcService` that borrows nothing:
+//!   `ringway::Channel` by default. Over that, and behind its own `with_interceptor`, calls go without
+//!   HTTP types on local paths.
 //!
 //! The generating crate's dependencies are `ringway`, `tonic`, `tonic-prost` and `prost`.
 //!

@@ -81,7 +81,7 @@ impl MethodPlan {
 }
 
 impl Kind {
-    /// The method of `Caller` and of `ServerCall` for it.
+    /// The method of `ringway::codegen::Client` and of `ServerCall` for it.
     pub(crate) fn ident(self) -> syn::Ident {
         let name = match self {
             Kind::Unary => "unary",

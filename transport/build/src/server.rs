@@ -1,8 +1,14 @@
 //! The server: tonic's module, and beside what is in it the way in for calls without HTTP types.
+//!
+//! Of what is there, one thing changes: the service's future has a type of its own, by which a server
+//! tells the service from whatever may be wrapped around it.
 
 use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
-use syn::{FnArg, Ident, Item, ItemMod, ItemTrait, TraitItem, TraitItemFn, Type, parse_quote};
+use syn::{
+    FnArg, Ident, ImplItem, Item, ItemImpl, ItemMod, ItemTrait, TraitItem, TraitItemFn, Type,
+    parse_quote,
+};
 
 use crate::{
     error::Error,
@@ -10,7 +16,7 @@ use crate::{
     stubs::items,
 };
 
-/// Adds `LocalService` to tonic's server module and changes nothing of what is there.
+/// Adds `LocalService` to tonic's server module, and the way to find it.
 pub(crate) fn extend(
     module: &mut ItemMod,
     plan: &ServicePlan,
@@ -24,10 +30,55 @@ pub(crate) fn extend(
         &format_ident!("{}Server", plan.rust_name),
         &arms,
     );
+    answer_probes(items, plan)?;
     let table: Item = syn::parse2(plan.table()).map_err(|source| syntax(plan, source))?;
     items.push(table);
     items.push(local_service);
     Ok(())
+}
+
+/// Gives the service a future of its own type, and has it answer a server that looks for
+/// `LocalService`.
+fn answer_probes(items: &mut [Item], plan: &ServicePlan) -> Result<(), Error> {
+    let service = items.iter_mut().find_map(|item| match item {
+        Item::Impl(block) if implements_service(block) => Some(block),
+        _ => None,
+    });
+    let service = service.ok_or_else(|| plan.unknown_shape("tower service"))?;
+    let (mut future, mut call) = (false, false);
+    for item in &mut service.items {
+        match item {
+            ImplItem::Type(item) if item.ident == "Future" => {
+                item.ty = parse_quote!(ringway::codegen::Answer<Self>);
+                future = true;
+            }
+            ImplItem::Fn(function) if function.sig.ident == "call" => {
+                let block = &function.block;
+                function.block = parse_quote! {{
+                    if ringway::codegen::is_probe(&req) {
+                        return ringway::codegen::Answer::found(self.clone());
+                    }
+                    let answer: BoxFuture<Self::Response, Self::Error> = #block;
+                    ringway::codegen::Answer::new(answer)
+                }};
+                call = true;
+            }
+            _ => {}
+        }
+    }
+    if future && call {
+        Ok(())
+    } else {
+        Err(plan.unknown_shape("future and call in the tower service"))
+    }
+}
+
+fn implements_service(block: &ItemImpl) -> bool {
+    let name = block
+        .trait_
+        .as_ref()
+        .and_then(|(_, name, _)| name.segments.last());
+    name.is_some_and(|name| name.ident == "Service")
 }
 
 fn find_trait<'a>(items: &'a [Item], plan: &ServicePlan) -> Result<&'a ItemTrait, Error> {

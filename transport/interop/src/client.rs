@@ -1,6 +1,6 @@
 //! The client's side: one channel, and the cases over it.
 
-use ringway::{Channel, Endpoint, Layered, MessageCompression, Path};
+use ringway::{Channel, Endpoint, MessageCompression, Path};
 use ringway_proto::grpc_testing::test_service_client::TestServiceClient;
 use tonic::Response;
 use tonic::codec::CompressionEncoding::Gzip;
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::soak::{self, Soak};
 
 /// Stubs that compress messages one by one, and tell which came so.
-pub(crate) type Compressing = TestServiceClient<Layered<MessageCompression<Channel>>>;
+pub(crate) type Compressing = TestServiceClient<MessageCompression<Channel>>;
 
 /// Runs cases against one server.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl Client {
 
     /// The same, with messages compressed one by one.
     pub(crate) fn compressing(&self) -> Compressing {
-        let caller = Layered::new(MessageCompression::new(self.channel.clone(), Gzip));
+        let caller = MessageCompression::new(self.channel.clone(), Gzip);
         TestServiceClient::new(caller).accept_compressed(Gzip)
     }
 

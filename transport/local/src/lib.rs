@@ -55,6 +55,7 @@ pub use link::LinkKind;
 pub use link::stream::Engine;
 pub use pace::{HandlerPolicy, Pace};
 pub use pipe::{Pipe, serve as serve_pipe};
+pub use ringway_ring::EndpointConfig;
 pub use ringway_sys::PeerCredentials;
 pub use server::{ClosedOnDrop, Listener, Serve};
 pub use socket_peer::SocketPeer;

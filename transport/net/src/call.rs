@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, future};
+use http::Uri;
 use http::uri::PathAndQuery;
 use http_body::Body as HttpBody;
 use prost::Message;
@@ -35,9 +36,18 @@ pub struct CallSettings {
     pub max_decoding_bytes: Option<usize>,
     /// The largest message to send; unlimited if unset.
     pub max_encoding_bytes: Option<usize>,
+    /// Scheme and authority that requests name.
+    pub origin: Option<Uri>,
 }
 
 impl CallSettings {
+    fn grpc<T>(&self, channel: T) -> Grpc<T> {
+        self.apply(match self.origin.clone() {
+            Some(origin) => Grpc::with_origin(channel, origin),
+            None => Grpc::new(channel),
+        })
+    }
+
     fn apply<T>(&self, mut grpc: Grpc<T>) -> Grpc<T> {
         if let Some(encoding) = self.send_compression {
             grpc = grpc.send_compressed(encoding);
@@ -173,7 +183,7 @@ where
 {
     let aside = TrailersAside::default();
     let channel = wait_for(channel).await?.trailers_aside(Arc::clone(&aside));
-    Ok((settings.apply(Grpc::new(channel)), aside))
+    Ok((settings.grpc(channel), aside))
 }
 
 async fn ready_to_stream<T>(channel: T, settings: &CallSettings) -> Result<Grpc<Guarded<T>>, Status>
@@ -182,7 +192,7 @@ where
     T::ResponseBody: HttpBody<Data = Bytes>,
     <T::ResponseBody as HttpBody>::Error: Into<BoxError>,
 {
-    Ok(settings.apply(Grpc::new(wait_for(channel).await?)))
+    Ok(settings.grpc(wait_for(channel).await?))
 }
 
 /// Waits as tonic's own stubs do, with the same words when the channel is beyond use.

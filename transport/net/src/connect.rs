@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::rt;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
 use crate::guard::CallExecutor;
 use crate::header_list::HTTP2_MAX_HEADER_LIST_BYTES;
 use crate::{
-    BackoffOptions, CONNECTION_WINDOW_BYTES, Error, OutlierOptions, Pool, Resolve,
+    BackoffOptions, CONNECTION_WINDOW_BYTES, ClientTuning, Error, OutlierOptions, Pool, Resolve,
     STREAM_WINDOW_BYTES, Scheme, SystemResolver, Target,
 };
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a client connects. The defaults are those that served tonic best.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct NetOptions {
     pub keepalive_while_idle: bool,
     /// TLS, for `https` targets and for those that do not say.
     pub tls: Option<ClientTlsConfig>,
+    /// What tonic has beside.
+    pub tuning: ClientTuning,
 }
 
 impl Default for NetOptions {
@@ -60,6 +65,7 @@ impl Default for NetOptions {
             keepalive_timeout: Duration::from_secs(10),
             keepalive_while_idle: false,
             tls: None,
+            tuning: ClientTuning::default(),
         }
     }
 }
@@ -85,6 +91,56 @@ impl Default for NetOptions {
 pub fn connect_lazy(target: &Target, options: &NetOptions) -> Result<Pool, Error> {
     let endpoint = endpoint(target, options)?.executor(CallExecutor);
     Ok(Pool::new(target.clone(), endpoint, options))
+}
+
+/// Makes a pool whose calls all go through connections of the caller's own making: `connector` is asked
+/// for each, by the target's URI. tonic connects again what was lost.
+///
+/// # Errors
+/// As [`connect_lazy`].
+pub fn connect_through_lazy<C>(
+    target: &Target,
+    options: &NetOptions,
+    connector: C,
+) -> Result<Pool, Error>
+where
+    C: tower::Service<http::Uri> + Send + 'static,
+    C::Response: rt::Read + rt::Write + Send + Unpin,
+    C::Future: Send,
+    BoxError: From<C::Error> + Send,
+{
+    let endpoint = limited(endpoint(target, options)?.executor(CallExecutor), options);
+    let channel = endpoint.connect_with_connector_lazy(connector);
+    Ok(Pool::over(target.clone(), channel, endpoint, options))
+}
+
+/// The same, connected already.
+///
+/// # Errors
+/// As [`connect_lazy`], and [`Error::Connect`].
+pub async fn connect_through<C>(
+    target: &Target,
+    options: &NetOptions,
+    connector: C,
+) -> Result<Pool, Error>
+where
+    C: tower::Service<http::Uri> + Send + 'static,
+    C::Response: rt::Read + rt::Write + Send + Unpin,
+    C::Future: Send,
+    BoxError: From<C::Error> + Send,
+{
+    let endpoint = limited(endpoint(target, options)?.executor(CallExecutor), options);
+    let connected = endpoint.connect_with_connector(connector).await;
+    let channel = connected.map_err(|source| Error::Connect {
+        target: target.clone(),
+        source,
+    })?;
+    Ok(Pool::over(target.clone(), channel, endpoint, options))
+}
+
+/// With the time that connecting may take, which a pool of our own minds by itself.
+fn limited(endpoint: Endpoint, options: &NetOptions) -> Endpoint {
+    endpoint.connect_timeout(options.connect_timeout)
 }
 
 fn endpoint(target: &Target, options: &NetOptions) -> Result<Endpoint, Error> {
@@ -145,6 +201,7 @@ fn tune(endpoint: Endpoint, options: &NetOptions) -> Endpoint {
         .http2_max_header_list_size(HTTP2_MAX_HEADER_LIST_BYTES)
         .keep_alive_timeout(options.keepalive_timeout)
         .keep_alive_while_idle(options.keepalive_while_idle);
+    let endpoint = options.tuning.apply(endpoint);
     match options.keepalive_interval {
         Some(interval) => endpoint.http2_keep_alive_interval(interval),
         None => endpoint,

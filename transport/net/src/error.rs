@@ -70,6 +70,22 @@ pub enum Error {
         source: tonic::transport::Error,
     },
 
+    /// The caller's own connector led nowhere.
+    #[error("{target} can't be reached by the connector that was given")]
+    Connect {
+        /// The target.
+        target: Target,
+        /// What tonic or the connector said.
+        source: tonic::transport::Error,
+    },
+
+    /// Serving the connections that were handed over ended with an error.
+    #[error("serving the incoming connections failed")]
+    ServeIncoming {
+        /// What tonic said.
+        source: tonic::transport::Error,
+    },
+
     /// The server's TLS configuration cannot be used.
     #[error("the server's TLS configuration cannot be used: check its certificate and key")]
     ServerTls {

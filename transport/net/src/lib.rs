@@ -29,20 +29,23 @@ mod server;
 mod socket_file;
 mod target;
 pub mod timeout;
+mod tuning;
 
 pub use backoff::{Backoff, BackoffOptions};
 pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};
-pub use connect::{NetOptions, connect_lazy};
+pub use connect::{NetOptions, connect_lazy, connect_through, connect_through_lazy};
 pub use error::Error;
 pub use fate::Fate;
 pub use guard::Trailers;
 pub use header_list::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES};
+pub use hyper::rt;
 pub use listen::ListenAddress;
 pub use outgoing::{Kept, Outgoing};
 pub use outlier::{OutlierOptions, Record};
 pub use pool::{Picked, Pool, Resolve, Resolving, SystemResolver};
-pub use server::{BoundServer, Handler, NetServer, ServerOptions};
+pub use server::{BoundServer, Handler, IncomingServer, NetServer, ServerOptions};
 pub use target::{Scheme, Target};
+pub use tuning::{ClientTuning, ServerTuning, TcpKeepalive};
 
 /// Window of one stream in each direction: a 1 MiB message must not wait for a window update, and
 /// h2's default of 64 KiB makes it wait sixteen times.

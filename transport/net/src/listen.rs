@@ -9,7 +9,7 @@ use futures_util::{Stream, stream};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::{
-    Error,
+    Error, TcpKeepalive,
     held::{Held, Register},
     socket_file::SocketFile,
     target::unix_path,
@@ -105,18 +105,26 @@ impl Listener {
     }
 }
 
+/// How a TCP connection is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpSettings {
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: TcpKeepalive,
+}
+
 /// Connections over TCP. Dropping the stream closes the listening socket.
 pub(crate) fn tcp_connections(
     listener: TcpListener,
-    nodelay: bool,
+    settings: TcpSettings,
     register: Register,
 ) -> impl Stream<Item = Result<Held<TcpStream>, Infallible>> + Send {
     let bound = (listener, register);
     stream::unfold(bound, move |(listener, register)| async move {
         loop {
             let (connection, _) = accept(|| listener.accept()).await;
-            if let Err(error) = connection.set_nodelay(nodelay) {
-                tracing::debug!(%error, "could not set TCP_NODELAY");
+            let set = connection.set_nodelay(settings.nodelay);
+            if let Err(error) = set.and_then(|()| settings.keepalive.apply(&connection)) {
+                tracing::debug!(%error, "could not set up a TCP connection");
             }
             if let Some(held) = register.hold(connection, None) {
                 return Some((Ok(held), (listener, register)));

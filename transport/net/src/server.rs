@@ -2,7 +2,8 @@
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
-use futures_util::Stream;
+use futures_util::future::ready;
+use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,11 +18,11 @@ use tonic::{
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES, ServerTuning,
     guard::Served,
     header_list::HTTP2_MAX_HEADER_LIST_BYTES,
     held::{Hold, Register},
-    listen::{Listener, tcp_connections, unix_connections},
+    listen::{Listener, TcpSettings, tcp_connections, unix_connections},
 };
 
 /// How a server serves.
@@ -35,9 +36,9 @@ pub struct ServerOptions {
     pub max_frame_bytes: Option<u32>,
     /// Calls in flight on one connection. Default: 1,024, where hyper allows 200.
     pub max_concurrent_streams: u32,
-    /// Calls that are handled at once on one connection, until their response begins; one more ends
-    /// `RESOURCE_EXHAUSTED`. `None` is no limit but that of the streams, beyond which a client waits.
-    /// Default: `None`.
+    /// Calls that are handled at once on one connection, until their response begins; one more waits, or
+    /// ends `RESOURCE_EXHAUSTED` with [`ServerTuning::load_shed`]. `None` is no limit but that of the
+    /// streams. Default: `None`.
     pub max_concurrent_calls: Option<usize>,
     /// Connections held at once, over all addresses; further ones are closed. Default: no limit.
     pub max_connections: Option<usize>,
@@ -57,6 +58,8 @@ pub struct ServerOptions {
     pub tls: Option<ServerTlsConfig>,
     /// Whether a server with TLS may also listen on Unix sockets, which go without. Default: no.
     pub plain_unix: bool,
+    /// What tonic has beside.
+    pub tuning: ServerTuning,
 }
 
 impl Default for ServerOptions {
@@ -76,6 +79,7 @@ impl Default for ServerOptions {
             drain_timeout: Some(Duration::from_secs(30)),
             tls: None,
             plain_unix: false,
+            tuning: ServerTuning::default(),
         }
     }
 }
@@ -149,13 +153,7 @@ impl NetServer {
         }
         self.refuse_plain_unix()?;
         let plain = tuned_server(&self.options);
-        let tcp = match &self.options.tls {
-            None => plain.clone(),
-            Some(tls) => plain
-                .clone()
-                .tls_config(tls.clone())
-                .map_err(|source| Error::ServerTls { source })?,
-        };
+        let tcp = with_tls(plain.clone(), &self.options)?;
         let (listeners, addresses) = bind_all(&self.addresses).await?;
         Ok(BoundServer {
             handler: self.handler,
@@ -164,6 +162,19 @@ impl NetServer {
             unix: plain,
             listeners,
             addresses,
+        })
+    }
+
+    /// A server of connections that are handed to it, by another way than an address.
+    ///
+    /// # Errors
+    /// The TLS configuration can't be used.
+    pub fn incoming(self) -> Result<IncomingServer, Error> {
+        let server = with_tls(tuned_server(&self.options), &self.options)?;
+        Ok(IncomingServer {
+            server,
+            handler: self.handler,
+            options: self.options,
         })
     }
 
@@ -235,8 +246,11 @@ impl BoundServer {
             let stopping = stopping.clone();
             match listener {
                 Listener::Tcp(tcp) => {
-                    let connections =
-                        tcp_connections(tcp, self.options.tcp_nodelay, register.clone());
+                    let settings = TcpSettings {
+                        nodelay: self.options.tcp_nodelay,
+                        keepalive: self.options.tuning.tcp_keepalive,
+                    };
+                    let connections = tcp_connections(tcp, settings, register.clone());
                     serving.spawn(serve_one(
                         self.tcp.clone(),
                         routes,
@@ -261,6 +275,49 @@ impl BoundServer {
     }
 }
 
+/// A server of connections that are handed to it.
+#[derive(Debug)]
+pub struct IncomingServer {
+    server: Server,
+    handler: Handler,
+    options: ServerOptions,
+}
+
+impl IncomingServer {
+    /// Serves them until `shutdown` completes, or the stream ends; then lets the calls in flight finish.
+    /// Dropped, it cuts every connection off.
+    ///
+    /// # Errors
+    /// A connection that the stream failed to give.
+    pub async fn serve<I, C, E>(
+        self,
+        incoming: I,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error>
+    where
+        I: Stream<Item = Result<C, E>>,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let hold = Hold::new(
+            self.options.max_connections,
+            self.options.max_connections_per_uid,
+        );
+        let register = hold.register();
+        let held = incoming.filter_map(|connection| {
+            ready(match connection {
+                Ok(connection) => register.hold(connection, None).map(Ok),
+                Err(error) => Some(Err(error)),
+            })
+        });
+        let routes = Served::new(self.handler, self.options.timeout);
+        self.server
+            .serve_with_incoming_shutdown(routes, held, shutdown)
+            .await
+            .map_err(|source| Error::ServeIncoming { source })
+    }
+}
+
 async fn bind_all(wanted: &[ListenAddress]) -> Result<(Vec<Listener>, Vec<ListenAddress>), Error> {
     let mut listeners = Vec::with_capacity(wanted.len());
     let mut addresses = Vec::with_capacity(wanted.len());
@@ -276,6 +333,15 @@ async fn bind_all(wanted: &[ListenAddress]) -> Result<(Vec<Listener>, Vec<Listen
     Ok((listeners, addresses))
 }
 
+fn with_tls(server: Server, options: &ServerOptions) -> Result<Server, Error> {
+    match &options.tls {
+        None => Ok(server),
+        Some(tls) => server
+            .tls_config(tls.clone())
+            .map_err(|source| Error::ServerTls { source }),
+    }
+}
+
 fn tuned_server(options: &ServerOptions) -> Server {
     let server = Server::builder()
         .initial_stream_window_size(options.stream_window_bytes)
@@ -285,10 +351,9 @@ fn tuned_server(options: &ServerOptions) -> Server {
         .max_concurrent_streams(options.max_concurrent_streams)
         .http2_keepalive_interval(options.keepalive_interval)
         .http2_keepalive_timeout(Some(options.keepalive_timeout));
+    let server = options.tuning.apply(server);
     match options.max_concurrent_calls {
-        Some(limit) => server
-            .concurrency_limit_per_connection(limit)
-            .load_shed(true),
+        Some(limit) => server.concurrency_limit_per_connection(limit),
         None => server,
     }
 }

@@ -12,6 +12,7 @@ use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 
+use crate::limit::response_begins;
 use crate::metadata;
 use crate::meter::Direction;
 use crate::method::MessageLimits;
@@ -142,6 +143,7 @@ fn respond_at_once<R: Message>(
     limits
         .check_encoding(len_bytes)
         .map_err(NotAtOnce::Refused)?;
+    response_begins();
     let encode = &mut |out: Out<'_>| {
         encode_whole(message, out);
         if is_recorded {
@@ -178,6 +180,7 @@ pub(crate) async fn respond<R: Message>(
         Ok(answer) => answer,
         Err(status) => return finish(&mut call, &status).await,
     };
+    response_begins();
     let sent = poll_fn(|context| answer.poll_send(context, &mut call)).await;
     match sent {
         Ok(()) => {
@@ -249,6 +252,7 @@ where
         Ok(headers) => headers,
         Err(status) => return finish(&mut call, &status).await,
     };
+    response_begins();
     let block = headers.as_metadata();
     let sender = call.sender().clone();
     let sent = poll_fn(|context| sender.poll_send_headers(context, block.as_bytes()));
@@ -280,6 +284,7 @@ pub(crate) async fn finish(call: &mut Call, status: &Status) {
 }
 
 pub(crate) async fn send_trailers(call: &mut Call, (code, head): (u16, Vec<u8>)) {
+    response_begins();
     let sent = poll_fn(|context| {
         trace::step_here(Step::Published);
         call.poll_finish(context, code, &head)

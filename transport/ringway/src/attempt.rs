@@ -36,6 +36,7 @@ impl Plan<'_> {
             accept_compression: self.options.accept_compression.clone(),
             max_decoding_bytes: self.options.limits.decoding,
             max_encoding_bytes: self.options.limits.encoding,
+            origin: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{CancellationHandle, Extensions, Request, Response, Status, Streaming};
 
+use crate::admission::Admitted;
 use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
 use crate::channel::{Channel, Route};
 use crate::client::{self, Caller, Failure, Head};
@@ -37,7 +38,14 @@ impl Caller for Channel {
         // In one piece: each future that a request and its response go through moves them once more.
         async move {
             let calling = Calling::begin(method.path());
-            let timeout = self.complete(request.metadata_mut());
+            let mut timeout = self.complete(request.metadata_mut());
+            let _admitted = match &self.shared.admission {
+                None => None,
+                Some(_) => self
+                    .admit(&mut timeout)
+                    .await
+                    .inspect_err(|status| calling.failed(status))?,
+            };
             let mut first = None;
             if let Some((instance, shared)) = self.at_hand() {
                 let connection = &instance.connection;
@@ -93,8 +101,12 @@ impl Caller for Channel {
         R: Message + Default + Unpin + 'static,
     {
         let (mut metadata, extensions, message) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
+        let mut timeout = self.complete(&mut metadata);
         let calling = Calling::begin(method.path());
+        let _admitted = self
+            .admit(&mut timeout)
+            .await
+            .inspect_err(|status| calling.failed(status))?;
         let call = Call {
             plan: Plan { method, options },
             metadata,
@@ -129,8 +141,12 @@ impl Caller for Channel {
             .await;
         }
         let (mut metadata, extensions, requests) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
+        let mut timeout = self.complete(&mut metadata);
         let calling = Calling::begin(method.path());
+        let _admitted = self
+            .admit(&mut timeout)
+            .await
+            .inspect_err(|status| calling.failed(status))?;
         let call = Call {
             plan,
             metadata,
@@ -161,8 +177,12 @@ impl Caller for Channel {
                 .await;
         }
         let (mut metadata, extensions, requests) = request.into_parts();
-        let timeout = self.complete(&mut metadata);
+        let mut timeout = self.complete(&mut metadata);
         let calling = Calling::begin(method.path());
+        let _admitted = self
+            .admit(&mut timeout)
+            .await
+            .inspect_err(|status| calling.failed(status))?;
         let call = Call {
             plan,
             metadata,
@@ -194,6 +214,17 @@ struct First {
 }
 
 impl Channel {
+    /// Waits for a call's turn, where the endpoint limits how many there may be.
+    pub(crate) async fn admit(
+        &self,
+        time_left: &mut Option<Duration>,
+    ) -> Result<Option<Admitted>, Status> {
+        match &self.shared.admission {
+            None => Ok(None),
+            Some(admission) => Box::pin(admission.admit(time_left)).await.map(Some),
+        }
+    }
+
     /// Makes a call, with as many attempts as it takes and may have.
     async fn make<A: Attempt>(
         &mut self,

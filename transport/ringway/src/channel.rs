@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::Uri;
 use parking_lot::Mutex;
 use ringway_local::{Connection, Links};
-use ringway_net::{Picked, Pool};
+use ringway_net::{Picked, Pool, rt};
+use tonic::codegen::StdError;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 
+use crate::admission::Admission;
+use crate::balance::Members;
 use crate::context;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -51,6 +56,11 @@ pub(crate) struct Shared {
     pub(crate) local: Mutex<Local>,
     /// One task connects, the others wait for what it finds.
     pub(crate) connecting: tokio::sync::Mutex<()>,
+    pub(crate) admission: Option<Admission>,
+    /// Where calls go, in place of a way of its own.
+    members: Option<Arc<Members>>,
+    /// Why no call is made.
+    refused: Option<Arc<str>>,
     pub(crate) course: Course,
 }
 
@@ -69,24 +79,74 @@ pub(crate) enum Route {
 
 impl Channel {
     pub(crate) fn new(endpoint: Endpoint) -> Result<Self, Error> {
-        let needs_net = endpoint.forced.is_none_or(|path| path == Path::Grpc);
-        let net = match &endpoint.target {
-            Some(target) if needs_net => Some(ringway_net::connect_lazy(target, &endpoint.net)?),
-            _ => None,
-        };
-        let retries = Retries::new(endpoint.retry.clone());
-        let shared = Arc::new(Shared {
-            endpoint,
-            retries,
+        endpoint.check()?;
+        let net = endpoint.pool()?;
+        Ok(Self::made(Shared {
             net,
-            instances: Instances::default(),
-            looking: AtomicBool::new(false),
-            local: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-            course: Course::default(),
-        });
+            ..Shared::of(endpoint)
+        }))
+    }
+
+    /// Over the network alone, by a way that is there.
+    pub(crate) fn through(endpoint: Endpoint, net: Pool) -> Self {
+        Self::made(Shared {
+            net: Some(net),
+            ..Shared::of(endpoint)
+        })
+    }
+
+    /// Makes no call: what was asked for can't be had, and less would not be what was asked for.
+    pub(crate) fn refusing(endpoint: Endpoint, error: &Error) -> Self {
+        Self::made(Shared {
+            refused: Some(format!("{error:?}").into()),
+            ..Shared::of(endpoint)
+        })
+    }
+
+    /// Has its calls go where others lead.
+    pub(crate) fn balanced(members: Arc<Members>) -> Self {
+        Self::made(Shared {
+            members: Some(members),
+            ..Shared::of(Endpoint::of_several())
+        })
+    }
+
+    fn made(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         stats::add(&shared);
-        Ok(Self::over(shared))
+        Self::over(shared)
+    }
+
+    /// Configures a channel to `address`, as [`Endpoint::from`] does.
+    pub fn builder(address: Uri) -> Endpoint {
+        Endpoint::from(address)
+    }
+
+    /// Configures a channel to `address`, as [`Endpoint::from_static`] does.
+    pub fn from_static(address: &'static str) -> Endpoint {
+        Endpoint::from_static(address)
+    }
+
+    /// Configures a channel to `address`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::from_shared`].
+    pub fn from_shared(address: impl Into<Bytes>) -> Result<Endpoint, Error> {
+        Endpoint::from_shared(address)
+    }
+
+    /// A channel over connections that `connector` makes, as [`Endpoint::connect_with_connector`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect_with_connector`].
+    pub async fn connect<C>(connector: C, endpoint: Endpoint) -> Result<Self, Error>
+    where
+        C: tower::Service<Uri> + Send + 'static,
+        C::Response: rt::Read + rt::Write + Send + Unpin,
+        C::Future: Send,
+        StdError: From<C::Error> + Send,
+    {
+        endpoint.connect_with_connector(connector).await
     }
 
     /// A clone that has made no call yet.
@@ -108,7 +168,7 @@ impl Channel {
     }
 
     /// Connects now, where that shows whether a forced local path works.
-    pub(crate) async fn connect(&self) -> Result<(), Error> {
+    pub(crate) async fn connect_now(&self) -> Result<(), Error> {
         let shared = &self.shared;
         if shared.endpoint.forced == Some(Path::Grpc) || !shared.endpoint.may_stay_local() {
             return Ok(());
@@ -159,6 +219,10 @@ impl Channel {
     async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
         self.stay = None;
         Ok(match self.shared.route(wait_for_ready).await? {
+            // The next call may be another member's.
+            Way::Local(stay) if self.shared.members.is_some() => {
+                Route::Local(Arc::clone(stay.instance()))
+            }
             Way::Local(stay) => {
                 let instance = Arc::clone(self.stay.insert(stay).instance());
                 self.note_path();
@@ -182,7 +246,7 @@ impl Channel {
         };
         let inherited =
             inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let limits = [stated, inherited, self.shared.endpoint.timeout];
+        let limits = [stated, inherited, self.shared.timeout()];
         limits.into_iter().flatten().min()
     }
 
@@ -194,12 +258,37 @@ impl Channel {
 }
 
 /// Where calls go for a while.
-enum Way {
+pub(crate) enum Way {
     Local(Stay),
     Net(Picked),
 }
 
 impl Shared {
+    /// With no way yet.
+    fn of(endpoint: Endpoint) -> Self {
+        Self {
+            retries: Retries::new(endpoint.retry.clone()),
+            admission: Admission::of(&endpoint),
+            endpoint,
+            net: None,
+            instances: Instances::default(),
+            looking: AtomicBool::new(false),
+            local: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            course: Course::default(),
+            members: None,
+            refused: None,
+        }
+    }
+
+    /// The longest that a call may take, where it does not say less.
+    fn timeout(&self) -> Option<Duration> {
+        match &self.members {
+            Some(members) => members.timeout(),
+            None => self.endpoint.timeout,
+        }
+    }
+
     pub(crate) fn note(&self, instance: &Instance, failed: Option<&Status>) {
         let outliers = self.endpoint.net.outliers.as_ref();
         self.instances.note(instance, failed, outliers);
@@ -218,7 +307,10 @@ impl Shared {
         }
     }
 
-    async fn route(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
+    pub(crate) async fn route(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
+        if let Some(refused) = &self.refused {
+            return Err(Status::failed_precondition(&**refused));
+        }
         loop {
             match self.route_now(wait_for_ready).await {
                 // A pipe that has ended is never ready again.
@@ -232,6 +324,9 @@ impl Shared {
 
     /// A route as things are; waits for the network while no local server comes.
     async fn route_now(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
+        if let Some(members) = &self.members {
+            return members.route().await;
+        }
         if let Some(stay) = self.instances.choose() {
             return Ok(Way::Local(stay));
         }

@@ -15,7 +15,7 @@ use crate::pipe::WayByPipe;
 
 /// A child process that serves its parent over two pipes, as plugins do.
 ///
-/// The child calls [`ServerBuilder::serve_pipe`](crate::ServerBuilder::serve_pipe). The pipes are
+/// The child calls [`Server::serve_pipe`](crate::Server::serve_pipe). The pipes are
 /// descriptors of their own, so the child may use its standard streams as it likes: `println!`
 /// goes where `command` says, by default where the parent's own goes.
 ///
@@ -62,7 +62,7 @@ impl Child {
         let pipe = WayByPipe::connected(Arc::clone(process.connection()));
         let endpoint = Endpoint::over(pipe);
         Ok(Self {
-            channel: endpoint.connect_lazy()?,
+            channel: endpoint.connect_lazy(),
             endpoint,
             process,
         })

@@ -26,7 +26,7 @@ use crate::streaming::{self, decode_whole, encode_whole};
 use crate::trace::{Span, Stamps, Step, Trace};
 
 /// Makes calls for a generated client.
-pub trait Caller: Clone + Send {
+pub(crate) trait Caller: Clone + Send {
     /// One request, one response.
     fn unary<M, R>(
         &mut self,

@@ -1,9 +1,12 @@
 //! What can go wrong before a call: addresses, paths, listening.
 
+use std::fmt;
+
 use ringway_local::{ConnectError, DirectoryError, PipeError};
 
-/// Why a channel or a server can't be set up.
-#[derive(Debug, thiserror::Error)]
+/// Why a channel or a server can't be set up. `Debug` says it in words, too: it is what people see of an
+/// error that `main` returns.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The address can't be understood.
@@ -16,6 +19,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What was to name the client can't be sent.
+    #[error("the user agent is no header's value: leave out what is not visible ASCII")]
+    UserAgent,
+    /// What should have become an endpoint did not.
+    #[error(transparent)]
+    Endpoint(Box<dyn std::error::Error + Send + Sync>),
     /// An environment variable has a value that means nothing.
     #[error("{variable}={value}: {reason}")]
     Environment {
@@ -67,5 +76,53 @@ pub enum Error {
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
+    }
+}
+
+impl Error {
+    /// One of these that was an error of any kind meanwhile, or another one.
+    pub(crate) fn from_boxed(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        match error.downcast() {
+            Ok(error) => *error,
+            Err(other) => Self::Endpoint(other),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")?;
+        let mut said = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !said.contains(&text) {
+                write!(formatter, ": {text}")?;
+                said.push_str(&text);
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_says_what_went_wrong_in_words() {
+        let error = crate::Endpoint::new("catalog").unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
+        // With causes, each once.
+        let error = Error::from(ringway_net::Error::Bind {
+            address: "127.0.0.1:1".parse().unwrap(),
+            source: std::io::Error::other("it is taken"),
+        });
+        let said = format!("{error:?}");
+        assert!(
+            said.starts_with(&error.to_string()) && said.ends_with(": it is taken"),
+            "{said}"
+        );
     }
 }

@@ -3,28 +3,23 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use prost::Message;
 use ringway_net::Handler;
-use tokio_stream::Stream;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::client::GrpcService;
-use tonic::{Status, Streaming};
 use tower::{Layer, Service, ServiceExt};
-
-use crate::attempt::Plan;
-use crate::client::Caller;
-use crate::method::{CallOptions, Method};
+use tracing::Instrument;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The layers of a server, outermost first.
-#[derive(Default)]
-pub(crate) struct Layers(Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>);
+#[derive(Clone, Default)]
+pub(crate) struct Layers(Vec<Arc<dyn Fn(Handler) -> Handler + Send + Sync>>);
 
 impl fmt::Debug for Layers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,7 +42,7 @@ impl Layers {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.0.push(Box::new(move |inner| {
+        self.0.push(Arc::new(move |inner| {
             let service = layer.layer(inner);
             let answered = tower::service_fn(move |request| {
                 let answer = service.clone().oneshot(request);
@@ -69,26 +64,44 @@ impl Layers {
     }
 }
 
-/// A caller for generated clients made of anything that carries HTTP, such as a
-/// [`Channel`](crate::Channel) behind tower's layers.
-///
-/// Its calls go through HTTP types on every path, which adds about two microseconds to a local one.
-///
-/// ```
-/// use tower::ServiceBuilder;
-///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ringway::Error> {
-/// let channel = ringway::Endpoint::new("catalog:50051")?.connect_lazy()?;
-/// let traced = ServiceBuilder::new()
-///     .map_request(|request: http::Request<tonic::body::Body>| request)
-///     .service(channel);
-/// let caller = ringway::Layered::new(traced);
-/// // let client = CatalogClient::new(caller);
-/// # drop(caller); Ok(()) }
-/// ```
+/// Has calls handled in spans of the application's own making.
+#[derive(Clone)]
+pub(crate) struct TraceFn(Arc<MakeSpan>);
+
+type MakeSpan = dyn Fn(&Request<()>) -> tracing::Span + Send + Sync;
+
+impl fmt::Debug for TraceFn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TraceFn")
+    }
+}
+
+impl TraceFn {
+    pub(crate) fn by(make: impl Fn(&Request<()>) -> tracing::Span + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    /// `inner`, each of whose calls is handled in a span.
+    pub(crate) fn around(&self, inner: Handler) -> Handler {
+        let make = Arc::clone(&self.0);
+        Handler::new(tower::service_fn(move |request: Request<Body>| {
+            let (head, body) = request.into_parts();
+            let head = Request::from_parts(head, ());
+            let span = make(&head);
+            let (head, ()) = head.into_parts();
+            let answer = inner.clone().oneshot(Request::from_parts(head, body));
+            answer.instrument(span)
+        }))
+    }
+}
+
+/// A service as it is. Generated clients take any that carries HTTP, such as a
+/// [`Channel`](crate::Channel) behind tower's layers, so nothing needs this any more.
+#[deprecated(note = "give the service to the generated client as it is")]
 #[derive(Debug, Clone)]
 pub struct Layered<S>(S);
 
+#[allow(deprecated)]
 impl<S> Layered<S> {
     /// Calls through `service`.
     pub fn new(service: S) -> Self {
@@ -96,73 +109,17 @@ impl<S> Layered<S> {
     }
 }
 
-fn path(method: &'static Method) -> PathAndQuery {
-    PathAndQuery::from_static(method.path())
-}
+#[allow(deprecated)]
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Layered<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
 
-impl<S, B> Caller for Layered<S>
-where
-    S: GrpcService<Body, ResponseBody = B> + Clone + Send,
-    S::Future: Send,
-    S::Error: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError> + Send,
-{
-    async fn unary<M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: tonic::Request<M>,
-    ) -> Result<tonic::Response<R>, Status>
-    where
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let settings = Plan { method, options }.settings();
-        ringway_net::unary(self.0.clone(), path(method), &settings, request).await
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
     }
 
-    async fn server_streaming<M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: tonic::Request<M>,
-    ) -> Result<tonic::Response<Streaming<R>>, Status>
-    where
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let settings = Plan { method, options }.settings();
-        ringway_net::server_streaming(self.0.clone(), path(method), &settings, request).await
-    }
-
-    async fn client_streaming<T, M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: tonic::Request<T>,
-    ) -> Result<tonic::Response<R>, Status>
-    where
-        T: Stream<Item = M> + Send + 'static,
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let settings = Plan { method, options }.settings();
-        ringway_net::client_streaming(self.0.clone(), path(method), &settings, request).await
-    }
-
-    async fn streaming<T, M, R>(
-        &mut self,
-        method: &'static Method,
-        options: &CallOptions,
-        request: tonic::Request<T>,
-    ) -> Result<tonic::Response<Streaming<R>>, Status>
-    where
-        T: Stream<Item = M> + Send + 'static,
-        M: Message + 'static,
-        R: Message + Default + Unpin + 'static,
-    {
-        let settings = Plan { method, options }.settings();
-        ringway_net::streaming(self.0.clone(), path(method), &settings, request).await
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.0.call(request)
     }
 }

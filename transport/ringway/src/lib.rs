@@ -7,13 +7,15 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `endpoint`, `channel` | what a client asks for, and how a path is chosen |
+//! | `endpoint`, `settings`, `channel` | what a client asks for, and how a path is chosen |
+//! | `admission`, `balance` | a channel's limits; a channel over several endpoints |
 //! | `locate`, `instances` | local instances of a server, and which one takes a call |
 //! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
-//! | `server`, `services`, `inproc` | one handler on every path |
+//! | `server`, `services`, `limit`, `inproc` | one handler on every path |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`blocking`] | calls for threads without a runtime |
 //! | [`codegen`] | what generated stubs call |
+//! | `stub`, `probe` | which of a generated client's calls, and a server's services, do without HTTP types |
 //! | `client`, `dispatch`, `streaming` | typed calls over a local path, both ends |
 //! | `bridge` | HTTP types over a local path, for plain tonic stubs and services |
 //! | `compression` | messages that come compressed, and compression chosen message by message |
@@ -30,8 +32,11 @@
 // The stubs of the introspection service name this crate as everybody else's do.
 extern crate self as ringway;
 
+mod admission;
 mod answer;
+mod answering;
 mod attempt;
+mod balance;
 mod begun;
 pub mod blocking;
 mod bridge;
@@ -50,23 +55,26 @@ mod framing;
 mod in_context;
 mod inproc;
 mod instances;
-mod interceptor;
 pub mod introspection;
 mod layered;
+mod limit;
 mod locate;
 mod metadata;
 pub mod meter;
 mod method;
 mod path;
 mod pipe;
+mod probe;
 mod pump;
 mod resend;
 mod retry;
 mod server;
 mod services;
+mod settings;
 pub mod stats;
 mod status;
 mod streaming;
+mod stub;
 mod terminated;
 pub mod trace;
 mod traced;
@@ -77,11 +85,22 @@ pub use compression::{CameCompressed, Compress, MessageCompression};
 pub use context::{Context, Peer, Scoped};
 pub use endpoint::{Endpoint, LocalPolicy};
 pub use error::Error;
+#[allow(deprecated)]
 pub use layered::Layered;
 pub use path::{Path, UnknownPath};
 pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
-pub use ringway_local::{Directory, HandlerPolicy, UidPolicy};
-pub use ringway_net::{BackoffOptions, OutlierOptions, Resolve, Resolving, Trailers};
-pub use server::{Server, ServerBuilder};
+pub use ringway_local::{
+    ConnectError, Directory, DirectoryError, EndpointConfig, HandlerPolicy, Links, LocalConfig,
+    PipeError, SocketEngine, UidPolicy,
+};
+pub use ringway_net::{
+    BackoffOptions, ClientTuning, Error as NetError, Handler, ListenAddress, NetOptions,
+    OutlierOptions, Resolve, Resolving, ServerOptions, ServerTuning, SystemResolver, TcpKeepalive,
+    Trailers,
+};
+pub use ringway_wire::{Config as WireConfig, KeepAlive};
+pub use server::{BoundServer, Server, ServerBuilder};
 pub use terminated::terminated;
+pub use tonic::transport::channel::Change;
+pub use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};

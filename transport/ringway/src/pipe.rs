@@ -16,7 +16,7 @@ use crate::path::Path;
 /// One end of a way to another process: a pipe to read from, and one to write to.
 ///
 /// A parent that starts its server as a [`Child`](crate::Child), and a child that calls
-/// [`serve_pipe`](crate::ServerBuilder::serve_pipe), need not know of it. It is for pipes that come
+/// [`serve_pipe`](crate::Server::serve_pipe), need not know of it. It is for pipes that come
 /// about in another way: from an inherited descriptor, a FIFO, or the standard streams of a program
 /// behind `ssh` or `docker run -i` (where nothing else may print to standard output then).
 ///

@@ -2,7 +2,7 @@
 //!
 //! Counted where it costs nothing, and always: whoever asks takes each connection's lock for a moment.
 //! What `ringway top` shows of a running server comes from here, see
-//! [`ServerBuilder::introspection`](crate::ServerBuilder::introspection).
+//! [`Server::introspection`](crate::Server::introspection).
 //!
 //! ```
 //! for connection in ringway::stats::connections() {

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// ready.
 ///
 /// ```no_run
-/// # async fn serve(server: ringway::Server) -> Result<(), ringway::Error> {
+/// # async fn serve(server: ringway::BoundServer) -> Result<(), ringway::Error> {
 /// let ends = ringway::terminated();
 /// server.serve_with_shutdown(ends).await
 /// # }

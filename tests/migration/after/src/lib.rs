@@ -47,9 +47,8 @@ impl Greeter for Polite {
 pub async fn serve(address: &str, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     Server::builder()
         .name(address)
-        .listen(address)?
         .add_service(GreeterServer::new(Polite))
-        .serve_with_shutdown(shutdown)
+        .serve_with_shutdown(address.parse().expect("an address"), shutdown)
         .await
 }
 
@@ -58,7 +57,7 @@ pub async fn serve(address: &str, shutdown: impl Future<Output = ()>) -> Result<
 /// # Errors
 /// Nobody serves there.
 pub async fn connect(address: &str) -> Result<GreeterClient<Channel>, Error> {
-    let channel = Endpoint::new(format!("http://{address}"))?
+    let channel = Endpoint::from_shared(format!("http://{address}"))?
         .connect()
         .await?;
     Ok(GreeterClient::new(channel))

@@ -201,7 +201,7 @@ pub(crate) fn bench(
     handler: Handler,
 ) -> ringway::ServerBuilder {
     match path {
-        Path::ShmTonic => builder.add_tonic_service(unlimited!(plain::BenchServer::new(handler))),
+        Path::ShmTonic => builder.add_service(unlimited!(plain::BenchServer::new(handler))),
         _ => builder.add_service(unlimited!(ours::BenchServer::new(handler))),
     }
 }

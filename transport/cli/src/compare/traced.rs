@@ -177,7 +177,7 @@ async fn bind(
     path: Path,
     scratch: &FsPath,
     handler: Handler,
-) -> Result<ringway::Server, ringway::Error> {
+) -> Result<ringway::BoundServer, ringway::Error> {
     let builder = ringway::Server::builder().directory(scratch);
     let builder = match path {
         Path::GrpcTcp => builder.listen("127.0.0.1:0")?,
@@ -193,7 +193,7 @@ fn name(path: Path) -> String {
     format!("traced-{path}:1")
 }
 
-fn address(path: Path, server: &ringway::Server) -> String {
+fn address(path: Path, server: &ringway::BoundServer) -> String {
     let listens = server
         .addresses()
         .first()

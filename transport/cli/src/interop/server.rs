@@ -43,7 +43,7 @@ pub(crate) fn serve(options: ServerOptions) -> Result<(), Error> {
     })
 }
 
-async fn bind(options: ServerOptions) -> Result<Server, ringway::Error> {
+async fn bind(options: ServerOptions) -> Result<ringway::BoundServer, ringway::Error> {
     let ServerOptions {
         port, unix, name, ..
     } = options;

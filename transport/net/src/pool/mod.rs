@@ -57,6 +57,8 @@ struct Shared {
     next: AtomicUsize,
     changed: Arc<Notify>,
     astray: Arc<Notify>,
+    /// What all calls go through, in place of instances.
+    given: Option<Channel>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +72,8 @@ struct Instances {
 #[derive(Clone, Debug)]
 pub struct Picked {
     channel: Channel,
-    subchannel: Arc<Subchannel>,
+    /// None where a connector of the caller's own leads to the server.
+    subchannel: Option<Arc<Subchannel>>,
     outliers: Option<OutlierOptions>,
 }
 
@@ -82,16 +85,18 @@ impl Picked {
 
     /// What carries it, as OpenTelemetry names it: `tcp` or `unix`.
     pub fn transport(&self) -> &'static str {
-        match self.subchannel.address {
-            Address::Tcp(_) => "tcp",
-            Address::Unix(_) => "unix",
+        match self.subchannel.as_ref().map(|found| &found.address) {
+            Some(Address::Tcp(_)) | None => "tcp",
+            Some(Address::Unix(_)) => "unix",
         }
     }
 
     /// Takes note of a call's end: an instance that fails again and again is put aside.
     pub fn note<T>(&self, ended: &Result<T, Status>) {
-        if let Some(outliers) = &self.outliers {
-            let record = &self.subchannel.record;
+        if let Some(outliers) = &self.outliers
+            && let Some(subchannel) = &self.subchannel
+        {
+            let record = &subchannel.record;
             match ended {
                 Err(status) if came_too_late(status) => {}
                 Err(status) if status.code() == Code::Unavailable => {
@@ -112,10 +117,30 @@ enum Choice {
 }
 
 impl Pool {
+    /// All calls go through `channel`, which connects as it likes.
+    pub(crate) fn over(
+        target: Target,
+        channel: Channel,
+        endpoint: Endpoint,
+        options: &NetOptions,
+    ) -> Self {
+        Self::made(target, endpoint, options, Some(channel))
+    }
+
     pub(crate) fn new(target: Target, endpoint: Endpoint, options: &NetOptions) -> Self {
+        Self::made(target, endpoint, options, None)
+    }
+
+    fn made(
+        target: Target,
+        endpoint: Endpoint,
+        options: &NetOptions,
+        given: Option<Channel>,
+    ) -> Self {
         let connector = Connector {
             endpoint,
             nodelay: options.tcp_nodelay,
+            tuning: options.tuning.clone(),
             min_connect_timeout: options.connect_timeout,
             backoff: options.backoff,
         };
@@ -128,6 +153,7 @@ impl Pool {
             next: AtomicUsize::new(0),
             changed: Arc::default(),
             astray: Arc::default(),
+            given,
         }))
     }
 
@@ -137,6 +163,13 @@ impl Pool {
     /// # Errors
     /// `UNAVAILABLE`, with the reason why no instance can be reached.
     pub async fn pick(&self, wait_for_ready: bool) -> Result<Picked, Status> {
+        if let Some(channel) = &self.0.given {
+            return Ok(Picked {
+                channel: channel.clone(),
+                subchannel: None,
+                outliers: None,
+            });
+        }
         self.0.start();
         loop {
             let mut changed = std::pin::pin!(self.0.changed.notified());
@@ -210,7 +243,7 @@ impl Shared {
                 State::Ready(transport) => {
                     let picked = Picked {
                         channel: transport.channel,
-                        subchannel: Arc::clone(subchannel),
+                        subchannel: Some(Arc::clone(subchannel)),
                         outliers: self.options.outliers,
                     };
                     if !subchannel.record.is_aside(Instant::now()) {

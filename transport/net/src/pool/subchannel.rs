@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::watched::{Life, Pulse, Watched};
+use crate::ClientTuning;
 use crate::backoff::{Backoff, BackoffOptions};
 use crate::outlier::Record;
 
@@ -49,6 +50,7 @@ pub(crate) struct ConnectionOver;
 pub(crate) struct Connector {
     pub(crate) endpoint: Endpoint,
     pub(crate) nodelay: bool,
+    pub(crate) tuning: ClientTuning,
     pub(crate) min_connect_timeout: Duration,
     pub(crate) backoff: BackoffOptions,
 }
@@ -171,8 +173,9 @@ async fn connect(address: &Address, connector: &Connector) -> Result<Transport, 
     let (pulse, used) = (Pulse::default(), Arc::new(AtomicBool::new(false)));
     let dial = {
         let (address, pulse, nodelay) = (address.clone(), pulse.clone(), connector.nodelay);
+        let tuning = connector.tuning.clone();
         tower::service_fn(move |_uri: http::Uri| {
-            let (address, pulse) = (address.clone(), pulse.clone());
+            let (address, pulse, tuning) = (address.clone(), pulse.clone(), tuning.clone());
             let again = used.swap(true, Ordering::SeqCst);
             async move {
                 if again {
@@ -180,7 +183,7 @@ async fn connect(address: &Address, connector: &Connector) -> Result<Transport, 
                     pulse.advance(Life::Over);
                     return Err(ConnectionOver.into());
                 }
-                Ok::<_, BoxError>(dial(&address, nodelay, pulse).await?)
+                Ok::<_, BoxError>(dial(&address, nodelay, &tuning, pulse).await?)
             }
         })
     };
@@ -192,10 +195,15 @@ async fn connect(address: &Address, connector: &Connector) -> Result<Transport, 
     }
 }
 
-async fn dial(address: &Address, nodelay: bool, pulse: Pulse) -> io::Result<TokioIo<Watched>> {
+async fn dial(
+    address: &Address,
+    nodelay: bool,
+    tuning: &ClientTuning,
+    pulse: Pulse,
+) -> io::Result<TokioIo<Watched>> {
     match address {
         Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
+            let stream = tuning.connect(*address).await?;
             stream.set_nodelay(nodelay)?;
             Ok(Watched::new(stream, pulse))
         }

@@ -43,14 +43,11 @@ impl Endpoint {
         block_on(self.connect())
     }
 
-    /// A channel that connects with its first call, for blocking clients.
-    ///
-    /// # Errors
-    /// As [`Endpoint::connect_lazy`].
+    /// A channel that connects with its first call, for blocking clients, as [`Endpoint::connect_lazy`].
     ///
     /// # Panics
     /// In asynchronous code; see [`blocking`](crate::blocking).
-    pub fn connect_lazy_blocking(&self) -> Result<Channel, Error> {
+    pub fn connect_lazy_blocking(&self) -> Channel {
         block_on(async { self.connect_lazy() })
     }
 }

@@ -18,6 +18,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
 
+use super::intercepted::put_head_aside;
 use super::messages::{Framed, Messages, Step};
 use super::{Inbox, Whole, ending_status, send_all, taken, with_content_type};
 use crate::channel::{Channel, Route, Shared};
@@ -43,7 +44,10 @@ impl Service<Request<Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if put_head_aside(&mut request) {
+            return Box::pin(std::future::ready(Ok(Response::default())));
+        }
         let calling = Calling::begin(request.uri().path());
         let wait_for_ready = self.waits_for_ready(request.extensions());
         let (mut parts, body) = request.into_parts();
@@ -55,10 +59,16 @@ impl Service<Request<Body>> for Channel {
             body,
             wait_for_ready,
         };
+        let limited = self.shared.admission.is_some();
         let at_hand = self.at_hand().map(|(instance, _)| Arc::clone(instance));
+        let at_hand = at_hand.filter(|_| !limited);
         let Some(instance) = at_hand else {
             let mut channel = self.clone();
             return Box::pin(async move {
+                let _admitted = channel
+                    .admit(&mut outgoing.timeout)
+                    .await
+                    .inspect_err(|status| calling.failed(status))?;
                 let answered = channel.carry(outgoing, calling.trace()).await;
                 calling.end_unless_ok(&answered);
                 answered

@@ -5,6 +5,7 @@
 //! only inside the bodies here; on the wire a message is a frame's payload.
 
 mod client;
+mod intercepted;
 mod messages;
 mod server;
 
@@ -19,6 +20,7 @@ use http_body::{Body as HttpBody, Frame};
 use ringway_local::{Call, CallSender, Inbound, Out};
 use tonic::Status;
 
+pub(crate) use intercepted::{take_head, to_intercept};
 pub(crate) use messages::{Messages, PREFIX_BYTES, Step, framed};
 pub(crate) use server::HttpService;
 

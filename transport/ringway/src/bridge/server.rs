@@ -24,6 +24,7 @@ use super::{Inbox, Whole, send_all, taken, with_content_type};
 use crate::answer::{Refused, finish, response_head, send_trailers};
 use crate::context::{Context as CallContext, Handled};
 use crate::dispatch::{ServerCall, add_connect_info, context_of, nothing};
+use crate::limit::response_begins;
 use crate::metadata;
 use crate::meter::Direction;
 use crate::status;
@@ -222,6 +223,7 @@ fn answer_with(
     response: Response<Body>,
     context: &mut Context<'_>,
 ) -> Option<HandlerFuture> {
+    response_begins();
     let (mut parts, body) = response.into_parts();
     let trailing = parts.extensions.remove::<Trailers>();
     drop_bad_details(&mut parts.headers);

@@ -1,9 +1,8 @@
 //! Compression chosen message by message, and told message by message: what gRPC has and tonic's types
 //! leave out. In force on every path, because a call that speaks of compression goes through HTTP types.
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +11,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
-use ringway_local::HandlerFuture;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
@@ -20,10 +18,9 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 
 use super::{ACCEPT_ENCODING, ENCODING, Encoding};
-use crate::bridge::{HttpService, Messages, Step, framed};
-use crate::dispatch::{LocalService, ServerCall};
+use crate::bridge::{Messages, Step, framed};
 use crate::framing::{Part, followed};
-use crate::method::Method;
+use crate::probe::{Answer, answers_probes, is_probe};
 
 /// Messages whose flags are kept for somebody who may never ask.
 const MAX_UNASKED: usize = 64 << 10;
@@ -109,16 +106,16 @@ impl FromIterator<bool> for Compress {
 /// [`Compress`] says so, and tells by [`CameCompressed`] which came so.
 ///
 /// A service's calls go through HTTP types only where their client speaks of compression, a client's
-/// always ([`Layered`](crate::Layered)). A server compresses nothing that its client does not accept.
+/// always. A server compresses nothing that its client does not accept.
 /// What comes compressed is read by the stubs: they have to `accept_compressed` it.
 ///
 /// ```
-/// use ringway::{Compress, Layered, MessageCompression};
+/// use ringway::{Compress, MessageCompression};
 /// use tonic::codec::CompressionEncoding::Gzip;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ringway::Error> {
-/// let channel = ringway::Endpoint::new("catalog:50051")?.connect_lazy()?;
-/// let caller = Layered::new(MessageCompression::new(channel, Gzip));
+/// let channel = ringway::Endpoint::new("catalog:50051")?.connect_lazy();
+/// let caller = MessageCompression::new(channel, Gzip);
 /// // let mut client = CatalogClient::new(caller).accept_compressed(Gzip);
 /// let mut request = tonic::Request::new(());
 /// request.extensions_mut().insert(Compress::from_iter([true]));
@@ -153,37 +150,24 @@ impl<S: NamedService> NamedService for MessageCompression<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> LocalService for MessageCompression<S>
-where
-    S: LocalService + Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
-    S::Future: Send + 'static,
-{
-    fn methods(&self) -> &'static [Method] {
-        self.inner.methods()
-    }
-
-    fn dispatch(&self, index: usize, call: ServerCall<'_>) -> HandlerFuture {
-        match call.has_metadata(&[ENCODING, ACCEPT_ENCODING]) {
-            true => HttpService::new(self.clone()).answer(call),
-            false => self.inner.dispatch(index, call),
-        }
-    }
-}
-
 impl<S> Service<Request<Body>> for MessageCompression<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + 'static,
+    S::Error: Send,
     S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+    type Future = Answer<Self, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if is_probe(&request) {
+            return self.answer_probe(request);
+        }
         let encoding = self.encoding;
         let accepted = self.accepted_by(request.headers());
         let (mut head, body) = request.into_parts();
@@ -194,11 +178,32 @@ where
             Some(encoding),
         );
         let answer = self.inner.call(Request::from_parts(head, body));
-        Box::pin(async move {
+        Answer::new(Box::pin(async move {
             let (mut head, body) = answer.await?.into_parts();
             let encoding = accepted.then_some(encoding);
             let body = through(&mut head.headers, &mut head.extensions, body, encoding);
             Ok(Response::from_parts(head, body))
+        }))
+    }
+}
+
+impl<S> MessageCompression<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + 'static,
+    S::Error: Send,
+    S::Future: Send + 'static,
+{
+    /// The way to a generated service without HTTP types is open to calls that say nothing of
+    /// compression.
+    fn answer_probe(&mut self, probe: Request<Body>) -> Answer<Self, S::Error> {
+        if !answers_probes::<S, S::Error>() {
+            return Answer::nothing_found();
+        }
+        let mut answer = Some(self.inner.call(probe));
+        let found = (&mut answer as &mut dyn Any).downcast_mut::<Option<Answer<S, S::Error>>>();
+        let found = found.and_then(Option::take);
+        found.map_or_else(Answer::nothing_found, |found| {
+            Answer::through(found, &[ENCODING, ACCEPT_ENCODING])
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The service by which a running server tells of its connections: what `ringway top` asks.
 //!
-//! A server offers it when [`ServerBuilder::introspection`](crate::ServerBuilder::introspection) says
+//! A server offers it when [`Server::introspection`](crate::Server::introspection) says
 //! so. Counters are there anyway ([`crate::stats`]); how long calls take is recorded only while
 //! somebody watches.
 

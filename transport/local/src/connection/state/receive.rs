@@ -222,19 +222,35 @@ impl State {
         match method {
             Method::Known(number) => match self.routes.get(number as usize) {
                 Some(Some(known)) => Arc::clone(known),
-                _ => Arc::default(),
+                _ => self.route_defined(number, service),
             },
             Method::Inline(path) => service.resolve(path),
-            Method::Define(number, path) => {
-                let index = number as usize;
-                if self.routes.len() <= index {
-                    self.routes.resize(index + 1, None);
-                }
-                let method = service.resolve(path);
-                self.routes[index] = Some(Arc::clone(&method));
-                method
-            }
+            Method::Define(number, path) => self.remember_route(number, path, service),
         }
+    }
+
+    /// The call that defined the number was refused: the definition came no further than the protocol.
+    #[cold]
+    fn route_defined(&mut self, number: u32, service: &dyn Serve) -> Arc<ServedMethod> {
+        match self.core.method_path(number).map(str::to_owned) {
+            Some(path) => self.remember_route(number, &path, service),
+            None => Arc::default(),
+        }
+    }
+
+    fn remember_route(
+        &mut self,
+        number: u32,
+        path: &str,
+        service: &dyn Serve,
+    ) -> Arc<ServedMethod> {
+        let index = number as usize;
+        if self.routes.len() <= index {
+            self.routes.resize(index + 1, None);
+        }
+        let method = service.resolve(path);
+        self.routes[index] = Some(Arc::clone(&method));
+        method
     }
 
     fn deliver_message(

@@ -1,21 +1,31 @@
 //! What a client asks for: a server's name, and which paths may lead there.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `settings.rs`, `http2.rs` | what is asked for beside the name |
+//! | `connect.rs` | channels |
+
+mod connect;
+mod http2;
+mod settings;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Uri;
 use ringway_local::{Directory, LocalConfig, UidPolicy};
-use ringway_net::{BackoffOptions, NetOptions, OutlierOptions, Resolve, Target};
+use ringway_net::{NetOptions, Target};
 use ringway_wire::KeepAlive;
-use tonic::transport::ClientTlsConfig;
+use tonic::codegen::StdError;
 
-use crate::channel::Channel;
 use crate::error::Error;
 use crate::path::{Path, UnknownPath};
 use crate::pipe::WayByPipe;
-use crate::retry::{RetryPolicy, RetrySettings, RetryThrottling};
+use crate::retry::RetrySettings;
+use crate::settings::Settings;
 
 /// Forces a path for every channel whose address does not name one.
 const PATH_VARIABLE: &str = "RINGWAY_PATH";
@@ -56,9 +66,13 @@ pub enum LocalPolicy {
 /// use ringway::{Endpoint, Path};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), ringway::Error> {
-/// let channel = Endpoint::new("catalog:50051")?.path(Path::Grpc).connect_lazy()?;
+/// let channel = Endpoint::new("catalog:50051")?.path(Path::Grpc).connect_lazy();
 /// # drop(channel); Ok(()) }
 /// ```
+///
+/// Settings hold in whatever order they are made: one by one they are stronger than the options that
+/// come as a whole, and of two for one thing the later holds. What contradicts itself is told by
+/// [`Self::connect`], and fails each call of a channel that connects lazily.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub(crate) name: String,
@@ -67,8 +81,8 @@ pub struct Endpoint {
     /// A socket is wanted without io_uring.
     pub(crate) epoll: bool,
     pub(crate) directory: Directory,
-    pub(crate) local: LocalConfig,
-    pub(crate) net: NetOptions,
+    pub(crate) local: Settings<LocalConfig>,
+    pub(crate) net: Settings<NetOptions>,
     pub(crate) policy: LocalPolicy,
     /// What was asked for expressly, and so holds for the local paths as well.
     pub(crate) keep_alive_interval: Option<Duration>,
@@ -78,101 +92,99 @@ pub struct Endpoint {
     pub(crate) pipe: Option<Arc<WayByPipe>>,
     /// The longest that a call may take.
     pub(crate) timeout: Option<Duration>,
+    /// Calls that may be on their way at once.
+    pub(crate) concurrency_limit: Option<usize>,
+    /// Calls that may begin within a time.
+    pub(crate) rate_limit: Option<(u64, Duration)>,
+    uri: Uri,
+    /// An address that is none, in the words of the caller who can't be told at once.
+    refused: Option<String>,
 }
 
 /// What a stream of requests keeps for a further attempt, as in grpc-go.
 const RETRY_BUFFER_BYTES: usize = 256 * 1024;
 
 impl Endpoint {
-    /// The server at `address`.
+    /// The server at `address`: a text, a [`Uri`], or an endpoint.
     ///
     /// # Errors
     /// [`Error::Address`], or [`Error::Environment`] where `RINGWAY_PATH` names no path.
-    pub fn new(address: impl AsRef<str>) -> Result<Self, Error> {
-        address.as_ref().parse()
+    pub fn new<D>(address: D) -> Result<Self, Error>
+    where
+        D: TryInto<Self>,
+        D::Error: Into<StdError>,
+    {
+        address
+            .try_into()
+            .map_err(|error| Error::from_boxed(error.into()))
     }
 
-    /// Takes this path or none.
-    #[must_use]
-    pub fn path(mut self, path: Path) -> Self {
-        self.forced = Some(path);
-        self
+    /// The server at `address`. One that is no address fails [`Self::connect`] and each call.
+    pub fn from_static(address: &'static str) -> Self {
+        Self::of(address)
     }
 
-    /// Looks for local servers in `directory` instead of where the environment says.
-    #[must_use]
-    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = Directory::at(directory);
-        self
+    /// The server at `address`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_shared(address: impl Into<Bytes>) -> Result<Self, Error> {
+        address.into().try_into()
     }
 
-    /// Uses TLS on the network path; no local path is taken then unless [`Self::allow_local`]
-    /// says so.
-    #[must_use]
-    pub fn tls_config(mut self, tls: ClientTlsConfig) -> Self {
-        self.net.tls = Some(tls);
-        self
+    /// The server at `address`, if it is one.
+    fn of(address: &str) -> Self {
+        address.parse().unwrap_or_else(|_| Self {
+            refused: Some(address.to_owned()),
+            ..Self::bare(address.to_owned(), None)
+        })
     }
 
-    /// Says whether calls may stay on the host.
-    #[must_use]
-    pub fn allow_local(mut self, policy: LocalPolicy) -> Self {
-        if let LocalPolicy::Allow(peers) = &policy {
-            self.local.peers = peers.clone();
+    /// What stands for the endpoints of a channel that has several.
+    pub(crate) fn of_several() -> Self {
+        Self::bare("several endpoints".to_owned(), None)
+    }
+
+    /// With no settings yet.
+    fn bare(name: String, target: Option<Target>) -> Self {
+        Self {
+            name,
+            target,
+            forced: None,
+            epoll: false,
+            directory: Directory::from_environment(),
+            local: LocalConfig::default().into(),
+            net: NetOptions::default().into(),
+            policy: LocalPolicy::default(),
+            keep_alive_interval: None,
+            retry: RetrySettings::default(),
+            retry_buffer_bytes: RETRY_BUFFER_BYTES,
+            pipe: None,
+            timeout: None,
+            concurrency_limit: None,
+            rate_limit: None,
+            uri: Uri::default(),
+            refused: None,
         }
-        self.policy = policy;
-        self
     }
 
-    /// The longest that a call may take, where the call itself does not say less.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
+    /// The address as a URI; `/` for a Unix socket, which has none.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
     }
 
-    /// Settings of the local paths.
-    #[must_use]
-    pub fn local_config(mut self, config: LocalConfig) -> Self {
-        self.local = config;
-        self
-    }
-
-    /// Settings of the network path.
-    #[must_use]
-    pub fn net_options(mut self, options: NetOptions) -> Self {
-        self.net = options;
-        self
-    }
-
-    /// Pings a server that says nothing for so long while calls are in flight, on every path, and
-    /// gives it up if it does not answer: its calls end `UNAVAILABLE`. Default: 20 s on the network
-    /// path, and not at all on the local ones, where the end of a process is noticed at once.
-    #[must_use]
-    pub fn http2_keep_alive_interval(mut self, interval: Duration) -> Self {
-        self.keep_alive_interval = Some(interval);
-        self.net.keepalive_interval = Some(interval);
-        self
-    }
-
-    /// How long a server's answer to a ping may take. Default: 10 s.
-    #[must_use]
-    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
-        self.net.keepalive_timeout = timeout;
-        self
-    }
-
-    /// Whether to ping while no call is in flight, too. Default: no, since some servers end
-    /// connections for it.
-    #[must_use]
-    pub fn keep_alive_while_idle(mut self, enabled: bool) -> Self {
-        self.net.keepalive_while_idle = enabled;
-        self
+    /// The server at the other end of two pipes.
+    pub(crate) fn over(pipe: WayByPipe) -> Self {
+        Self {
+            forced: Some(Path::Pipe),
+            pipe: Some(Arc::new(pipe)),
+            ..Self::bare("pipe".to_owned(), None)
+        }
     }
 
     /// The settings of the local paths, with what holds for all paths.
     pub(crate) fn local_settings(&self) -> LocalConfig {
-        let mut local = self.local.clone();
+        let mut local = self.local.clone_settled();
         if let Some(interval) = self.keep_alive_interval {
             local.wire.keepalive = Some(KeepAlive {
                 interval,
@@ -181,119 +193,6 @@ impl Endpoint {
             });
         }
         local
-    }
-
-    /// Makes calls again that ended with certain codes, unless [`Self::retry_policy_for`] says
-    /// otherwise for them.
-    #[must_use]
-    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
-        self.retry.general = Some(Arc::new(policy));
-        self
-    }
-
-    /// The same for the calls of a service (`shop.v1.Catalog`) or of a method
-    /// (`shop.v1.Catalog/Get`); a method's policy is stronger than its service's.
-    #[must_use]
-    pub fn retry_policy_for(mut self, name: impl Into<String>, policy: RetryPolicy) -> Self {
-        self.retry.named.push((name.into(), Arc::new(policy)));
-        self
-    }
-
-    /// Retries nothing while most of what is sent fails. Default: not throttled.
-    #[must_use]
-    pub fn retry_throttling(mut self, throttling: RetryThrottling) -> Self {
-        self.retry.throttling = Some(throttling);
-        self
-    }
-
-    /// How much of a stream's requests is kept, in bytes, in case the call has to be sent again: by
-    /// a policy, or because its connection was lost before the server saw it. A stream that sends
-    /// more before it is answered is not sent again. Default: 256 KiB.
-    #[must_use]
-    pub fn retry_buffer_bytes(mut self, bytes: usize) -> Self {
-        self.retry_buffer_bytes = bytes;
-        self
-    }
-
-    /// Whether calls wait while no server can be reached, instead of failing at once with
-    /// `UNAVAILABLE`. A [`crate::WaitForReady`] in a request's extensions is stronger. Default: no.
-    #[must_use]
-    pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.retry.wait_for_ready = wait;
-        self
-    }
-
-    /// What finds the addresses of the server's instances on the network, in place of the system's
-    /// resolver. Calls go to all of them in turn.
-    #[must_use]
-    pub fn resolver(mut self, resolver: impl Resolve + 'static) -> Self {
-        self.net.resolver = Arc::new(resolver);
-        self
-    }
-
-    /// How the time between attempts to connect over the network grows. Default: gRPC's, from 1 s to
-    /// 120 s.
-    #[must_use]
-    pub fn backoff(mut self, backoff: BackoffOptions) -> Self {
-        self.net.backoff = backoff;
-        self
-    }
-
-    /// When an instance that fails calls again and again is put aside, while there are others;
-    /// `None` is never.
-    #[must_use]
-    pub fn outliers(mut self, outliers: impl Into<Option<OutlierOptions>>) -> Self {
-        self.net.outliers = outliers.into();
-        self
-    }
-
-    /// A channel that is connected already.
-    ///
-    /// # Errors
-    /// Why no path leads to the server.
-    pub async fn connect(&self) -> Result<Channel, Error> {
-        let channel = self.connect_lazy()?;
-        channel.connect().await?;
-        Ok(channel)
-    }
-
-    /// A channel that connects with its first call. Within a tokio runtime.
-    ///
-    /// # Errors
-    /// Settings that contradict each other.
-    pub fn connect_lazy(&self) -> Result<Channel, Error> {
-        if self.forced == Some(Path::Pipe) && self.pipe.is_none() {
-            return Err(no_pipe(&self.name));
-        }
-        if let Some(path) = self.forced
-            && path.is_local()
-            && !self.may_stay_local()
-        {
-            return Err(Error::Forced {
-                path,
-                reason: "TLS is configured: say allow_local() to go without it on this host".into(),
-            });
-        }
-        Channel::new(self.clone())
-    }
-
-    /// The server at the other end of two pipes.
-    pub(crate) fn over(pipe: WayByPipe) -> Self {
-        Self {
-            name: "pipe".to_owned(),
-            target: None,
-            forced: Some(Path::Pipe),
-            epoll: false,
-            directory: Directory::from_environment(),
-            local: LocalConfig::default(),
-            net: NetOptions::default(),
-            policy: LocalPolicy::default(),
-            keep_alive_interval: None,
-            retry: RetrySettings::default(),
-            retry_buffer_bytes: RETRY_BUFFER_BYTES,
-            pipe: Some(Arc::new(pipe)),
-            timeout: None,
-        }
     }
 
     /// Whether TLS, or the lack of permission, keeps calls off the local paths.
@@ -342,20 +241,39 @@ impl FromStr for Endpoint {
             ),
         };
         Ok(Self {
-            name: local_name(rest, target.as_ref()),
-            target,
             forced,
             epoll,
-            directory: Directory::from_environment(),
-            local: LocalConfig::default(),
-            net: NetOptions::default(),
-            policy: LocalPolicy::default(),
-            keep_alive_interval: None,
-            retry: RetrySettings::default(),
-            retry_buffer_bytes: RETRY_BUFFER_BYTES,
-            pipe: None,
-            timeout: None,
+            uri: address.parse().unwrap_or_default(),
+            ..Self::bare(local_name(rest, target.as_ref()), target)
         })
+    }
+}
+
+impl From<Uri> for Endpoint {
+    fn from(address: Uri) -> Self {
+        Self::of(&address.to_string())
+    }
+}
+
+impl TryFrom<Bytes> for Endpoint {
+    type Error = Error;
+
+    fn try_from(address: Bytes) -> Result<Self, Error> {
+        match std::str::from_utf8(&address) {
+            Ok(address) => address.parse(),
+            Err(error) => Err(Error::Address {
+                address: String::from_utf8_lossy(&address).into_owned(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<&String> for Endpoint {
+    type Error = Error;
+
+    fn try_from(address: &String) -> Result<Self, Error> {
+        address.parse()
     }
 }
 
@@ -448,7 +366,13 @@ fn local_name(rest: &str, target: Option<&Target>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tonic::transport::ClientTlsConfig;
+    use tower::ServiceExt;
+
     use super::*;
+    use crate::settings::in_every_order;
 
     #[test]
     fn a_scheme_forces_its_path() {
@@ -469,12 +393,12 @@ mod tests {
         assert_eq!(Endpoint::new("http://catalog:1").unwrap().name, "catalog:1");
     }
 
-    #[test]
-    fn a_pipe_leads_to_no_address() {
+    #[tokio::test]
+    async fn a_pipe_leads_to_no_address() {
         let by_code = Endpoint::new("catalog:1").unwrap().path(Path::Pipe);
         for refused in [
             Endpoint::new("pipe://catalog:1").map(drop),
-            by_code.connect_lazy().map(drop),
+            by_code.connect().await.map(drop),
         ] {
             let error = refused.unwrap_err().to_string();
             assert!(
@@ -495,10 +419,121 @@ mod tests {
         let endpoint = Endpoint::new("https://catalog:1").unwrap();
         assert!(!endpoint.may_stay_local());
         assert!(matches!(
-            endpoint.clone().path(Path::Shm).connect_lazy(),
+            endpoint.clone().path(Path::Shm).connect().await,
             Err(Error::Forced { .. })
         ));
         let allowed = endpoint.allow_local(LocalPolicy::Allow(UidPolicy::SameUser));
         assert!(allowed.may_stay_local());
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Each sets one thing of the network path or of the local ones, or all of either.
+    const SETTERS: [fn(Endpoint) -> Endpoint; 7] = [
+        |endpoint| endpoint.tls_config(ClientTlsConfig::new()).unwrap(),
+        |endpoint| {
+            endpoint.net_options(NetOptions {
+                tcp_nodelay: true,
+                stream_window_bytes: 1,
+                keepalive_timeout: SECOND,
+                ..NetOptions::default()
+            })
+        },
+        |endpoint| {
+            endpoint.local_config(LocalConfig {
+                peers: UidPolicy::Anyone,
+                max_connections: 7,
+                ..LocalConfig::default()
+            })
+        },
+        |endpoint| endpoint.tcp_nodelay(false).connect_timeout(SECOND),
+        |endpoint| endpoint.keep_alive_timeout(3 * SECOND),
+        |endpoint| endpoint.http2_keep_alive_interval(2 * SECOND),
+        |endpoint| endpoint.allow_local(LocalPolicy::Allow(UidPolicy::Only([7].into()))),
+    ];
+
+    #[test]
+    fn setters_hold_in_every_order() {
+        let fresh = || Endpoint::new("catalog:1").unwrap();
+        in_every_order(&SETTERS, fresh, &mut |endpoint, order| {
+            let (net, local) = (&endpoint.net, endpoint.local_settings());
+            assert!(net.tls.is_some(), "{order:?}");
+            assert!(!net.tcp_nodelay, "{order:?}");
+            assert_eq!(net.connect_timeout, SECOND, "{order:?}");
+            // What nothing else sets is as the whole has it.
+            assert_eq!(net.stream_window_bytes, 1, "{order:?}");
+            assert_eq!(local.max_connections, 7, "{order:?}");
+            assert_eq!(local.peers, UidPolicy::Only([7].into()), "{order:?}");
+            let keepalive = local.wire.keepalive.unwrap();
+            assert_eq!(keepalive.interval, 2 * SECOND, "{order:?}");
+            assert_eq!(keepalive.timeout, 3 * SECOND, "{order:?}");
+        });
+    }
+
+    #[tokio::test]
+    async fn tls_is_lost_in_no_order() {
+        let setters = &SETTERS[..6];
+        for address in [
+            "catalog:1",
+            "http://catalog:1",
+            "https://catalog:1",
+            "unix:/catalog",
+        ] {
+            let fresh = || Endpoint::new(address).unwrap();
+            in_every_order(setters, fresh, &mut |endpoint, order| {
+                assert!(!endpoint.may_stay_local(), "{address} {order:?}");
+                // An address that goes without TLS contradicts it.
+                let goes_without = address.starts_with("http:") || address.starts_with("unix:");
+                assert_eq!(
+                    endpoint.pool().is_err(),
+                    goes_without,
+                    "{address} {order:?}"
+                );
+                let forced = endpoint.path(Path::Shm);
+                assert!(forced.check().is_err(), "{address} {order:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn of_two_for_one_thing_the_later_holds() {
+        let endpoint = Endpoint::from_static("catalog:1")
+            .connect_timeout(SECOND)
+            .connect_timeout(2 * SECOND)
+            .net_options(NetOptions {
+                stream_window_bytes: 1,
+                ..NetOptions::default()
+            })
+            .net_options(NetOptions {
+                stream_window_bytes: 2,
+                ..NetOptions::default()
+            });
+        assert_eq!(endpoint.get_connect_timeout(), Some(2 * SECOND));
+        assert_eq!(endpoint.net.stream_window_bytes, 2);
+    }
+
+    #[tokio::test]
+    async fn what_contradicts_itself_fails_each_call_of_a_lazy_channel() {
+        let with_tls = |address| {
+            Endpoint::from_static(address)
+                .tls_config(ClientTlsConfig::new())
+                .unwrap()
+        };
+        for (endpoint, says) in [
+            (with_tls("http://catalog:1"), "TLS"),
+            (with_tls("unix:/catalog"), "TLS"),
+            (with_tls("shm://catalog:1"), "allow_local"),
+            (Endpoint::from_static("https://catalog:1"), "TLS"),
+            (Endpoint::from_static("catalog"), "host:port"),
+            (Endpoint::from_static("pipe://catalog:1"), "Child"),
+        ] {
+            let error = endpoint.connect().await.unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            let service = endpoint.connect_lazy();
+            let request = http::Request::new(tonic::body::Body::empty());
+            let status = service.oneshot(request).await.unwrap_err();
+            assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+            assert!(status.message().contains(says), "{status}");
+        }
     }
 }

@@ -33,6 +33,7 @@ mod pace;
 mod pipe;
 mod places;
 mod rendezvous;
+mod seldom;
 mod server;
 mod socket_peer;
 mod spin;

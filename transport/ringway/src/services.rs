@@ -72,10 +72,12 @@ impl Services {
 
 impl Serve for Services {
     fn resolve(&self, path: &str) -> Arc<ServedMethod> {
+        let route = self.route(path);
         Arc::new(ServedMethod {
-            route: self.route(path),
+            route,
             path: path.into(),
             pace: self.pace(path),
+            max_request_bytes: route.map_or(0, |route| self.max_request_bytes(route)),
         })
     }
 
@@ -98,6 +100,18 @@ impl Services {
         let service = path.strip_prefix('/')?.split_once('/')?.0;
         let index = self.http.iter().position(|(name, _)| *name == service)?;
         Some(HTTP | index as u64)
+    }
+
+    /// The longest request that a route takes.
+    fn max_request_bytes(&self, route: u64) -> u32 {
+        // Of services that speak HTTP types only they themselves know.
+        if self.layered.is_some() || route & HTTP != 0 {
+            return u32::MAX;
+        }
+        let service = usize::try_from(route >> 32).unwrap_or(usize::MAX);
+        let service = self.typed.get(service);
+        let limit = service.map_or(0, |service| service.max_decoding_bytes());
+        u32::try_from(limit).unwrap_or(u32::MAX)
     }
 
     /// What was learnt of the method at `path`, on whichever connection.

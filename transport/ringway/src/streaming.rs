@@ -226,6 +226,9 @@ impl Markers {
             Some(Inbound::Headers(_)) => Next::Nothing,
             None | Some(Inbound::HalfClosed) => Next::End(None),
             Some(Inbound::Response { message, .. }) => Next::Messages(self.accept(message)),
+            Some(Inbound::TooLong { len, limit }) => {
+                Next::Refused(status::too_long(len as usize, limit as usize))
+            }
             Some(Inbound::Trailers { code, head }) => Next::End(Some(status::decode(code, &head))),
             Some(Inbound::Reset { code, .. }) => Next::End(Some(status::reset(code))),
             Some(Inbound::Expired) => Next::End(Some(status::expired())),
@@ -236,6 +239,8 @@ impl Markers {
 
 enum Next {
     Messages(usize),
+    /// This end takes no more of it.
+    Refused(Status),
     Nothing,
     End(Option<Status>),
 }
@@ -257,6 +262,14 @@ impl Body for Markers {
                 Next::Messages(count) => {
                     let markers = Bytes::from_static(&MARKERS[..count * MARKER_BYTES]);
                     return Poll::Ready(Some(Ok(Frame::data(markers))));
+                }
+                Next::Refused(status) => {
+                    self.over = true;
+                    self.end_trace(status.code(), status.message());
+                    return Poll::Ready(Some(match self.requests {
+                        true => Err(status),
+                        false => trailers(status),
+                    }));
                 }
                 Next::End(None) => {
                     self.over = true;

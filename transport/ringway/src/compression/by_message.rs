@@ -162,6 +162,10 @@ where
         self.inner.methods()
     }
 
+    fn max_decoding_bytes(&self) -> usize {
+        self.inner.max_decoding_bytes()
+    }
+
     fn dispatch(&self, index: usize, call: ServerCall<'_>) -> HandlerFuture {
         match call.has_metadata(&[ENCODING, ACCEPT_ENCODING]) {
             true => HttpService::new(self.clone()).answer(call),

@@ -26,6 +26,9 @@ mod connection;
 mod directory;
 mod driver;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod habits;
 mod inproc;
 mod link;

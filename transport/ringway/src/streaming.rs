@@ -322,6 +322,23 @@ pub(crate) fn count_of(message: &ringway_local::Message) -> (usize, usize) {
     (messages, bytes)
 }
 
+/// Takes a frame of packed messages apart, as the body of a stream does.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn unpack(bytes: Bytes) {
+    let queue = queue(None, Trace::None);
+    let message = ringway_local::Message {
+        bytes,
+        packed: true,
+        compressed: false,
+    };
+    let counted = count_of(&message).0;
+    let count = queue.lock().push(message);
+    let mut pop = Pop::<String>::new(queue, MessageLimits::default());
+    let popped = std::iter::from_fn(|| pop.next()).count();
+    assert_eq!(popped, count, "as many as the body has markers for");
+    assert!(counted.abs_diff(count) <= 1);
+}
+
 /// Decodes a message that has its bytes to itself.
 pub(crate) fn decode_whole<T: Message + Default>(
     limits: &MessageLimits,

@@ -31,6 +31,9 @@ mod deadline;
 mod error;
 mod event;
 mod flow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod keepalive;
 mod method;
 #[cfg(test)]

@@ -60,6 +60,24 @@ pub(crate) struct Blocks {
     telling: Option<Arc<AtomicBool>>,
 }
 
+/// What is said of a segment: see [`SEGMENT_NOTE_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentNote {
+    pub(crate) id: SegmentId,
+    /// In bytes; 0 retires it.
+    pub(crate) len: usize,
+}
+
+impl SegmentNote {
+    pub(crate) fn decode(note: &[u8; SEGMENT_NOTE_BYTES]) -> Self {
+        let [a, b, c, d, _, _, _, _, len @ ..] = *note;
+        Self {
+            id: SegmentId(u32::from_le_bytes([a, b, c, d])),
+            len: usize::try_from(u64::from_le_bytes(len)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 /// The right to tell the peer of one's block until the frame is sent: one block at a time, so that the
 /// peer knows that the one before is complete or was given up.
 #[derive(Debug)]
@@ -579,11 +597,7 @@ impl Receiver {
         note: &[u8; SEGMENT_NOTE_BYTES],
         mut received: ringway_sys::Received,
     ) -> Result<(), Closed> {
-        let word =
-            |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
-        let id = SegmentId(word(0));
-        let len =
-            usize::try_from(u64::from(word(8)) | u64::from(word(12)) << 32).unwrap_or(usize::MAX);
+        let SegmentNote { id, len } = SegmentNote::decode(note);
         match (received.descriptors.pop(), len, received.len) {
             (Some(descriptor), _, SEGMENT_NOTE_BYTES) => self
                 .arena

@@ -49,7 +49,7 @@ impl Watcher {
     pub(crate) fn new() -> Option<Self> {
         let one_more = |watchers| (watchers < MAX_WATCHERS).then_some(watchers + 1);
         let begun = WATCHERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        begun.is_ok().then_some(Self(()))
+        begun.is_ok().then(|| Self(()))
     }
 
     /// All that was recorded so far.

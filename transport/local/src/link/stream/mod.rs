@@ -35,7 +35,7 @@ use ringway_ring::BufferPool;
 
 use self::bell::{Bell, Source};
 use self::outbox::Outbox;
-use self::parse::Parser;
+pub(crate) use self::parse::Parser;
 use self::pipes::Pipes;
 use super::{Frame, Judge, LinkError, Outgoing, Position};
 use crate::config::SocketEngine;

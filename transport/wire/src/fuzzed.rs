@@ -172,7 +172,7 @@ impl Side {
         let len = feed.number() as usize;
         let flags = Flags::NONE.with(Flags::END, feed.byte() & 1 != 0);
         match self.core.request_frame(call, 2, Some(len), flags) {
-            Ok(header) if feed.byte() % 8 == 0 => self.core.retract(&header),
+            Ok(header) if feed.byte().is_multiple_of(8) => self.core.retract(&header),
             Ok(_) => {
                 self.core.limit_messages(call, feed.number());
                 self.calls.push(call);

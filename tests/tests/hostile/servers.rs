@@ -12,7 +12,7 @@ use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
 use ringway_ring::{Endpoint, EndpointConfig, Inbox, OwnRegion, PeerRegion};
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors};
-use ringway_tests::{alone, within};
+use ringway_tests::{alone, in_a_process_of_its_own, peak_resident_bytes, resident_bytes, within};
 use ringway_wire::{
     Capabilities, Config, Flags, FrameHeader, Hello, Kind, MetadataBuf, ResponseHead, Role,
     StatusHead,
@@ -27,11 +27,17 @@ use crate::{NAME, read_hello, send};
 struct Said {
     header: FrameHeader,
     head: Vec<u8>,
+    /// So many zeros follow, of which the header tells, on a socket.
+    payload_len: usize,
 }
 
 impl Said {
     fn new(header: FrameHeader, head: Vec<u8>) -> Self {
-        Self { header, head }
+        Self {
+            header,
+            head,
+            payload_len: 0,
+        }
     }
 
     fn bytes(&self, call: u64) -> Vec<u8> {
@@ -111,9 +117,14 @@ fn answer_over(mut stream: &UnixStream, answer: &[Said]) {
             for said in answer {
                 // The client may have hung up: the test looks at what it reports.
                 let _ = stream.write_all(&said.bytes(header.call));
+                let _ = std::io::copy(&mut zeros(said.payload_len), &mut stream);
             }
         }
     }
+}
+
+fn zeros(len: usize) -> impl std::io::Read {
+    std::io::Read::take(std::io::repeat(0), len as u64)
 }
 
 fn answer_in_memory(stream: &UnixStream, answer: &[Said]) {
@@ -197,6 +208,21 @@ fn message() -> Said {
 fn headers() -> Said {
     let head = reserved().as_metadata().as_bytes().to_vec();
     Said::new(FrameHeader::new(Kind::Headers), head)
+}
+
+/// An answer of so many bytes, for each kind of call.
+fn oversized(kind: Kind, len: usize) -> Said {
+    let bytes = u32::try_from(len).unwrap();
+    let header = FrameHeader {
+        flags: Flags::HAS_MESSAGE,
+        payload_len: bytes,
+        message_len: bytes,
+        ..FrameHeader::new(kind)
+    };
+    Said {
+        payload_len: len,
+        ..Said::new(header, Vec::new())
+    }
 }
 
 fn trailers(code: u16) -> Said {
@@ -293,5 +319,38 @@ fn reserved_names_of_a_server_reach_no_client() {
             calls(link, &[trailers(5)], failed).await;
             calls(link, &[headers(), trailers(5)], failed).await;
         }
+    }));
+}
+
+/// Our stubs say how much they take; what is longer is refused when it begins, and read past.
+#[test]
+fn an_answer_beyond_the_limit_takes_no_memory() {
+    const LEN: usize = 500 << 20;
+    const ALLOWED_BYTES: usize = 32 << 20;
+    if !in_a_process_of_its_own("servers::an_answer_beyond_the_limit_takes_no_memory") {
+        return;
+    }
+    let too_long = |end: Result<Vec<MetadataMap>, Status>| {
+        assert_eq!(end.unwrap_err().code(), Code::OutOfRange);
+    };
+    alone(within(async {
+        let before = resident_bytes();
+        for kind in [Kind::Response, Kind::Message] {
+            let directory = tempfile::tempdir().unwrap();
+            serve(directory.path(), Link::Socket, &[oversized(kind, LEN)]);
+            let address = Address::new(Link::Socket.address()).unwrap();
+            let channel = address.directory(directory.path()).connect().await.unwrap();
+            let mut streams = BenchClient::new(channel.clone());
+            if kind == Kind::Response {
+                too_long(unary(streams.clone()).await);
+                too_long(stream(streams).await);
+            } else {
+                // Headers come with the first message where a server sends none.
+                let answered = streams.server_stream(StreamRequest::default()).await;
+                assert!(answered.is_err());
+            }
+        }
+        let taken = peak_resident_bytes().saturating_sub(before);
+        assert!(taken < ALLOWED_BYTES, "{} MiB", taken >> 20);
     }));
 }

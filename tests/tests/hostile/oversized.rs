@@ -5,12 +5,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ringway_tests::{alone, in_a_process_of_its_own, peak_resident_bytes, resident_bytes};
+use ringway::Server;
+use ringway_proto::bench::bench_server::BenchServer;
+use ringway_tests::{
+    alone, in_a_process_of_its_own, ours, peak_resident_bytes, resident_bytes, within,
+};
 use ringway_wire::{Capabilities, Flags, FrameHeader, Kind, Method, RequestHead, StatusHead};
 use tonic::Code;
+use tower::layer::util::Identity;
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{connect, hello_with, join, read_hello, under_siege};
+use crate::{NAME, connect, hello_with, join, read_hello, under_siege};
 
 const MIB: usize = 1 << 20;
 /// Far above the limit of 4 MiB.
@@ -81,27 +86,34 @@ fn too_long(len: usize) -> (Code, String) {
     (Code::OutOfRange, text)
 }
 
+/// Behind a layer, requests are HTTP ones; the limit is the generated service's all the same.
+#[test]
+fn a_request_behind_a_layer() {
+    if !in_a_process_of_its_own("oversized::a_request_behind_a_layer") {
+        return;
+    }
+    alone(within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::builder()
+            .directory(directory.path())
+            .name(NAME)
+            .layer(Identity::new())
+            .add_service(BenchServer::new(ours::Handler::default()));
+        tokio::spawn(server.bind().await.unwrap().serve());
+        let root = directory.path().to_owned();
+        let before = resident_bytes();
+        let attack = move || requests_too_long(&join_over_socket(&root));
+        tokio::task::spawn_blocking(attack).await.unwrap();
+        let taken = peak_resident_bytes().saturating_sub(before);
+        assert!(taken < ALLOWED_BYTES, "{} MiB", taken / MIB);
+    }));
+}
+
 #[test]
 fn a_request_on_a_socket() {
     takes_little("oversized::a_request_on_a_socket", |root| {
         let mut stream = join_over_socket(root);
-        let len = u32::try_from(SENT_BYTES).unwrap();
-        for (number, path) in [(0, "Unary"), (1, "ClientStream")] {
-            let path = format!("/ringway.bench.v1.Bench/{path}");
-            let head = RequestHead::new(Method::Inline(&path));
-            let mut bytes = vec![0; head.encoded_len().unwrap()];
-            head.encode(&mut bytes);
-            let header = FrameHeader {
-                payload_len: len,
-                message_len: len,
-                ..request(FIRST_CALL + number, &bytes)
-            };
-            stream.write_all(&header.encode()).unwrap();
-            stream.write_all(&bytes).unwrap();
-            // It is told before the message has come.
-            assert_eq!(ending(&stream), too_long(SENT_BYTES), "{path}");
-            send_zeros(&stream, SENT_BYTES);
-        }
+        requests_too_long(&stream);
         // The connection lives.
         let head = unary_head();
         let header = request(FIRST_CALL + 2, &head);
@@ -109,6 +121,26 @@ fn a_request_on_a_socket() {
         stream.write_all(&head).unwrap();
         assert_eq!(ending(&stream).0, Code::Ok);
     });
+}
+
+fn requests_too_long(mut stream: &UnixStream) {
+    let len = u32::try_from(SENT_BYTES).unwrap();
+    for (number, path) in [(0, "Unary"), (1, "ClientStream")] {
+        let path = format!("/ringway.bench.v1.Bench/{path}");
+        let head = RequestHead::new(Method::Inline(&path));
+        let mut bytes = vec![0; head.encoded_len().unwrap()];
+        head.encode(&mut bytes);
+        let header = FrameHeader {
+            payload_len: len,
+            message_len: len,
+            ..request(FIRST_CALL + number, &bytes)
+        };
+        stream.write_all(&header.encode()).unwrap();
+        stream.write_all(&bytes).unwrap();
+        // It is told before the message has come.
+        assert_eq!(ending(stream), too_long(SENT_BYTES), "{path}");
+        send_zeros(stream, SENT_BYTES);
+    }
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Serve for Services {
             route,
             path: path.into(),
             pace: self.pace(path),
-            max_request_bytes: route.map_or(0, |route| self.max_request_bytes(route)),
+            max_request_bytes: self.max_request_bytes(path, route),
         })
     }
 
@@ -102,13 +102,13 @@ impl Services {
         Some(HTTP | index as u64)
     }
 
-    /// The longest request that a route takes.
-    fn max_request_bytes(&self, route: u64) -> u32 {
-        // Of services that speak HTTP types only they themselves know.
-        if self.layered.is_some() || route & HTTP != 0 {
-            return u32::MAX;
-        }
-        let service = usize::try_from(route >> 32).unwrap_or(usize::MAX);
+    /// The longest request that the method at `path` takes, behind layers as well: they hand on messages. Of
+    /// services that tonic generated only they themselves know.
+    fn max_request_bytes(&self, path: &str, route: Option<u64>) -> u32 {
+        let Some(typed) = self.routes.get(path) else {
+            return if route.is_some() { u32::MAX } else { 0 };
+        };
+        let service = usize::try_from(typed >> 32).unwrap_or(usize::MAX);
         let service = self.typed.get(service);
         let limit = service.map_or(0, |service| service.max_decoding_bytes());
         u32::try_from(limit).unwrap_or(u32::MAX)

@@ -85,6 +85,17 @@ impl Bench for Handler {
                 let said = with_reserved(&metadata);
                 return Err(Status::with_metadata(tonic::Code::Aborted, "", said));
             }
+            "fail with what came" => {
+                let details = metadata.as_ref().get("grpc-status-details-bin").cloned();
+                let mut said = http::HeaderMap::new();
+                said.insert("x-had-details", details.is_some().to_string().parse().unwrap());
+                said.extend(details.map(|details| {
+                    let name = http::HeaderName::from_static("grpc-status-details-bin");
+                    (name, details)
+                }));
+                let said = tonic::metadata::MetadataMap::from_headers(said);
+                return Err(Status::with_metadata(tonic::Code::NotFound, "", said));
+            }
             _ => {}
         }
         echo_metadata(&metadata, &mut response);

@@ -64,6 +64,11 @@ impl Problem {
         self
     }
 
+    /// What to tell of it.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn retry(&self) -> bool {
         matches!(
             self.code,
@@ -77,7 +82,11 @@ impl From<Status> for Problem {
         let (http, code, otherwise) = describe(status.code());
         let message = match status.message() {
             "" => Cow::Borrowed(otherwise),
-            text => Cow::Owned(text.to_owned()),
+            text if is_for_customers(status.code()) => Cow::Owned(text.to_owned()),
+            text => {
+                tracing::warn!(code, text, "a request failed");
+                Cow::Borrowed(otherwise)
+            }
         };
         Self {
             status: http,
@@ -85,6 +94,19 @@ impl From<Status> for Problem {
             message,
         }
     }
+}
+
+/// Returns true if a status of this code speaks to the shop's customers. The words of all others are the
+/// transport's or a fault's: they tell of hosts, paths and limits, and belong into the log.
+fn is_for_customers(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Aborted
+    )
 }
 
 /// HTTP's status, the code's name, and what to say when the service said nothing.
@@ -178,6 +200,28 @@ mod tests {
             body.unwrap_or_default(),
             r#"{"error":{"code":"UNAVAILABLE","message":"a service can't be reached: try again","retry":true}}"#
         );
+    }
+
+    #[test]
+    fn what_happened_inside_stays_inside() {
+        let inside = "nobody listens at /run/ringway/orders:50054/17.sock";
+        for code in [
+            Code::Unavailable,
+            Code::Internal,
+            Code::Unknown,
+            Code::DeadlineExceeded,
+            Code::ResourceExhausted,
+            Code::OutOfRange,
+            Code::PermissionDenied,
+            Code::Unimplemented,
+        ] {
+            let problem = Problem::from(Status::new(code, inside));
+            assert!(
+                !problem.message.contains("ringway"),
+                "{code:?}: {problem:?}"
+            );
+            assert!(!problem.message.is_empty(), "{code:?}");
+        }
     }
 
     #[test]

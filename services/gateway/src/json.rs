@@ -1,10 +1,11 @@
 //! The shapes that the edge reads and writes.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
@@ -14,8 +15,12 @@ use ringway_proto::shop::v1::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 use shop_link::path_name;
+use tokio::time::timeout;
 
 use crate::error::Problem;
+
+/// How long a body of JSON may take to come: it is 1 MiB at most.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A body of JSON.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -41,7 +46,11 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = Bytes::from_request(request, state).await;
+        let body = timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await;
+        let body = body.map_err(|_late| {
+            Problem::bad("the body did not come in time: send it again")
+                .with_status(StatusCode::REQUEST_TIMEOUT)
+        })?;
         body.map(Self).map_err(|rejection| {
             Problem::bad(rejection.body_text()).with_status(rejection.status())
         })

@@ -14,6 +14,7 @@
 //! | `GET /healthz` | `ok` | none |
 #![forbid(unsafe_code)]
 
+mod edge;
 mod error;
 mod json;
 mod orders;
@@ -28,7 +29,6 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath};
 use axum::http::{Extensions, StatusCode};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use ringway_telemetry::Edge;
 use shop_link::Address;
 use tokio::net::TcpListener;
@@ -71,9 +71,6 @@ pub enum Error {
         /// Why it can't.
         source: io::Error,
     },
-    /// The server stopped by itself.
-    #[error("the server failed: {0}")]
-    Serve(io::Error),
     /// The transport failed.
     #[error(transparent)]
     Link(#[from] shop_link::Error),
@@ -87,18 +84,12 @@ pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result
     let address = args.listen;
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|source| Error::Listen { address, source })?
-        .tap_io(|connection| {
-            // Without it, small answers wait for acknowledgements.
-            let _ = connection.set_nodelay(true);
-        });
+        .map_err(|source| Error::Listen { address, source })?;
     let router = router(&args)?;
-    let served = shop_link::bounded(until, |stop| {
-        axum::serve(listener, router)
-            .with_graceful_shutdown(stop.ready())
-            .into_future()
-    });
-    served.await.unwrap_or(Ok(())).map_err(Error::Serve)
+    let served = shop_link::bounded(until, |stop| edge::serve(listener, router, stop.ready()));
+    // What is cut off then has had its time.
+    served.await.unwrap_or_default();
+    Ok(())
 }
 
 /// The routes, over the services that `args` names; they may still be starting.

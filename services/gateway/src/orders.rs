@@ -1,6 +1,7 @@
 //! `/orders`: placed, asked for, cancelled, followed.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,6 +17,9 @@ use tonic::{Status, Streaming};
 use crate::error::Problem;
 use crate::json::{Json, OrderJson, PlaceJson, Raw, read, read_order, status_name};
 use crate::shop::Shop;
+
+/// How long one request follows an order.
+const FOLLOWED_MAX: Duration = Duration::from_secs(600);
 
 /// An order as the answer's body.
 pub(crate) struct Answer(Order);
@@ -87,9 +91,11 @@ pub(crate) async fn events(
     Ok(Sse::new(until_final(events)).keep_alive(KeepAlive::default()))
 }
 
+/// Follows an order until it can't change any more, or for [`FOLLOWED_MAX`]: browsers come back by themselves.
 fn until_final(mut events: Streaming<OrderEvent>) -> impl Stream<Item = Result<Event, Infallible>> {
+    let end = tokio::time::Instant::now() + FOLLOWED_MAX;
     async_stream::stream! {
-        while let Some(event) = events.next().await {
+        while let Ok(Some(event)) = tokio::time::timeout_at(end, events.next()).await {
             let last = event.as_ref().map_or(true, is_final);
             yield Ok(as_sse(event));
             if last {
@@ -111,6 +117,8 @@ fn as_sse(event: Result<OrderEvent, Status>) -> Event {
         Ok(event) => Event::default()
             .event("status")
             .data(status_name(event.status())),
-        Err(status) => Event::default().event("error").data(status.message()),
+        Err(status) => Event::default()
+            .event("error")
+            .data(Problem::from(status).message()),
     }
 }

@@ -1,5 +1,7 @@
 //! Pictures: streamed through in both directions, or whole.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
@@ -60,6 +62,9 @@ fn respond(head: &PictureHead, body: Body) -> Result<Response, Problem> {
     Ok(response)
 }
 
+/// How long the next piece of an upload may take to come.
+const PIECE_PATIENCE: Duration = Duration::from_secs(10);
+
 #[derive(Serialize)]
 struct Uploaded {
     size_bytes: u64,
@@ -89,9 +94,11 @@ pub(crate) async fn upload(
 
 /// A body that breaks off ends the stream early; media compares with the head.
 fn parts(head: Part, body: Body) -> impl Stream<Item = PicturePart> + Send + 'static {
+    // One that stalls ends early as well.
     let data = body
         .into_data_stream()
-        .map_while(|piece| piece.ok().map(Part::Data));
+        .timeout(PIECE_PATIENCE)
+        .map_while(|piece| piece.ok()?.ok().map(Part::Data));
     tokio_stream::once(head)
         .chain(data)
         .map(|part| PicturePart { part: Some(part) })

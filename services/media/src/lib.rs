@@ -6,6 +6,7 @@ mod png;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ringway_proto::shop::v1::media_server::{Media as Contract, MediaServer};
@@ -15,13 +16,19 @@ use ringway_proto::shop::v1::{
     UploadReply,
 };
 use shop_link::{Address, Error};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use pictures::{Pictures, Stored};
+use pictures::{DRAWS_MAX, Pictures, Stored};
 
 /// Largest upload: what `Get` can still answer in one message of tonic's default limit.
 pub const UPLOAD_MAX_BYTES: usize = 4_000_000;
+/// Uploads that are taken in at once: each holds what has come of it.
+const UPLOADS_MAX: usize = 4;
+/// How long an upload may take, and may wait for its turn: one that trickles keeps others out no longer.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(30);
 /// One message of a download.
 const PART_BYTES: usize = 64 << 10;
 /// Previews in one call.
@@ -57,6 +64,8 @@ pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result
 #[derive(Clone, Debug)]
 pub struct Media {
     pictures: Arc<Pictures>,
+    uploading: Arc<Semaphore>,
+    drawing: Arc<Semaphore>,
 }
 
 impl Media {
@@ -65,6 +74,8 @@ impl Media {
     pub fn new(count: u32) -> Self {
         Self {
             pictures: Arc::new(Pictures::new(count)),
+            uploading: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            drawing: Arc::new(Semaphore::new(DRAWS_MAX)),
         }
     }
 
@@ -72,11 +83,28 @@ impl Media {
         if let Some(ready) = self.pictures.ready(picture) {
             return Ok(ready);
         }
+        // Kept while it is drawn, also where nobody waits for it any more.
+        let turn = Arc::clone(&self.drawing).acquire_owned().await;
         let pictures = Arc::clone(&self.pictures);
-        tokio::task::spawn_blocking(move || pictures.draw(picture))
+        let draw = move || {
+            let _turn = turn;
+            pictures.draw(picture)
+        };
+        tokio::task::spawn_blocking(draw)
             .await
             .map_err(|error| Status::internal(format!("drawing the picture failed: {error}")))?
             .ok_or_else(|| missing(picture))
+    }
+
+    /// Receives an upload when it has its turn.
+    async fn take_in(
+        &self,
+        parts: &mut Streaming<PicturePart>,
+    ) -> Result<(PictureHead, Bytes), Status> {
+        let (head, size) = self.admit(parts.message().await?)?;
+        let _turn = self.uploading.acquire().await;
+        let data = receive(parts, size).await?;
+        Ok((head, data))
     }
 
     fn admit(&self, part: Option<PicturePart>) -> Result<(PictureHead, usize), Status> {
@@ -173,8 +201,9 @@ impl Contract for Media {
         request: Request<Streaming<PicturePart>>,
     ) -> Result<Response<UploadReply>, Status> {
         let mut parts = request.into_inner();
-        let (head, size) = self.admit(parts.message().await?)?;
-        let data = receive(&mut parts, size).await?;
+        let (head, data) = timeout(UPLOAD_PATIENCE, self.take_in(&mut parts))
+            .await
+            .map_err(|_late| Status::aborted("the upload took too long: send it again"))??;
         let stored = Stored {
             content_type: head.content_type,
             data,

@@ -9,10 +9,23 @@ use ringway_proto::shop::v1::PictureHead;
 
 use crate::png;
 
-/// Drawn pictures kept in memory, bytes: some sixty of the largest.
-const DRAWN_MAX_BYTES: usize = 96 << 20;
+/// Drawn pictures kept in memory, bytes: ten of the largest.
+const DRAWN_MAX_BYTES: usize = 32 << 20;
 /// Uploaded pictures kept in memory, bytes.
-const UPLOADED_MAX_BYTES: usize = 256 << 20;
+const UPLOADED_MAX_BYTES: usize = 32 << 20;
+/// Pictures that are drawn at once.
+pub(crate) const DRAWS_MAX: usize = 4;
+/// The largest drawing, bytes.
+const DRAWING_MAX_BYTES: usize = 3 << 20;
+
+// All of it at once leaves room for the program and for messages on their way in a container of 128 MiB.
+const _: () = assert!(
+    DRAWN_MAX_BYTES
+        + UPLOADED_MAX_BYTES
+        + DRAWS_MAX * DRAWING_MAX_BYTES
+        + crate::UPLOADS_MAX * crate::UPLOAD_MAX_BYTES
+        < 96 << 20
+);
 /// Pixels a side of a preview.
 const PREVIEW_SIDE: u16 = 4;
 

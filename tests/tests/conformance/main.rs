@@ -51,6 +51,7 @@ macro_rules! suite {
                 metadata::repeated_keys_keep_their_order,
                 metadata::on_streams,
                 metadata::reserved_names_are_left_out_as_tonic_does,
+                metadata::bad_details_reach_no_handler,
                 large_metadata::comes_with_an_answer,
                 large_metadata::comes_with_a_stream_and_with_a_status,
                 large_metadata::too_much_ends_its_call_alone,

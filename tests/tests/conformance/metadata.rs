@@ -3,6 +3,7 @@
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
+use ringway_tests::raw::{framed, send, to};
 use ringway_tests::{Running, Way, arrived_names, payload, payloads, plain, reserved_names};
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -130,4 +131,18 @@ pub(crate) async fn reserved_names_are_left_out_as_tonic_does(way: Way) {
         arrives,
         [beside_messages, beside_messages, "grpc-of-no-meaning"]
     );
+}
+
+/// A handler that passes its metadata on, in an answer or in a status, must not pass on what tonic panics on.
+pub(crate) async fn bad_details_reach_no_handler(way: Way) {
+    let running = Running::start(way).await;
+    let channel = running.channel().await;
+    let request = to("/ringway.bench.v1.Bench/Unary")
+        .header("grpc-status-details-bin", "*")
+        .header("x-do", "fail with what came");
+    let answer = send(&channel, request, framed(0, &[])).await;
+    assert_eq!(answer.code(), tonic::Code::NotFound);
+    let metadata = answer.status.metadata();
+    assert_eq!(metadata.get("x-had-details").unwrap(), "false");
+    assert!(!metadata.as_ref().contains_key("grpc-status-details-bin"));
 }

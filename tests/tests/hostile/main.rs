@@ -7,7 +7,9 @@ mod ahead;
 mod calls;
 mod frames;
 mod handshake;
+mod oversized;
 mod regions;
+mod servers;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

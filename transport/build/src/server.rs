@@ -163,6 +163,14 @@ fn local_service(handler: &Ident, server: &Ident, arms: &[TokenStream]) -> Item 
                 &METHODS
             }
 
+            fn max_decoding_bytes(&self) -> usize {
+                let limits = ringway::codegen::MessageLimits {
+                    decoding: self.max_decoding_message_size,
+                    encoding: None,
+                };
+                limits.max_decoding()
+            }
+
             fn dispatch(
                 &self,
                 index: usize,

@@ -24,12 +24,19 @@ pub enum UidPolicy {
 }
 
 impl UidPolicy {
-    /// Whether a peer of this uid is let in.
+    /// Returns true if a peer of this uid is let in. The uid that stands for all users whom this process's
+    /// user namespace does not map is nobody's: it is let in by [`UidPolicy::Anyone`] alone.
     pub fn allows(&self, uid: u32) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        self.allows_of(uid, own, ringway_sys::is_hidden_uid(uid))
+    }
+
+    fn allows_of(&self, uid: u32, own: u32, is_hidden: bool) -> bool {
         match self {
-            Self::SameUser => uid == 0 || uid == rustix::process::geteuid().as_raw(),
-            Self::Only(uids) => uids.contains(&uid),
             Self::Anyone => true,
+            Self::SameUser | Self::Only(_) if is_hidden => false,
+            Self::SameUser => uid == 0 || uid == own,
+            Self::Only(uids) => uids.contains(&uid),
         }
     }
 
@@ -110,7 +117,8 @@ pub struct LocalConfig {
     pub wait_policy: WaitPolicy,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// Connections that a server holds at once for each of its names; further ones are turned away.
+    /// Connections that a server holds at once for each of its names; further ones are turned away. Never more
+    /// than this process has descriptors and mappings for.
     pub max_connections: usize,
     /// The same for each user: one that floods the server takes no other's place.
     pub max_connections_per_uid: usize,
@@ -135,6 +143,16 @@ impl Default for LocalConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process that runs as the overflow uid sees each user that is not mapped as its own.
+    #[test]
+    fn a_uid_that_may_be_anybodys_is_nobodys() {
+        const OVERFLOW: u32 = 65_534;
+        assert!(UidPolicy::SameUser.allows_of(OVERFLOW, OVERFLOW, false));
+        assert!(!UidPolicy::SameUser.allows_of(OVERFLOW, OVERFLOW, true));
+        assert!(!UidPolicy::Only([OVERFLOW].into()).allows_of(OVERFLOW, 1000, true));
+        assert!(UidPolicy::Anyone.allows_of(OVERFLOW, 1000, true));
+    }
 
     #[test]
     fn a_policy_lets_in_whom_it_names() {

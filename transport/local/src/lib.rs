@@ -26,6 +26,9 @@ mod connection;
 mod directory;
 mod driver;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod habits;
 mod inproc;
 mod link;
@@ -33,6 +36,7 @@ mod pace;
 mod pipe;
 mod places;
 mod rendezvous;
+mod seldom;
 mod server;
 mod socket_peer;
 mod spin;

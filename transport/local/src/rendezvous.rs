@@ -76,7 +76,9 @@ impl Rendezvous<'_> {
         // Sent before it is judged: the client, too, should learn which versions do not fit.
         send_hello(&mut self.stream, &ours).await?;
         if theirs.server_name != self.name {
-            return Err(format!("the client asked for `{}`", theirs.server_name));
+            // Escaped: it is the client's to choose, and stands in the log.
+            let asked = theirs.server_name.escape_debug();
+            return Err(format!("the client asked for `{asked}`"));
         }
         let agreed = agree(&ours, &theirs)?;
         self.join(Role::Server, agreed, offer, Some(service)).await

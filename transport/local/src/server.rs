@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use ringway_sys::{PeerCredentials, peer_credentials};
+use ringway_sys::{Means, PeerCredentials, peer_credentials};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ use crate::directory::{Directory, OpenDirectory};
 use crate::error::DirectoryError;
 use crate::places::{Place, Places};
 use crate::rendezvous::Rendezvous;
+use crate::seldom::Seldom;
 
 /// Answers calls.
 pub trait Serve: Send + Sync + fmt::Debug {
@@ -94,7 +96,7 @@ impl Listener {
         shutdown: impl Future<Output = ()>,
     ) {
         let (stop, stopping) = watch::channel(false);
-        let places = Arc::new(Places::new(&config));
+        let places = Arc::new(Places::new(&config, Means::of_this_process()));
         let config = Arc::new(config);
         let mut clients = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -133,10 +135,16 @@ impl Listener {
         let peer = peer_credentials(stream.as_fd()).map_err(|error| error.to_string());
         let admitted = peer.and_then(|peer| Ok((peer, places.take(peer.uid)?)));
         admitted
-            .map_err(|reason| {
-                tracing::warn!(name = %self.name, %reason, "a local client was turned away");
-            })
+            .map_err(|reason| turned_away(&self.name, &reason))
             .ok()
+    }
+}
+
+/// Says why a client is not served. One that comes again and again does not fill the log.
+fn turned_away(name: &str, reason: &str) {
+    static TOLD: Seldom = Seldom::new();
+    if let Some(untold) = TOLD.ask(Instant::now()) {
+        tracing::warn!(name, reason, untold, "a local client was turned away");
     }
 }
 
@@ -177,7 +185,7 @@ impl Client {
                 ClosedOnDrop::new(connection)
             }
             Err(reason) => {
-                tracing::warn!(name = %self.name, %reason, "a local client was turned away");
+                turned_away(&self.name, &reason);
                 return;
             }
         };

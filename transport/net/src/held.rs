@@ -27,6 +27,12 @@ use tonic::transport::server::Connected;
 /// How long a client may take to close a connection that the server has shut down; as with grpc-go.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a client may take for the first bytes of HTTP/2 (RFC 9113, 3.4): as a local handshake. From
+/// then on pings tell whether it lives.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of that preface; a TLS handshake begins with more.
+const PREFACE_BYTES: usize = 24;
+
 /// The connections of one server. Dropped, it cuts them off.
 #[derive(Debug)]
 pub(crate) struct Hold {
@@ -39,6 +45,9 @@ pub(crate) struct Hold {
 pub(crate) struct Register {
     ends: Weak<Mutex<Vec<Weak<End>>>>,
     places: Places,
+    preface_timeout: Duration,
+    /// It was said that there are too many; not again before there is room.
+    is_full: Arc<AtomicBool>,
 }
 
 /// How many connections there may be, together and of each user.
@@ -105,6 +114,8 @@ impl Hold {
         Register {
             ends: Arc::downgrade(&self.ends),
             places: self.places.clone(),
+            preface_timeout: PREFACE_TIMEOUT,
+            is_full: Arc::default(),
         }
     }
 }
@@ -124,9 +135,14 @@ impl Register {
         let place = match &self.places.all {
             None => None,
             Some(places) => match Arc::clone(places).try_acquire_owned() {
-                Ok(place) => Some(place),
+                Ok(place) => {
+                    self.is_full.store(false, Ordering::Relaxed);
+                    Some(place)
+                }
                 Err(_) => {
-                    tracing::warn!("too many connections, one turned away");
+                    if !self.is_full.swap(true, Ordering::Relaxed) {
+                        tracing::warn!("too many connections, further ones are turned away");
+                    }
                     return None;
                 }
             },
@@ -155,6 +171,7 @@ impl Register {
         Some(Held {
             connection,
             end,
+            preface: Some(Preface::begin(self.preface_timeout)),
             lingering: None,
             _place: place,
             _of_user: of_user,
@@ -167,10 +184,28 @@ impl Register {
 pub(crate) struct Held<C> {
     connection: C,
     end: Arc<End>,
+    /// Until the client has shown that it speaks.
+    preface: Option<Preface>,
     /// From when it was shut down.
     lingering: Option<Pin<Box<Sleep>>>,
     _place: Option<OwnedSemaphorePermit>,
     _of_user: Option<(OwnedSemaphorePermit, Arc<Semaphore>)>,
+}
+
+/// What a client has to say first, and by when.
+#[derive(Debug)]
+struct Preface {
+    missing: usize,
+    overdue: Pin<Box<Sleep>>,
+}
+
+impl Preface {
+    fn begin(timeout: Duration) -> Self {
+        Self {
+            missing: PREFACE_BYTES,
+            overdue: Box::pin(sleep(timeout)),
+        }
+    }
 }
 
 impl<C: AsyncRead + Unpin> Held<C> {
@@ -212,7 +247,19 @@ impl<C: AsyncRead + Unpin> AsyncRead for Held<C> {
             let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server was cut off");
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.connection).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.connection).poll_read(context, buffer);
+        if let Some(preface) = &mut self.preface {
+            let came = buffer.filled().len() - before;
+            preface.missing = preface.missing.saturating_sub(came);
+            if preface.missing == 0 {
+                self.preface = None;
+            } else if preface.overdue.as_mut().poll(context).is_ready() {
+                let what = "the client did not begin to speak HTTP/2 in time";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
+            }
+        }
+        polled
     }
 }
 
@@ -279,6 +326,44 @@ mod tests {
         let began = tokio::time::Instant::now();
         shutting.await.unwrap();
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    /// Reads until something or nothing more comes, and for how long.
+    async fn read_for(held: &mut Held<DuplexStream>) -> (io::Result<usize>, Duration) {
+        let began = tokio::time::Instant::now();
+        let read = held.read(&mut [0; 64]).await;
+        (read, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_begin_to_speak_is_cut_off() {
+        let hold = Hold::new(None, None);
+        let (mut silent, _client) = held(&hold);
+        let (read, took) = read_for(&mut silent).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(took, PREFACE_TIMEOUT);
+
+        // So is one that begins, and says no more.
+        let (mut slow, mut client) = held(&hold);
+        client.write_all(&[b'P'; PREFACE_BYTES - 1]).await.unwrap();
+        assert_eq!(read_for(&mut slow).await.0.unwrap(), PREFACE_BYTES - 1);
+        let (read, took) = read_for(&mut slow).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(took, PREFACE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_begun_may_be_silent() {
+        let hold = Hold::new(None, None);
+        let (mut held, mut client) = held(&hold);
+        client.write_all(&[b'P'; PREFACE_BYTES]).await.unwrap();
+        assert_eq!(read_for(&mut held).await.0.unwrap(), PREFACE_BYTES);
+        let later = async {
+            tokio::time::sleep(100 * PREFACE_TIMEOUT).await;
+            client.write_all(b"x").await.unwrap();
+        };
+        let (read, ()) = tokio::join!(read_for(&mut held), later);
+        assert_eq!(read.0.unwrap(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,6 +25,7 @@ mod listen;
 mod outgoing;
 mod outlier;
 mod pool;
+pub mod reserved;
 mod server;
 mod socket_file;
 mod target;

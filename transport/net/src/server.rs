@@ -40,7 +40,8 @@ pub struct ServerOptions {
     /// ends `RESOURCE_EXHAUSTED` with [`ServerTuning::load_shed`]. `None` is no limit but that of the
     /// streams. Default: `None`.
     pub max_concurrent_calls: Option<usize>,
-    /// Connections held at once, over all addresses; further ones are closed. Default: no limit.
+    /// Connections held at once, over all addresses; further ones are closed. Never more than three quarters of
+    /// the descriptors that the process may have. Default: those.
     pub max_connections: Option<usize>,
     /// The same for each user, over Unix sockets, which tell who that is. Default: no limit.
     pub max_connections_per_uid: Option<usize>,
@@ -217,7 +218,7 @@ impl BoundServer {
         let (stop, stopping) = watch::channel(false);
         // Dropped last: what is still connected when this returns, or is dropped, is cut off.
         let hold = Hold::new(
-            self.options.max_connections,
+            Some(max_connections(self.options.max_connections)),
             self.options.max_connections_per_uid,
         );
         let mut serving = self.spawn(&stopping, &hold.register());
@@ -316,6 +317,16 @@ impl IncomingServer {
             .await
             .map_err(|source| Error::ServeIncoming { source })
     }
+}
+
+/// As many connections as were set, or as there are descriptors for, but for a quarter: at their end a process
+/// fails wherever it asks for the next one.
+fn max_connections(set: Option<usize>) -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let usable = descriptors.map_or(u64::MAX, |descriptors| descriptors - descriptors / 4);
+    let usable = usize::try_from(usable).unwrap_or(usize::MAX);
+    set.map_or(usable, |set| set.min(usable))
+        .clamp(1, tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 async fn bind_all(wanted: &[ListenAddress]) -> Result<(Vec<Listener>, Vec<ListenAddress>), Error> {

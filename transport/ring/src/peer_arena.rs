@@ -5,8 +5,12 @@ use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    BlockRef, BufferPool, Corrupt, PooledBuffer, RegionError, SegmentId, copy::Way,
-    mapping::Mapping, poison::Poison, release::ReleaseList, sealed,
+    BlockRef, BufferPool, Corrupt, PooledBuffer, RegionError, SegmentId,
+    copy::Way,
+    mapping::Mapping,
+    poison::Poison,
+    release::ReleaseList,
+    sealed::{self, FileId},
 };
 
 /// What this side accepts of the peer's arena.
@@ -63,8 +67,15 @@ pub struct PeerArena {
     limits: SegmentLimits,
     poison: Poison,
     releases: ReleaseList,
-    segments: HashMap<SegmentId, Arc<Mapping>>,
+    segments: HashMap<SegmentId, Segment>,
     total_bytes: usize,
+}
+
+/// A segment that is mapped, and the file behind it.
+#[derive(Debug)]
+struct Segment {
+    mapping: Arc<Mapping>,
+    file: FileId,
 }
 
 impl PeerArena {
@@ -81,7 +92,8 @@ impl PeerArena {
     /// Checks and maps a segment that the peer sent, which it claims to be `len` bytes long.
     ///
     /// # Errors
-    /// Anything but a sealed, fully allocated memfd of that length, within the limits, with a new id.
+    /// Anything but a sealed, fully allocated memfd of that length, within the limits, with a new id. A memfd
+    /// is mapped once: under many ids it would use up this process's mappings at no cost of its owner's.
     pub fn add_segment(
         &mut self,
         id: SegmentId,
@@ -95,7 +107,11 @@ impl PeerArena {
         if self.segments.len() >= limit {
             return Err(RegionError::TooManySegments { limit });
         }
-        let (bytes, _) = sealed::inspect(&descriptor, self.limits.max_segment_bytes)?;
+        let (bytes, file) = sealed::inspect(&descriptor, self.limits.max_segment_bytes)?;
+        let known = self.segments.iter().find(|(_, known)| known.file == file);
+        if let Some((id, _)) = known {
+            return Err(RegionError::SegmentInUse(*id));
+        }
         if bytes != len {
             return Err(RegionError::SizeMismatch {
                 bytes: bytes as u64,
@@ -111,7 +127,8 @@ impl PeerArena {
             });
         }
         let mapping = Mapping::read_only(&descriptor, bytes, false)?;
-        self.segments.insert(id, Arc::new(mapping));
+        let mapping = Arc::new(mapping);
+        self.segments.insert(id, Segment { mapping, file });
         self.total_bytes = total;
         Ok(())
     }
@@ -119,9 +136,11 @@ impl PeerArena {
     /// Forgets a segment that the peer has dropped; says whether it was there. Blocks that are still
     /// held keep its memory.
     pub fn remove_segment(&mut self, id: SegmentId) -> bool {
-        let removed = self.segments.remove(&id);
-        self.total_bytes -= removed.as_ref().map_or(0, |mapping| mapping.len());
-        removed.is_some()
+        let Some(removed) = self.segments.remove(&id) else {
+            return false;
+        };
+        self.total_bytes -= removed.mapping.len();
+        true
     }
 
     /// Whether a block of this segment can be read. A record may arrive before its segment.
@@ -171,6 +190,7 @@ impl PeerArena {
         let mapping = self
             .segments
             .get(&segment)
+            .map(|segment| &segment.mapping)
             .ok_or(Corrupt::BlockSegmentUnknown { segment })?;
         let end = u64::from(reference.offset) + u64::from(reference.len);
         if end > mapping.len() as u64 {

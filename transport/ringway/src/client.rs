@@ -125,7 +125,12 @@ impl<'a> Head<'a> {
         })
     }
 
-    fn request(&self, method: &'static Method, end: bool) -> ringway_local::Request<'_> {
+    fn request(
+        &self,
+        method: &'static Method,
+        limits: &MessageLimits,
+        end: bool,
+    ) -> ringway_local::Request<'_> {
         ringway_local::Request {
             method_number: method.number(),
             path: method.path(),
@@ -135,6 +140,7 @@ impl<'a> Head<'a> {
             published: None,
             end,
             compressed: false,
+            max_answer_bytes: limits.max_decoding_on_wire(),
         }
     }
 }
@@ -184,10 +190,14 @@ async fn open<M: Message>(
     if let Some(span) = head.trace.span() {
         goes_over(connection, &**span);
         if span.has_steps() {
-            return Box::pin(open_recorded(connection, method, head, message, &**span)).await;
+            let limits = &options.limits;
+            return Box::pin(open_recorded(
+                connection, method, limits, head, message, &**span,
+            ))
+            .await;
         }
     }
-    let request = head.request(method, true);
+    let request = head.request(method, &options.limits, true);
     let opened = poll_fn(|context| {
         let encode = &mut |out: Out<'_>| encode_whole(message, out);
         Call::poll_open(connection, context, &request, Some((len, encode)))
@@ -203,6 +213,7 @@ async fn open<M: Message>(
 async fn open_recorded<M: Message>(
     connection: &Arc<Connection>,
     method: &'static Method,
+    limits: &MessageLimits,
     head: &Head<'_>,
     message: &M,
     span: &dyn Span,
@@ -210,7 +221,7 @@ async fn open_recorded<M: Message>(
     let stamps = Stamps::default();
     let request = ringway_local::Request {
         published: Some(&stamps.published),
-        ..head.request(method, true)
+        ..head.request(method, limits, true)
     };
     let opened = poll_fn(|context| {
         let encode = &mut |out: Out<'_>| {
@@ -331,7 +342,7 @@ pub(crate) fn metadata_around(head: &[u8]) -> Result<(MetadataMap, MetadataMap),
     let head = ResponseHead::decode(head).map_err(|error| Status::internal(error.to_string()))?;
     Ok((
         metadata::decode(head.initial)?,
-        metadata::decode(head.trailing)?,
+        metadata::decode_trailing(head.trailing)?,
     ))
 }
 
@@ -361,6 +372,9 @@ fn failure(inbound: Option<Inbound>) -> Failure {
         }) => Failure::LeftOut(status::reset(code)),
         Some(Inbound::Reset { code, .. }) => status::reset(code).into(),
         Some(Inbound::Expired) => status::expired().into(),
+        Some(Inbound::TooLong { len, limit }) => {
+            status::too_long(len as usize, limit as usize).into()
+        }
         Some(Inbound::Lost { why, unseen: true }) => Failure::Unsent(status::lost(&why)),
         Some(Inbound::Lost { why, .. }) => status::lost(&why).into(),
         _ => Status::internal("the server answered out of order").into(),
@@ -452,7 +466,7 @@ where
     let stamps = head.trace.with_steps().map(|_| Stamps::default());
     let request = ringway_local::Request {
         published: stamps.as_ref().map(|stamps| &stamps.published),
-        ..head.request(method, false)
+        ..head.request(method, &options.limits, false)
     };
     let call = poll_fn(|context| -> Poll<Result<Call, SendError>> {
         Call::poll_open(connection, context, &request, None)

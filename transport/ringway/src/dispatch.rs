@@ -26,6 +26,11 @@ pub trait LocalService: Send + Sync + 'static {
     /// Its methods; a call names one by its place here.
     fn methods(&self) -> &'static [Method];
 
+    /// The longest request that is decoded, in bytes; a longer one is refused when it begins.
+    fn max_decoding_bytes(&self) -> usize {
+        usize::MAX
+    }
+
     /// The work of one call.
     fn dispatch(&self, index: usize, call: ServerCall<'_>) -> HandlerFuture;
 }
@@ -399,6 +404,9 @@ async fn only_message(call: &mut Call, mut end: bool) -> Result<ringway_local::M
         match poll_fn(|context| call.poll_inbound(context)).await {
             Some(Inbound::Message(message)) => return Ok(message),
             Some(Inbound::Headers(_)) => {}
+            Some(Inbound::TooLong { len, limit }) => {
+                return Err(crate::status::too_long(len as usize, limit as usize));
+            }
             _ => end = true,
         }
     }

@@ -52,6 +52,9 @@ mod dispatch;
 mod endpoint;
 mod error;
 mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod in_context;
 mod inproc;
 mod instances;

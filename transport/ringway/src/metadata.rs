@@ -8,24 +8,12 @@ mod names;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderValue, InvalidHeaderValue};
+use ringway_net::reserved::Meaning;
 use ringway_wire::{Metadata, MetadataBuf, TraceContext};
 use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 use crate::trace::{TRACEPARENT, TRACESTATE};
-
-/// Names that belong to the transport: those that tonic leaves out (its `GRPC_RESERVED_HEADERS`), and
-/// the deadline, which travels in a call's head.
-const RESERVED: [&str; 6] = [
-    "te",
-    "content-type",
-    "grpc-message",
-    "grpc-message-type",
-    "grpc-status",
-    "grpc-timeout",
-];
-/// Details of a status: where a status is told, only its own count.
-const DETAILS: &str = "grpc-status-details-bin";
 
 // What goes on one path goes on each.
 const _: () = assert!(ringway_net::MAX_METADATA_BYTES == ringway_wire::limits::MAX_METADATA_BYTES);
@@ -36,32 +24,49 @@ const _: () = assert!(
 /// Values of a longer block are copied: one that a handler keeps must not keep all the others.
 const MAX_SHARED_BYTES: usize = 1024;
 
-/// Writes `map` as a block, but for reserved names.
+/// Where metadata travels, which decides what it may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// In front of messages.
+    Messages,
+    /// With a status, which tells its details itself.
+    Status,
+}
+
+impl Beside {
+    /// Returns true if an entry may be here.
+    fn admits(self, meaning: Meaning, value: &[u8]) -> bool {
+        match (self, meaning) {
+            (_, Meaning::Application) => true,
+            (Self::Status, Meaning::StatusDetails) => false,
+            _ => meaning.admits(value),
+        }
+    }
+}
+
+/// Writes `map` as a block, but for what may not travel beside messages.
 pub(crate) fn encode(map: &MetadataMap) -> Result<MetadataBuf, Status> {
-    encode_but(map, |name| RESERVED.contains(&name))
+    encode_beside(map, Beside::Messages)
 }
 
-/// The same for what comes with a status.
+/// Writes metadata that comes with a status, or after an answer, as a block.
 pub(crate) fn encode_trailing(map: &MetadataMap) -> Result<MetadataBuf, Status> {
-    encode_but(map, |name| name == DETAILS || RESERVED.contains(&name))
+    encode_beside(map, Beside::Status)
 }
 
-/// Whether [`encode`] would write nothing of `map`.
+/// Returns true if [`encode`] would write nothing of `map`.
 pub(crate) fn is_bare(map: &MetadataMap) -> bool {
     let mut names = map.as_ref().keys();
-    names.all(|name| RESERVED.contains(&name.as_str()))
+    names.all(|name| Meaning::of(name.as_str()) == Meaning::Transport)
 }
 
-fn encode_but(
-    map: &MetadataMap,
-    is_left_out: impl Fn(&str) -> bool,
-) -> Result<MetadataBuf, Status> {
+fn encode_beside(map: &MetadataMap, beside: Beside) -> Result<MetadataBuf, Status> {
     if map.is_empty() {
         return Ok(MetadataBuf::new());
     }
     let entries = || {
         let all = map.as_ref().iter();
-        all.filter(|(name, _)| !is_left_out(name.as_str()))
+        all.filter(|(name, value)| beside.admits(Meaning::of(name.as_str()), value.as_bytes()))
     };
     let count = entries().count();
     if count == 0 {
@@ -116,29 +121,37 @@ impl TraceHeaders {
     }
 }
 
-/// Reads a block that a peer sent.
+/// Reads a block that a peer sent beside messages.
 pub(crate) fn decode(block: Metadata<'_>) -> Result<MetadataMap, Status> {
-    if block.is_empty() {
-        return Ok(MetadataMap::new());
-    }
-    decode_with(block, HeaderValue::from_bytes)
+    decode_with(block, Beside::Messages, HeaderValue::from_bytes)
+}
+
+/// Reads a block that a peer sent with a status, or after an answer.
+pub(crate) fn decode_trailing(block: Metadata<'_>) -> Result<MetadataMap, Status> {
+    decode_with(block, Beside::Status, HeaderValue::from_bytes)
 }
 
 fn decode_with(
     block: Metadata<'_>,
+    beside: Beside,
     value_of: impl Fn(&[u8]) -> Result<HeaderValue, InvalidHeaderValue>,
 ) -> Result<MetadataMap, Status> {
+    if block.is_empty() {
+        return Ok(MetadataMap::new());
+    }
     let mut headers = http::HeaderMap::with_capacity(block.len());
     for (name, value) in block.iter() {
         let name = names::parse(name).map_err(|_| malformed("name"))?;
-        let value = value_of(value).map_err(|_| malformed("value"))?;
-        headers.append(name, value);
+        if beside.admits(name.meaning, value) {
+            let value = value_of(value).map_err(|_| malformed("value"))?;
+            headers.append(name.header, value);
+        }
     }
     Ok(MetadataMap::from_headers(headers))
 }
 
-/// Reads the bytes of a block that the core has already checked. Values of a short block share its
-/// memory, which each of them keeps.
+/// Reads the bytes of a block beside messages that the core has already checked. Values of a short block
+/// share its memory, which each of them keeps.
 pub(crate) fn decode_bytes(bytes: &Bytes) -> Result<MetadataMap, Status> {
     if bytes.is_empty() {
         return Ok(MetadataMap::new());
@@ -147,7 +160,7 @@ pub(crate) fn decode_bytes(bytes: &Bytes) -> Result<MetadataMap, Status> {
     if bytes.len() > MAX_SHARED_BYTES {
         return decode(block);
     }
-    decode_with(block, |value| {
+    decode_with(block, Beside::Messages, |value| {
         HeaderValue::from_maybe_shared(bytes.slice_ref(value))
     })
 }
@@ -175,5 +188,49 @@ mod tests {
         let key = back.get_bin("x-key-bin").unwrap().to_bytes().unwrap();
         assert_eq!(key.as_ref(), [0, 255]);
         assert!(back.get("grpc-timeout").is_none());
+    }
+
+    fn block(entries: &[(&str, &[u8])]) -> MetadataBuf {
+        let mut block = MetadataBuf::new();
+        for (name, value) in entries {
+            block.push(name.as_bytes(), value).unwrap();
+        }
+        block
+    }
+
+    /// The names that are left of what a peer said.
+    fn left(map: &MetadataMap) -> Vec<&str> {
+        map.as_ref().keys().map(http::HeaderName::as_str).collect()
+    }
+
+    #[test]
+    fn what_a_peer_says_under_reserved_names_is_left_out() {
+        let bad = block(&[
+            ("grpc-status-details-bin", b"*"),
+            ("grpc-status", b"7"),
+            ("te", b"gzip"),
+            ("connection", b"close"),
+            ("x-kept", b"1"),
+        ]);
+        assert_eq!(left(&decode(bad.as_metadata()).unwrap()), ["x-kept"]);
+        assert_eq!(
+            left(&decode_trailing(bad.as_metadata()).unwrap()),
+            ["x-kept"]
+        );
+        let bytes = Bytes::copy_from_slice(bad.as_metadata().as_bytes());
+        assert_eq!(left(&decode_bytes(&bytes).unwrap()), ["x-kept"]);
+        // As tonic does: details in base64 are metadata of no meaning beside messages.
+        let good = block(&[("grpc-status-details-bin", b"AAEC")]);
+        let names = ["grpc-status-details-bin"];
+        assert_eq!(left(&decode(good.as_metadata()).unwrap()), names);
+        assert!(left(&decode_trailing(good.as_metadata()).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn bad_details_are_not_sent_either() {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status-details-bin", HeaderValue::from_static("*"));
+        let map = MetadataMap::from_headers(headers);
+        assert!(encode(&map).unwrap().as_metadata().is_empty());
     }
 }

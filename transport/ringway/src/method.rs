@@ -133,17 +133,21 @@ pub struct MessageLimits {
 pub(crate) const DEFAULT_MAX_DECODING_BYTES: usize = 4 * 1024 * 1024;
 
 impl MessageLimits {
-    pub(crate) fn max_decoding(&self) -> usize {
+    /// Returns the largest message that is decoded, in bytes.
+    pub fn max_decoding(&self) -> usize {
         self.decoding.unwrap_or(DEFAULT_MAX_DECODING_BYTES)
+    }
+
+    /// Returns the same bound as the transport counts it: no message is longer than its type allows.
+    pub(crate) fn max_decoding_on_wire(&self) -> u32 {
+        u32::try_from(self.max_decoding()).unwrap_or(u32::MAX)
     }
 
     /// Checks a received message's length; the error is the one tonic gives.
     pub(crate) fn check_decoding(&self, len_bytes: usize) -> Result<(), tonic::Status> {
         let limit = self.max_decoding();
         if len_bytes > limit {
-            return Err(tonic::Status::out_of_range(format!(
-                "Error, decoded message length too large: found {len_bytes} bytes, the limit is: {limit} bytes"
-            )));
+            return Err(crate::status::too_long(len_bytes, limit));
         }
         Ok(())
     }

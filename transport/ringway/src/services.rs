@@ -97,10 +97,12 @@ impl Services {
 
 impl Serve for Services {
     fn resolve(&self, path: &str) -> Arc<ServedMethod> {
+        let route = self.route(path);
         Arc::new(ServedMethod {
-            route: self.route(path),
+            route,
             path: path.into(),
             pace: self.pace(path),
+            max_request_bytes: self.max_request_bytes(path, route),
         })
     }
 
@@ -135,6 +137,18 @@ impl Services {
         }
         let is_another = self.others.is_some() && !self.has(service);
         is_another.then_some(OTHERS)
+    }
+
+    /// The longest request that the method at `path` takes, behind layers as well: they hand on messages. Of
+    /// services that tonic generated only they themselves know.
+    fn max_request_bytes(&self, path: &str, route: Option<u64>) -> u32 {
+        let Some(typed) = self.routes.get(path) else {
+            return if route.is_some() { u32::MAX } else { 0 };
+        };
+        let service = usize::try_from(typed >> 32).unwrap_or(usize::MAX);
+        let service = self.typed.get(service);
+        let limit = service.map_or(0, |service| service.max_decoding_bytes());
+        u32::try_from(limit).unwrap_or(u32::MAX)
     }
 
     /// What was learnt of the method at `path`, on whichever connection.

@@ -35,7 +35,7 @@ pub(crate) fn decode(code: u16, head: &[u8]) -> Status {
             code,
             head.message,
             Bytes::copy_from_slice(head.details),
-            metadata::decode(head.metadata).unwrap_or_default(),
+            metadata::decode_trailing(head.metadata).unwrap_or_default(),
         ),
         Err(_) => Status::new(code, ""),
     }
@@ -59,6 +59,13 @@ pub(crate) fn expired() -> Status {
 /// The status of a call whose connection ended.
 pub(crate) fn lost(why: &Closed) -> Status {
     Status::unavailable(format!("the connection ended during the call: {why}"))
+}
+
+/// The status of a call of which a message is longer than this end takes: as tonic says it.
+pub(crate) fn too_long(len_bytes: usize, limit_bytes: usize) -> Status {
+    Status::out_of_range(format!(
+        "Error, decoded message length too large: found {len_bytes} bytes, the limit is: {limit_bytes} bytes"
+    ))
 }
 
 /// The status of a call that could not be sent.

@@ -226,6 +226,9 @@ impl Markers {
             Some(Inbound::Headers(_)) => Next::Nothing,
             None | Some(Inbound::HalfClosed) => Next::End(None),
             Some(Inbound::Response { message, .. }) => Next::Messages(self.accept(message)),
+            Some(Inbound::TooLong { len, limit }) => {
+                Next::Refused(status::too_long(len as usize, limit as usize))
+            }
             Some(Inbound::Trailers { code, head }) => Next::End(Some(status::decode(code, &head))),
             Some(Inbound::Reset { code, .. }) => Next::End(Some(status::reset(code))),
             Some(Inbound::Expired) => Next::End(Some(status::expired())),
@@ -236,6 +239,8 @@ impl Markers {
 
 enum Next {
     Messages(usize),
+    /// This end takes no more of it.
+    Refused(Status),
     Nothing,
     End(Option<Status>),
 }
@@ -257,6 +262,14 @@ impl Body for Markers {
                 Next::Messages(count) => {
                     let markers = Bytes::from_static(&MARKERS[..count * MARKER_BYTES]);
                     return Poll::Ready(Some(Ok(Frame::data(markers))));
+                }
+                Next::Refused(status) => {
+                    self.over = true;
+                    self.end_trace(status.code(), status.message());
+                    return Poll::Ready(Some(match self.requests {
+                        true => Err(status),
+                        false => trailers(status),
+                    }));
                 }
                 Next::End(None) => {
                     self.over = true;
@@ -307,6 +320,23 @@ pub(crate) fn count_of(message: &ringway_local::Message) -> (usize, usize) {
         rest = &behind[len..];
     }
     (messages, bytes)
+}
+
+/// Takes a frame of packed messages apart, as the body of a stream does.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn unpack(bytes: Bytes) {
+    let queue = queue(None, Trace::None);
+    let message = ringway_local::Message {
+        bytes,
+        packed: true,
+        compressed: false,
+    };
+    let counted = count_of(&message).0;
+    let count = queue.lock().push(message);
+    let mut pop = Pop::<String>::new(queue, MessageLimits::default());
+    let popped = std::iter::from_fn(|| pop.next()).count();
+    assert_eq!(popped, count, "as many as the body has markers for");
+    assert!(counted.abs_diff(count) <= 1);
 }
 
 /// Decodes a message that has its bytes to itself.

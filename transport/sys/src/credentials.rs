@@ -3,8 +3,10 @@
 //! The kernel takes the credentials at connect (for a listener's peer: at listen) and translates
 //! them into the reader's namespaces; a uid that is hidden there reads as the overflow uid.
 
+use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::LazyLock;
 
 /// The peer of a Unix socket, as the kernel vouches for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,33 @@ pub struct PeerCredentials {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+}
+
+/// The uid that stands for each one that has none in the reader's user namespace, where there are such.
+static HIDDEN_UID: LazyLock<Option<u32>> = LazyLock::new(|| {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let overflow = read("/proc/sys/kernel/overflowuid");
+    hidden_uid(&overflow, &read("/proc/self/uid_map"))
+});
+
+/// Returns true if `uid` may stand for any user that this process's user namespace does not map: then it
+/// tells nothing of who that is, not even where this process runs as that very uid.
+#[must_use]
+pub fn is_hidden_uid(uid: u32) -> bool {
+    *HIDDEN_UID == Some(uid)
+}
+
+/// `uid_map` has lines of a first uid inside, one outside, and how many (user_namespaces(7)). A namespace
+/// that maps all uids hides none.
+fn hidden_uid(overflow: &str, uid_map: &str) -> Option<u32> {
+    const DEFAULT_OVERFLOW_UID: u32 = 65_534;
+    let lines = uid_map.lines();
+    let lens = lines.filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    // One uid stands for an error, and is nobody's.
+    if lens.sum::<u64>() >= u64::from(u32::MAX) {
+        return None;
+    }
+    Some(overflow.trim().parse().unwrap_or(DEFAULT_OVERFLOW_UID))
 }
 
 /// Asks the kernel who is at the other end of `socket`.
@@ -72,6 +101,16 @@ mod tests {
         assert_eq!(peer.pid, Some(std::process::id()));
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+    }
+
+    #[test]
+    fn a_uid_is_hidden_only_where_some_are_not_mapped() {
+        let initial = "         0          0 4294967295\n";
+        assert_eq!(hidden_uid("65534\n", initial), None);
+        let rootless = "0 1000 1\n1 100000 65536\n";
+        assert_eq!(hidden_uid("65534\n", rootless), Some(65_534));
+        assert_eq!(hidden_uid("12\n", rootless), Some(12));
+        assert_eq!(hidden_uid("", ""), Some(65_534), "nothing can be read");
     }
 
     #[test]

@@ -11,12 +11,14 @@ pub mod descriptors;
 mod error;
 pub mod eventfd;
 pub mod floor;
+pub mod limits;
 pub mod pipe;
 pub mod process;
 pub mod schedule;
 pub mod uring;
 
-pub use credentials::{PeerCredentials, peer_credentials};
+pub use credentials::{PeerCredentials, is_hidden_uid, peer_credentials};
 pub use descriptors::{Blocking, Received, receive_with_descriptors, send_with_descriptors};
 pub use error::Error;
 pub use eventfd::EventFd;
+pub use limits::Means;

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::time::Instant;
 
 use crate::flow::{RecvWindow, SendWindow};
+use crate::limits::MAX_PACKED_BYTES;
 use crate::{Flags, FrameHeader, ProtocolError};
 
 /// The id of a call: unique for the life of a connection (up to four thousand million calls in
@@ -105,6 +106,12 @@ pub(crate) struct Call {
     pub(crate) send_pieces: Pieces,
     pub(crate) recv_pieces: Pieces,
     pub(crate) deadline: Option<Instant>,
+    /// The longest message that the application takes.
+    pub(crate) max_message_len: u32,
+    /// A longer one came: neither it nor what follows it is taken.
+    pub(crate) refuses_messages: bool,
+    /// Server: bytes of the request's head.
+    pub(crate) head_len: u32,
 }
 
 impl Call {
@@ -130,6 +137,9 @@ impl Call {
             send_pieces,
             recv_pieces,
             deadline,
+            max_message_len,
+            refuses_messages,
+            head_len,
         } = self;
         *phase = begins;
         (*requested, *sent_end, *recv_end) = (false, false, false);
@@ -140,6 +150,20 @@ impl Call {
         *send_pieces = Pieces::default();
         *recv_pieces = Pieces::default();
         *deadline = None;
+        (*max_message_len, *refuses_messages) = (u32::MAX, false);
+        *head_len = 0;
+    }
+
+    /// Returns true if the message that begins with this frame is longer than the application takes. A
+    /// frame of packed messages holds several, which are judged one by one when they are decoded.
+    #[inline]
+    pub(crate) fn is_too_long(&self, header: &FrameHeader) -> bool {
+        let longest = if header.flags.has(Flags::PACKED) {
+            self.max_message_len.max(MAX_PACKED_BYTES)
+        } else {
+            self.max_message_len
+        };
+        header.message_len > longest
     }
 
     #[inline]

@@ -17,6 +17,16 @@ pub enum Event<'h> {
     Request(Request<'h>),
     /// A message, or a piece of one, is the frame's payload.
     Message(Message),
+    /// A message began that is longer than [`crate::Connection::limit_messages`] allows. Its payload is to
+    /// be dropped, and no further message comes on this call.
+    TooLong {
+        /// The call.
+        call: CallId,
+        /// Length of the whole message.
+        message_len: u32,
+        /// The longest that is taken.
+        limit: u32,
+    },
     /// Server: the client sends no more messages.
     HalfClosed {
         /// The call.
@@ -92,6 +102,17 @@ pub enum Event<'h> {
     Handled,
     /// The peer stayed silent beyond the keepalive's timeout: the connection is over.
     PeerSilent,
+}
+
+/// Says what a payload is worth that has not arrived yet: see [`crate::Connection::judge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'h> {
+    /// It is wanted: memory may be taken for it.
+    Take,
+    /// It belongs to nothing that is wanted: it is to be read past.
+    Drop,
+    /// It opens a call: the limit of this method decides.
+    ByMethod(Method<'h>),
 }
 
 /// A call was opened.

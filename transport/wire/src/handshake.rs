@@ -248,7 +248,9 @@ impl Hello {
             return Err(HandshakeError::BadField("number of call slots"));
         }
         let name = &self.server_name;
-        if name.len() > MAX_SERVER_NAME_BYTES || name.contains(char::REPLACEMENT_CHARACTER) {
+        // Names stand in logs and paths, where control characters would say more than a name.
+        let odd = |letter: char| letter == char::REPLACEMENT_CHARACTER || letter.is_control();
+        if name.len() > MAX_SERVER_NAME_BYTES || name.contains(odd) {
             return Err(HandshakeError::BadField("server name"));
         }
         Ok(())

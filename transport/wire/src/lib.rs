@@ -31,6 +31,9 @@ mod deadline;
 mod error;
 mod event;
 mod flow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod keepalive;
 mod method;
 #[cfg(test)]
@@ -41,7 +44,7 @@ pub use call::CallId;
 pub use config::{Config, KeepAlive};
 pub use connection::{Connection, ControlFrame};
 pub use error::{HandshakeError, HeadError, OpenError, ProtocolError, SendError};
-pub use event::{Event, Message, Request, Response};
+pub use event::{Event, Message, Request, Response, Verdict};
 pub use frame::{Flags, FrameHeader, Kind};
 pub use handshake::{Capabilities, Hello, Negotiated, Role};
 pub use head::{Method, RequestHead, ResponseHead, StatusHead};

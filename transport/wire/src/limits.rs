@@ -9,12 +9,21 @@ pub const MAX_HEAD_BYTES: u32 = 192 * 1024;
 /// with a status; this one only keeps sums within their types.
 pub const MAX_MESSAGE_BYTES: u32 = i32::MAX as u32;
 
+/// Longest frame of packed messages that a receiver takes whatever its limit for one message is: eight times
+/// the longest that a sender makes.
+pub const MAX_PACKED_BYTES: u32 = 256 * 1024;
+
 /// Bytes of one metadata block. Four times hyper's default for a header list, so that whatever
 /// the network path carries a local path carries too.
 pub const MAX_METADATA_BYTES: usize = 64 * 1024;
 
 /// Entries of one metadata block: more than anybody sends, few enough to walk on each call.
 pub const MAX_METADATA_ENTRIES: u16 = 1024;
+
+/// Bytes of the heads of all calls that a client has in flight on one connection: a connection's window, and
+/// 256 calls with all the metadata that one may have. Windows count messages alone, so without it the heads
+/// of [`DEFAULT_CALL_SLOTS`] calls would take 1 GiB of a server.
+pub const MAX_HEADS_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Text of a status. Longer texts are cut by [`crate::StatusHead::fit_message`].
 pub const MAX_STATUS_TEXT_BYTES: usize = 16 * 1024;

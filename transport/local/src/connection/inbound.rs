@@ -29,6 +29,13 @@ pub enum Inbound {
     Headers(Bytes),
     /// A message.
     Message(Message),
+    /// A message began that is longer than this end takes: none follows, and the call is this end's to end.
+    TooLong {
+        /// Bytes of the message.
+        len: u32,
+        /// Bytes of the longest that is taken.
+        limit: u32,
+    },
     /// Server: the client sends no more.
     HalfClosed,
     /// Client: the whole answer of a unary call that succeeded. The call is over.
@@ -66,7 +73,10 @@ pub enum Inbound {
 impl Inbound {
     /// Whether nothing can follow.
     pub(crate) fn ends_call(&self) -> bool {
-        !matches!(self, Self::Headers(_) | Self::Message(_) | Self::HalfClosed)
+        !matches!(
+            self,
+            Self::Headers(_) | Self::Message(_) | Self::TooLong { .. } | Self::HalfClosed
+        )
     }
 
     /// The length of a message, which may be none: that takes credit as well.
@@ -87,6 +97,9 @@ pub struct ServedMethod {
     pub path: Box<str>,
     /// Where its handlers run.
     pub pace: Arc<Pace>,
+    /// The longest message that it takes for a request, in bytes: a longer one is refused when it begins, before
+    /// memory is taken for it.
+    pub max_request_bytes: u32,
 }
 
 impl Default for ServedMethod {
@@ -96,6 +109,7 @@ impl Default for ServedMethod {
             route: None,
             path: Box::default(),
             pace: Arc::new(Pace::new(HandlerPolicy::Inline)),
+            max_request_bytes: 0,
         }
     }
 }
@@ -140,6 +154,8 @@ pub struct Request<'a> {
     pub end: bool,
     /// That message is compressed, with the encoding that the metadata names.
     pub compressed: bool,
+    /// The longest message that is taken for an answer, in bytes.
+    pub max_answer_bytes: u32,
 }
 
 impl Request<'_> {

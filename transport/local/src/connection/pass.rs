@@ -155,7 +155,12 @@ impl Pass {
         let mut progress = Progress::Idle;
         for receives in 1.. {
             // Also at the connection's end: the first reason counts.
-            end = end.and(self.receiver.receive(&mut self.frames));
+            let received = self
+                .receiver
+                .receive(&mut self.frames, &mut |header, head| {
+                    connection.lock().wants_payload(header, head, connection)
+                });
+            end = end.and(received);
             let more = self.receiver.has_more();
             let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut(), first)?;
             progress = progress.max(brought);

@@ -21,6 +21,10 @@ use crate::error::Closed;
 use crate::pace::beside_the_poll;
 use crate::spin::PeerPosture;
 
+/// Says of a frame, by its header and its head, whether its payload is wanted. Asked before memory is taken for
+/// a long one.
+pub(crate) type Judge<'a> = dyn FnMut(&FrameHeader, &[u8]) -> Result<bool, Closed> + 'a;
+
 /// Which link a connection runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkKind {
@@ -251,11 +255,16 @@ pub(crate) enum Receiver {
 }
 
 impl Receiver {
-    /// Moves what has arrived into `frames`, or a part of it: see [`Self::has_more`].
-    pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
+    /// Moves what has arrived into `frames`, or a part of it: see [`Self::has_more`]. A long payload that
+    /// `judge` does not want is left out.
+    pub(crate) fn receive(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        judge: &mut Judge<'_>,
+    ) -> Result<(), Closed> {
         match self {
-            Self::Shm(receiver) => receiver.receive(frames),
-            Self::Stream(receiver) => receiver.receive(frames),
+            Self::Shm(receiver) => receiver.receive(frames, judge),
+            Self::Stream(receiver) => receiver.receive(frames, judge),
             Self::Queue(receiver) => receiver.receive(frames),
         }
     }
@@ -270,11 +279,13 @@ impl Receiver {
         }
     }
 
-    /// Whether to judge what came and to receive again: more at once would be too much memory.
+    /// Returns true if what came is to be handled, and more received then: it depends on what came, or would
+    /// be too much memory at once.
     pub(crate) fn has_more(&self) -> bool {
         match self {
             Self::Shm(receiver) => receiver.has_more(),
-            Self::Stream(_) | Self::Queue(_) => false,
+            Self::Stream(receiver) => receiver.has_more(),
+            Self::Queue(_) => false,
         }
     }
 

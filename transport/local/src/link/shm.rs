@@ -16,7 +16,7 @@ use ringway_ring::{
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
 use ringway_wire::{FrameHeader, Kind};
 
-use super::{Frame, Head, LinkError, Outgoing, Place};
+use super::{Frame, Head, Judge, LinkError, Outgoing, Place};
 use crate::call::Out;
 use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
@@ -35,6 +35,9 @@ const MAX_UNTOLD_BYTES: usize = 32 * 1024;
 /// When so much was copied out of records and blocks, the core judges what came before more is: nothing
 /// keeps a peer from naming one block in each record of a ring.
 const MAX_UNJUDGED_BYTES: usize = 4 * 1024 * 1024;
+/// A payload longer than this is copied only if the core wants it: what it would not take is not worth the
+/// memory.
+const MAX_UNASKED_BYTES: usize = 512 * 1024;
 /// Says how much of a block is written, before the frame that lends it. Head: the block; `message_len`:
 /// the bytes.
 const FILLED: Kind = Kind::Link(0x80);
@@ -55,6 +58,24 @@ pub(crate) struct Blocks {
     socket: Arc<OwnedFd>,
     /// Whose block the peer is told of while it is filled, if the peer wants to be told.
     telling: Option<Arc<AtomicBool>>,
+}
+
+/// What is said of a segment: see [`SEGMENT_NOTE_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentNote {
+    pub(crate) id: SegmentId,
+    /// In bytes; 0 retires it.
+    pub(crate) len: usize,
+}
+
+impl SegmentNote {
+    pub(crate) fn decode(note: &[u8; SEGMENT_NOTE_BYTES]) -> Self {
+        let [a, b, c, d, _, _, _, _, len @ ..] = *note;
+        Self {
+            id: SegmentId(u32::from_le_bytes([a, b, c, d])),
+            len: usize::try_from(u64::from_le_bytes(len)).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// The right to tell the peer of one's block until the frame is sent: one block at a time, so that the
@@ -346,6 +367,14 @@ fn refused(error: ReserveError) -> LinkError {
     }
 }
 
+/// What a record came to.
+enum Parsed {
+    /// So many bytes were copied.
+    Copied(usize),
+    /// What it means depends on frames that are still to be handled.
+    HeldUp,
+}
+
 /// The receiving half.
 #[derive(Debug)]
 pub(crate) struct Receiver {
@@ -372,8 +401,13 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Asks to be called again, once these frames are judged, by [`Self::has_more`].
-    pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
+    pub(crate) fn receive(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        judge: &mut Judge<'_>,
+    ) -> Result<(), Closed> {
         let begin = std::mem::take(&mut self.parsed);
+        let handled = frames.len();
         if begin == 0 {
             self.ahead_bytes = 0;
             let taken = self.consumer.take(&mut self.inbox).map_err(misbehaved)?;
@@ -389,10 +423,15 @@ impl Receiver {
                 self.parsed = at;
                 return ControlFlow::Break(Ok(()));
             }
-            match self.frame(record, frames) {
-                Ok(bytes) => {
+            let is_first = frames.len() == handled;
+            match self.frame(record, frames, is_first.then_some(&mut *judge)) {
+                Ok(Parsed::Copied(bytes)) => {
                     copied += bytes;
                     ControlFlow::Continue(())
+                }
+                Ok(Parsed::HeldUp) => {
+                    self.parsed = at;
+                    ControlFlow::Break(Ok(()))
                 }
                 Err(why) => ControlFlow::Break(Err(why)),
             }
@@ -410,12 +449,14 @@ impl Receiver {
         self.parsed > 0
     }
 
-    /// Adds the frame in a record, unless that concerns the link alone; how many bytes were copied.
+    /// Adds the frame in a record, unless that concerns the link alone. There is a `judge` once all frames
+    /// before it are handled.
     fn frame(
         &mut self,
         record: Result<Record<'_>, ringway_ring::Corrupt>,
         frames: &mut Vec<Frame>,
-    ) -> Result<usize, Closed> {
+        judge: Option<&mut Judge<'_>>,
+    ) -> Result<Parsed, Closed> {
         let record = record.map_err(misbehaved)?;
         let (header, body) = record
             .bytes
@@ -425,14 +466,25 @@ impl Receiver {
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         if header.kind == FILLED {
             self.read_ahead(&header, body, record.block)?;
-            return Ok(0);
+            return Ok(Parsed::Copied(0));
         }
         let head_len = header.head_len as usize;
         let inline_len = body.len().checked_sub(head_len);
         let beside_len = record.block.map(|block| block.len as usize);
         let payload_len = header.payload_len as usize;
         let payload = match (inline_len, record.block) {
-            (Some(0), Some(block)) if beside_len == Some(payload_len) => self.fetch(block)?,
+            (Some(0), Some(block)) if beside_len == Some(payload_len) => {
+                let wanted = match (payload_len > MAX_UNASKED_BYTES, judge) {
+                    (false, _) => true,
+                    (true, Some(judge)) => judge(&header, body)?,
+                    (true, None) => return Ok(Parsed::HeldUp),
+                };
+                if wanted {
+                    self.fetch(block)?
+                } else {
+                    self.leave(block)
+                }
+            }
             (None, Some(block))
                 if body.is_empty() && beside_len == Some(payload_len + head_len) =>
             {
@@ -443,7 +495,7 @@ impl Receiver {
                     head,
                     payload,
                 });
-                return Ok(head_len + payload_len);
+                return Ok(Parsed::Copied(head_len + payload_len));
             }
             (Some(len), None) if len == payload_len => inline_payload(&body[head_len..]),
             _ => {
@@ -457,7 +509,14 @@ impl Receiver {
             head: Head::copy(&body[..head_len]),
             payload,
         });
-        Ok(head_len + payload_len)
+        Ok(Parsed::Copied(head_len + payload_len))
+    }
+
+    /// Gives back a block that nobody wants, unread.
+    fn leave(&mut self, block: BlockRef) -> Bytes {
+        self.ahead.take_if(|copy| copy.is_of(&block));
+        self.arena.release(block);
+        Bytes::new()
     }
 
     /// Copies what the peer has filled of a block so far.
@@ -538,11 +597,7 @@ impl Receiver {
         note: &[u8; SEGMENT_NOTE_BYTES],
         mut received: ringway_sys::Received,
     ) -> Result<(), Closed> {
-        let word =
-            |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
-        let id = SegmentId(word(0));
-        let len =
-            usize::try_from(u64::from(word(8)) | u64::from(word(12)) << 32).unwrap_or(usize::MAX);
+        let SegmentNote { id, len } = SegmentNote::decode(note);
         match (received.descriptors.pop(), len, received.len) {
             (Some(descriptor), _, SEGMENT_NOTE_BYTES) => self
                 .arena
@@ -621,7 +676,7 @@ mod tests {
         let mut frames = Vec::new();
         for filled in [40_000, 80_000] {
             sender.tell_filled(block.reference(), filled);
-            receiver.receive(&mut frames).unwrap();
+            receiver.receive(&mut frames, &mut |_, _| Ok(true)).unwrap();
             assert!(std::mem::take(&mut receiver.read_ahead));
             receiver.forget_given_up();
             assert!(receiver.ahead.is_some(), "more of it may come");
@@ -632,7 +687,7 @@ mod tests {
         assert!(receiver.pool.is_empty());
         // What comes after all is copied anew.
         sender.tell_filled(block.reference(), 90_000);
-        receiver.receive(&mut frames).unwrap();
+        receiver.receive(&mut frames, &mut |_, _| Ok(true)).unwrap();
         assert_eq!(receiver.fetch(block.reference()).unwrap().len(), 100_000);
     }
 }

@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 use tonic::{Status, body::Body, client::GrpcService};
 
 use super::{
-    STATUS_NAMES, drop_bad_details, means_too_late, trailers,
+    means_too_late, trailers,
     upload::{Hold, Shared, Upload},
 };
 use crate::fate::mapped;
 use crate::header_list;
+use crate::reserved::{STATUS_NAMES, drop_bad_details};
 use crate::timeout::{self, Deadline};
 
 type BoxError = Box<dyn StdError + Send + Sync>;

@@ -1,7 +1,7 @@
 //! What tonic's HTTP types do otherwise than gRPC asks, put right on either side of it.
 //!
 //! - **A bad `grpc-status-details-bin` panics** in `Status::from_header_map` of whoever receives it.
-//!   [`drop_bad_details`] drops such a header: code and message stay.
+//!   [`drop_bad_details`](crate::reserved::drop_bad_details) drops such a header: code and message stay.
 //! - **A deadline** stops at the response's head, and says `CANCELLED`. [`Guarded`] and [`Served`]
 //!   hold it until the last message, and say `DEADLINE_EXCEEDED`.
 //! - **A call that was dropped** may go on: hyper reads the end of its requests as a clean one, or
@@ -17,10 +17,6 @@ mod upload;
 
 use std::time::Instant;
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use tonic::{Code, Status, metadata::MetadataMap};
@@ -30,9 +26,6 @@ pub use self::client::{CallBody, CallFuture, Guarded};
 pub use self::server::{AnswerFuture, CallDeadline, Served};
 pub(crate) use self::upload::CallExecutor;
 
-const STATUS_DETAILS: &str = "grpc-status-details-bin";
-/// The status's own names among trailers.
-const STATUS_NAMES: [&str; 3] = ["grpc-status", "grpc-message", STATUS_DETAILS];
 /// With this text tonic's ends say that the time was over.
 const TIMEOUT_TEXT: &str = "Timeout expired";
 
@@ -52,23 +45,6 @@ const TIMEOUT_TEXT: &str = "Timeout expired";
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Trailers(pub MetadataMap);
-
-/// The engine with which tonic itself reads the header: what passes here cannot panic there.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// Removes status details that tonic would panic on.
-pub fn drop_bad_details(headers: &mut HeaderMap) {
-    let bad = headers
-        .get(STATUS_DETAILS)
-        .is_some_and(|value| BASE64.decode(value.as_bytes()).is_err());
-    if bad {
-        tracing::warn!("dropped a grpc-status-details-bin that is not base64");
-        headers.remove(STATUS_DETAILS);
-    }
-}
 
 /// The trailers that say `status`. tonic yields the error of a body twice, trailers once.
 fn trailers<D>(status: &Status) -> Frame<D> {
@@ -102,28 +78,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", "5".parse().unwrap());
         headers.insert("grpc-message", "no teapot".parse().unwrap());
-        headers.insert(STATUS_DETAILS, value.parse().unwrap());
+        headers.insert("grpc-status-details-bin", value.parse().unwrap());
         headers
-    }
-
-    #[test]
-    fn good_details_stay_and_bad_ones_go() {
-        for good in ["AAEC", "AAE", "AAE=", ""] {
-            let mut headers = details(good);
-            drop_bad_details(&mut headers);
-            assert!(headers.contains_key(STATUS_DETAILS), "{good}");
-            Status::from_header_map(&headers).unwrap();
-        }
-        for bad in ["?", "AAE*", "A", "====", "A=AA"] {
-            let mut headers = details(bad);
-            drop_bad_details(&mut headers);
-            let status = Status::from_header_map(&headers).unwrap();
-            assert_eq!(
-                (status.code(), status.message()),
-                (Code::NotFound, "no teapot"),
-                "{bad}"
-            );
-        }
     }
 
     async fn status_over(response: Response<Body>) -> Status {

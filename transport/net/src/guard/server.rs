@@ -15,8 +15,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 
-use super::{Trailers, drop_bad_details, trailers};
+use super::{Trailers, trailers};
 use crate::header_list;
+use crate::reserved::{self, drop_bad_details};
 use crate::timeout::{self, Deadline};
 
 /// When a call has to be over, as an extension of its request.
@@ -51,6 +52,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        reserved::clean_request(request.headers_mut());
         let asked = timeout::of(request.headers());
         let timeout = asked.into_iter().chain(self.timeout).min();
         let deadline = timeout.and_then(Deadline::after);
@@ -145,6 +147,7 @@ where
 }
 
 fn answer(mut response: Response<Body>, guard: Option<Guard>) -> Response<Body> {
+    drop_bad_details(response.headers_mut());
     if let Err(status) = header_list::check(response.headers()) {
         return in_place_of(response.headers_mut(), status).into_http();
     }
@@ -173,7 +176,7 @@ impl AnswerBody {
         if let Some(trailing) = self.trailing.take()
             && ok
         {
-            let names = super::STATUS_NAMES;
+            let names = reserved::STATUS_NAMES;
             let own = |name: &http::HeaderName| names.contains(&name.as_str());
             for (name, value) in &trailing {
                 if !own(name) {
@@ -212,6 +215,7 @@ impl HttpBody for AnswerBody {
             Ok(Poll::Ready(Some(Ok(mut frame)))) => match frame.trailers_mut() {
                 Some(trailers) => {
                     self.add_trailing(trailers);
+                    drop_bad_details(trailers);
                     keep_within_limits(trailers);
                     Some(Ok(frame))
                 }

@@ -348,6 +348,22 @@ fn a_segment_is_checked_like_a_region() {
         .unwrap();
 }
 
+/// Attack 8 of the audit: one memfd under many ids would take a mapping each, and no memory of its owner's.
+#[test]
+fn one_memfd_is_mapped_once() {
+    let (mut here, _there) = Endpoint::pair(&config()).unwrap();
+    let file = memfd(MemfdFlags::empty(), 4096, true, REQUIRED_SEALS);
+    let again = file.try_clone().unwrap();
+    here.peer_arena
+        .add_segment(SegmentId(1), 4096, file)
+        .unwrap();
+    let refused = here.peer_arena.add_segment(SegmentId(2), 4096, again);
+    assert!(matches!(
+        refused,
+        Err(RegionError::SegmentInUse(SegmentId(1)))
+    ));
+}
+
 /// Descriptors are not kept: only the mappings are needed after the join.
 #[test]
 fn a_joined_region_holds_no_descriptor() {

@@ -254,6 +254,8 @@ impl LocalCall {
             timeout: self.timeout,
             trace: trace.context(),
             published: stamps.map(|stamps| &stamps.published),
+            // What the stub takes is known to it alone.
+            max_answer_bytes: u32::MAX,
             end: first.end,
             compressed: first
                 .message

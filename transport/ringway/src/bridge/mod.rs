@@ -145,8 +145,10 @@ impl HttpBody for Inbox {
                 Some(ending) => {
                     self.over = true;
                     let status = ending_status(&ending);
+                    let broke_off = !matches!(ending, Inbound::TooLong { .. });
                     return Poll::Ready(Some(match self.request {
-                        true => Err(Status::aborted(status.message())),
+                        true if broke_off => Err(Status::aborted(status.message())),
+                        true => Err(status),
                         false => Ok(Frame::trailers(status_headers(&status))),
                     }));
                 }
@@ -164,6 +166,7 @@ fn ending_status(inbound: &Inbound) -> Status {
         Inbound::Trailers { code, head } => status::decode(*code, head),
         Inbound::Reset { code, .. } => status::reset(*code),
         Inbound::Expired => status::expired(),
+        Inbound::TooLong { len, limit } => status::too_long(*len as usize, *limit as usize),
         Inbound::Lost { why, .. } => status::lost(why),
         _ => Status::internal("the peer answered out of order"),
     }

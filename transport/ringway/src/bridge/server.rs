@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use ringway_local::{Call, HandlerFuture, Out, Started};
-use ringway_net::guard::drop_bad_details;
+use ringway_net::reserved::drop_bad_details;
 use ringway_net::{Trailers, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};

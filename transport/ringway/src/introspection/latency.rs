@@ -13,8 +13,11 @@ use parking_lot::Mutex;
 const SIGNIFICANT_DIGITS: u8 = 2;
 /// Longer calls count as this long.
 const LONGEST_NS: u64 = 60_000_000_000;
-/// Connections that are told apart; the calls of further ones are not recorded.
-const MAX_SOURCES: usize = 4096;
+/// Connections that are told apart; the calls of further ones are not recorded. Each has a histogram of some
+/// 30 KiB, which each snapshot of each watcher copies.
+const MAX_SOURCES: usize = 256;
+/// Watchers at once.
+const MAX_WATCHERS: usize = 16;
 
 /// Whose calls they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,9 +45,11 @@ pub(crate) fn is_watched() -> bool {
 pub(crate) struct Watcher(());
 
 impl Watcher {
-    pub(crate) fn new() -> Self {
-        WATCHERS.fetch_add(1, Ordering::Relaxed);
-        Self(())
+    /// Begins to watch, unless so many do that the copies of what they see would take the process's time.
+    pub(crate) fn new() -> Option<Self> {
+        let one_more = |watchers| (watchers < MAX_WATCHERS).then_some(watchers + 1);
+        let begun = WATCHERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        begun.is_ok().then(|| Self(()))
     }
 
     /// All that was recorded so far.
@@ -122,12 +127,16 @@ mod tests {
     #[test]
     fn calls_are_timed_while_somebody_watches() {
         assert!(!is_watched());
-        let watcher = Watcher::new();
+        let watcher = Watcher::new().unwrap();
         assert!(is_watched());
         Timing::begin(Source::Local(u64::MAX)).end();
         assert_eq!(watcher.times()[&Source::Local(u64::MAX)].len(), 1);
         drop(watcher);
         assert!(!is_watched());
-        assert!(Watcher::new().times().is_empty());
+        let watchers: Vec<_> = (0..MAX_WATCHERS).map(|_| Watcher::new().unwrap()).collect();
+        assert!(watchers[0].times().is_empty());
+        assert!(Watcher::new().is_none(), "one too many");
+        drop(watchers);
+        assert!(!is_watched());
     }
 }

@@ -15,8 +15,8 @@ use crate::path::Path;
 use crate::stats::{self, ConnectionRole, ConnectionStats};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-/// Whoever watches more closely watches itself.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+/// A closer watch sees itself, and each snapshot copies what is known of each connection.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Tells of all connections and channels of its process.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,9 @@ impl Introspection for Introspect {
             Duration::ZERO => DEFAULT_INTERVAL,
             asked => asked.max(SHORTEST_INTERVAL),
         };
-        let watch = Watch::new(every);
+        let watcher = Watcher::new()
+            .ok_or_else(|| Status::resource_exhausted("too many watch this process already"))?;
+        let watch = Watch::new(watcher, every);
         let snapshots = futures_util::stream::unfold(watch, |mut watch| async {
             let snapshot = watch.next().await;
             Some((Ok(snapshot), watch))
@@ -52,8 +54,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(every: Duration) -> Self {
-        let watcher = Watcher::new();
+    fn new(watcher: Watcher, every: Duration) -> Self {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use http::header::{HeaderName, InvalidHeaderName};
+use ringway_net::reserved::Meaning;
 
 /// Names kept for each thread. Each has one possible place: a peer that invents names drives out
 /// others, which are then parsed as if they were new.
@@ -16,8 +17,23 @@ thread_local! {
     static KNOWN: RefCell<Known> = RefCell::new(Known::default());
 }
 
+/// A name, and what it means to the transport.
+#[derive(Debug, Clone)]
+pub(super) struct Name {
+    pub(super) header: HeaderName,
+    pub(super) meaning: Meaning,
+}
+
+impl Name {
+    fn parse(bytes: &[u8]) -> Result<Self, InvalidHeaderName> {
+        let header = HeaderName::from_lowercase(bytes)?;
+        let meaning = Meaning::of(header.as_str());
+        Ok(Self { header, meaning })
+    }
+}
+
 struct Known {
-    places: [Option<HeaderName>; PLACES],
+    places: [Option<Name>; PLACES],
     /// Keyed, so that no peer can choose names that share a place with a certain other.
     key: u64,
 }
@@ -32,14 +48,14 @@ impl Default for Known {
 }
 
 impl Known {
-    fn parse(&mut self, name: &[u8]) -> Result<HeaderName, InvalidHeaderName> {
+    fn parse(&mut self, name: &[u8]) -> Result<Name, InvalidHeaderName> {
         let index = place(self.key, name);
         if let Some(known) = &self.places[index]
-            && known.as_str().as_bytes() == name
+            && known.header.as_str().as_bytes() == name
         {
             return Ok(known.clone());
         }
-        let parsed = HeaderName::from_lowercase(name)?;
+        let parsed = Name::parse(name)?;
         self.places[index] = Some(parsed.clone());
         Ok(parsed)
     }
@@ -60,9 +76,9 @@ fn place(key: u64, name: &[u8]) -> usize {
 }
 
 /// The name in `bytes`, in lower case, as HTTP/2 has it too.
-pub(super) fn parse(bytes: &[u8]) -> Result<HeaderName, InvalidHeaderName> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Name, InvalidHeaderName> {
     if bytes.len() > MAX_NAME_BYTES {
-        return HeaderName::from_lowercase(bytes);
+        return Name::parse(bytes);
     }
     KNOWN.with_borrow_mut(|known| known.parse(bytes))
 }
@@ -78,8 +94,8 @@ mod tests {
             .collect();
         for _ in 0..2 {
             for name in &names {
-                assert_eq!(parse(name.as_bytes()).unwrap().as_str(), name);
-                assert_eq!(parse(name.as_bytes()).unwrap().as_str(), name);
+                assert_eq!(parse(name.as_bytes()).unwrap().header.as_str(), name);
+                assert_eq!(parse(name.as_bytes()).unwrap().header.as_str(), name);
             }
         }
     }

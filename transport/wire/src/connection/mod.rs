@@ -97,6 +97,8 @@ pub struct Connection {
     role: Role,
     calls: Calls,
     calls_in_flight: u32,
+    /// Server: bytes of the heads of these calls.
+    heads_bytes: u64,
     max_concurrent_calls: u32,
     call_timeout: Option<Duration>,
     carries_traces: bool,
@@ -159,6 +161,7 @@ impl Connection {
                 (stream_recv / 4).min(recv / STREAM_GRANT_PARTS),
             ),
             calls_in_flight: 0,
+            heads_bytes: 0,
             max_concurrent_calls: config.max_concurrent_calls,
             call_timeout: config.call_timeout,
             carries_traces: agreed.capabilities.has(Capabilities::TRACES),
@@ -427,6 +430,7 @@ impl Connection {
             return;
         };
         call.phase = Phase::Closed;
+        self.heads_bytes -= u64::from(std::mem::take(&mut call.head_len));
         let (given_back, had_deadline) = match leftover {
             Leftover::GiveBack => (std::mem::take(&mut call.unconsumed), call.deadline.take()),
             Leftover::Keep => (0, call.deadline.take()),

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::{Connection, Drain, Leftover};
 use crate::call::{Control, Phase};
 use crate::flow::charge;
+use crate::limits::MAX_HEADS_BYTES;
 use crate::{
     CallId, Event, Flags, FrameHeader, Kind, Message, Metadata, ProtocolError, Request,
-    RequestHead, Response, ResponseHead, Role, StatusHead, code,
+    RequestHead, Response, ResponseHead, Role, StatusHead, Verdict, code,
 };
 
 /// How long early resets are counted together.
@@ -39,6 +40,61 @@ impl Connection {
             self.poison(error);
         }
         event
+    }
+
+    /// Judges a frame of which the payload has not arrived, or was not copied yet: so no memory is taken for
+    /// a message that is longer than its call takes, or that nobody waits for. Nothing changes; when the
+    /// payload was taken or passed over, the frame goes to [`handle_frame`](Self::handle_frame) as usual. All
+    /// frames before it must have been handled.
+    ///
+    /// # Errors
+    /// The rule that the peer broke, as for [`handle_frame`](Self::handle_frame).
+    pub fn judge<'h>(
+        &mut self,
+        header: &FrameHeader,
+        head: &'h [u8],
+    ) -> Result<Verdict<'h>, ProtocolError> {
+        if self.closed {
+            return Err(ProtocolError::Closed);
+        }
+        let verdict = self.verdict(header, head);
+        if let Err(error) = &verdict {
+            self.poison(error);
+        }
+        verdict
+    }
+
+    fn verdict<'h>(
+        &mut self,
+        header: &FrameHeader,
+        head: &'h [u8],
+    ) -> Result<Verdict<'h>, ProtocolError> {
+        self.check_role(header.kind)?;
+        match header.kind {
+            Kind::Request => Ok(Verdict::ByMethod(RequestHead::decode(head)?.method)),
+            Kind::Message | Kind::Response => Ok(match self.calls.incoming(header.call)? {
+                Some(call) if !call.refuses_messages && !call.is_too_long(header) => Verdict::Take,
+                _ => Verdict::Drop,
+            }),
+            // No other frame of the protocol has a payload, and no link has a use for one.
+            _ => Ok(Verdict::Drop),
+        }
+    }
+
+    /// Sets the longest message that the application takes on a call. A longer one is
+    /// [`Event::TooLong`] as soon as it begins.
+    #[inline]
+    pub fn limit_messages(&mut self, call: CallId, max_message_len: u32) {
+        if let Some(call) = self.calls.get_mut(call) {
+            call.max_message_len = max_message_len;
+        }
+    }
+
+    /// Takes no further message of a call.
+    pub fn refuse_messages(&mut self, call: CallId) {
+        if let Some(call) = self.calls.get_mut(call) {
+            call.refuses_messages = true;
+        }
     }
 
     #[inline]
@@ -96,6 +152,8 @@ impl Connection {
         let call = self.calls.admit(id)?;
         self.methods.resolve(head.method)?;
         call.recv_end = header.flags.has(Flags::END);
+        call.head_len = header.head_len;
+        self.heads_bytes += u64::from(header.head_len);
         let message_len = header.starts_message().then_some(header.message_len);
         if let Some(len) = message_len {
             // A fresh call's own window is always open.
@@ -144,6 +202,11 @@ impl Connection {
         if self.calls_in_flight > self.max_concurrent_calls {
             let code = code::RESOURCE_EXHAUSTED;
             let text = "too many concurrent calls on this connection";
+            return Some((code, Control::Trailers { code, text }));
+        }
+        if self.heads_bytes > MAX_HEADS_BYTES {
+            let code = code::RESOURCE_EXHAUSTED;
+            let text = "too much metadata of concurrent calls on this connection";
             return Some((code, Control::Trailers { code, text }));
         }
         if head.timeout == Some(Duration::ZERO) {
@@ -197,6 +260,16 @@ impl Connection {
         }
         call.answered |= client;
         call.recv_end |= end;
+        if call.refuses_messages {
+            self.note_charge();
+            return Ok(Event::Ignored);
+        }
+        if call.is_too_long(header) {
+            call.refuses_messages = true;
+            let limit = call.max_message_len;
+            self.note_charge();
+            return Ok(too_long(id, header, limit));
+        }
         self.note_charge();
         Ok(Event::Message(Message {
             call: id,
@@ -244,8 +317,12 @@ impl Connection {
             return Err(ProtocolError::CreditOverrun { call: 0 });
         }
         call.unconsumed += cost;
+        let (is_too_long, limit) = (call.is_too_long(header), call.max_message_len);
         self.close_call(id, Leftover::Keep);
         self.note_charge();
+        if is_too_long {
+            return Ok(too_long(id, header, limit));
+        }
         Ok(Event::Response(Response {
             call: id,
             message_len: header.message_len,
@@ -397,6 +474,14 @@ impl super::EarlyResets {
             return Err(ProtocolError::ResetFlood { limit: self.limit });
         }
         Ok(())
+    }
+}
+
+fn too_long(call: CallId, header: &FrameHeader, limit: u32) -> Event<'static> {
+    Event::TooLong {
+        call,
+        message_len: header.message_len,
+        limit,
     }
 }
 

@@ -6,6 +6,7 @@ mod codec;
 mod flow;
 mod handshake;
 mod hostile;
+mod limited;
 mod pair;
 mod random;
 mod time;

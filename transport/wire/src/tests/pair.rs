@@ -27,6 +27,7 @@ pub(super) enum Seen {
     Pong(u64),
     GoAway(u16, String),
     Link(FrameHeader),
+    TooLong(CallId, u32, u32),
     Ignored,
     PeerSilent,
 }
@@ -102,6 +103,11 @@ fn owned(event: Event<'_>) -> Option<Seen> {
         Event::Pong { token } => Seen::Pong(token),
         Event::GoAway { code, text } => Seen::GoAway(code, text.to_owned()),
         Event::Link(header) => Seen::Link(header),
+        Event::TooLong {
+            call,
+            message_len,
+            limit,
+        } => Seen::TooLong(call, message_len, limit),
         Event::Ignored => Seen::Ignored,
         Event::PeerSilent => Seen::PeerSilent,
         Event::Request(_) | Event::Handled => return None,

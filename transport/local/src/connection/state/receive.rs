@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use ringway_wire::{CallId, Event, Flags, Method};
+use ringway_wire::{CallId, Event, Flags, FrameHeader, Method, Verdict};
 
 use super::State;
 use crate::call::Call;
@@ -91,6 +91,30 @@ impl State {
         }
     }
 
+    /// Returns true if the payload of a frame is worth memory. All frames before it were handled.
+    pub(crate) fn wants_payload(
+        &mut self,
+        header: &FrameHeader,
+        head: &[u8],
+        connection: &Connection,
+    ) -> Result<bool, Closed> {
+        let verdict = self
+            .core
+            .judge(header, head)
+            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        Ok(match (verdict, &connection.service) {
+            (Verdict::Take, _) => true,
+            (Verdict::Drop, _) | (_, None) => false,
+            (Verdict::ByMethod(Method::Known(number)), _) => {
+                let known = self.routes.get(number as usize).and_then(Option::as_ref);
+                known.is_some_and(|method| header.message_len <= method.max_request_bytes)
+            }
+            (Verdict::ByMethod(Method::Inline(path) | Method::Define(_, path)), Some(service)) => {
+                header.message_len <= service.resolve(path).max_request_bytes
+            }
+        })
+    }
+
     /// Judges one frame, and takes what is in it from where it lies: it is large to move.
     pub(crate) fn handle(
         &mut self,
@@ -111,23 +135,38 @@ impl State {
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         match event {
             Event::Request(request) => {
-                let message = request.message_len.map(|_| Message {
-                    bytes: std::mem::take(payload),
-                    packed: false,
-                    compressed: request.compressed,
-                });
                 self.counts.calls += 1;
-                self.counts.note_received(u32::from(message.is_some()));
+                self.counts
+                    .note_received(u32::from(request.message_len.is_some()));
                 let metadata = head.keep(request.metadata.as_bytes());
                 let Some(service) = &connection.service else {
                     return Ok(());
                 };
                 let id = request.call;
-                let (timeout, end, trace) = (request.timeout, request.end, request.trace);
+                let (timeout, mut end, trace) = (request.timeout, request.end, request.trace);
                 let recorded = trace.is_some_and(|trace| trace.is_sampled());
                 let seen = recorded.then(SystemTime::now);
                 let method = self.route(request.method, &**service);
-                self.slots.occupy(id, self.counts.calls);
+                let limit = method.max_request_bytes;
+                self.core.limit_messages(id, limit);
+                let slot = self.slots.occupy(id, self.counts.calls);
+                let mut message = None;
+                match request.message_len {
+                    Some(len) if len > limit => {
+                        self.core.refuse_messages(id);
+                        slot.inbox.push_back(Inbound::TooLong { len, limit });
+                        // The handler finds it where it looks for its message.
+                        end = false;
+                    }
+                    Some(_) => {
+                        message = Some(Message {
+                            bytes: std::mem::take(payload),
+                            packed: false,
+                            compressed: request.compressed,
+                        });
+                    }
+                    None => {}
+                }
                 let started = || Started {
                     call: Call::new(Arc::clone(connection), id),
                     method,
@@ -148,6 +187,11 @@ impl State {
                 let payload = std::mem::take(payload);
                 self.deliver_message(message, header.flags, payload, deliveries);
             }
+            Event::TooLong {
+                call,
+                message_len: len,
+                limit,
+            } => self.deliver(call, Inbound::TooLong { len, limit }, deliveries),
             Event::HalfClosed { call } => self.deliver(call, Inbound::HalfClosed, deliveries),
             Event::Headers { call, metadata } => {
                 let metadata = head.keep(metadata.as_bytes());

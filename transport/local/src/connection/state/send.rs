@@ -57,6 +57,7 @@ impl State {
                 let (id, header) = open_call(core, now, deadline, head_len, message_len, flags)
                     .map_err(|error| opened = Err(error))
                     .ok()?;
+                core.limit_messages(id, request.max_answer_bytes);
                 core.method_sent(head.method);
                 opened = Ok(id);
                 // The peer may see it as soon as it is there, so this comes before.

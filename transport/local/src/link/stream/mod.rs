@@ -35,9 +35,9 @@ use ringway_ring::BufferPool;
 
 use self::bell::{Bell, Source};
 use self::outbox::Outbox;
-use self::parse::Parser;
+pub(crate) use self::parse::Parser;
 use self::pipes::Pipes;
-use super::{Frame, LinkError, Outgoing, Position};
+use super::{Frame, Judge, LinkError, Outgoing, Position};
 use crate::config::SocketEngine;
 use crate::connection::Connection;
 use crate::error::Closed;
@@ -341,13 +341,27 @@ impl Receiver {
         self.0.inbox.lock().unsure = true;
     }
 
+    /// Returns true if the next frame can only be judged once those that came are handled.
+    pub(crate) fn has_more(&self) -> bool {
+        self.0.inbox.lock().parser.is_held_up()
+    }
+
     /// Moves what has arrived into `frames`. The end is told once they are out.
-    pub(crate) fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
+    pub(crate) fn receive(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        judge: &mut Judge<'_>,
+    ) -> Result<(), Closed> {
         let stream = &self.0;
+        let begin = frames.len();
         let mut inbox = stream.inbox.lock();
+        inbox.fresh |= inbox.parser.is_held_up();
         for _ in 0..MAX_RECEIVES {
             if std::mem::take(&mut inbox.fresh) {
-                inbox.parser.frames(frames)?;
+                inbox.parser.frames(frames, begin, judge)?;
+                if inbox.parser.is_held_up() {
+                    return Ok(());
+                }
                 if !inbox.unsure {
                     break;
                 }
@@ -357,7 +371,10 @@ impl Receiver {
             }
         }
         if std::mem::take(&mut inbox.fresh) {
-            inbox.parser.frames(frames)?;
+            inbox.parser.frames(frames, begin, judge)?;
+            if inbox.parser.is_held_up() {
+                return Ok(());
+            }
         }
         if let Some(why) = &inbox.ended {
             return match stream.explain(why) {

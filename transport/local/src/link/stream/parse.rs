@@ -1,15 +1,16 @@
 //! Frames out of a stream of bytes, however it was cut.
 //!
 //! What has arrived lies in one buffer that is used again, and small frames are copied out of it.
-//! A large payload is received straight into memory of its own. What a header claims is believed
-//! only as far as bytes arrive: memory grows with them.
+//! A large payload is received straight into memory of its own, if the core wants it: that is asked when its
+//! header and head are there. What a header claims is believed only as far as bytes arrive: memory grows
+//! with them. An unwanted payload is read past, without memory.
 
 use bytes::Bytes;
 use ringway_ring::{BufferPool, PooledBuffer};
 use ringway_wire::FrameHeader;
 
 use crate::error::Closed;
-use crate::link::{Frame, Head};
+use crate::link::{Frame, Head, Judge};
 
 /// Room for what is received at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -26,7 +27,18 @@ pub(crate) struct Parser {
     taken: usize,
     /// A frame whose payload is on its way.
     large: Option<Large>,
+    /// Bytes to come of a payload that nobody wants.
+    unwanted: usize,
+    /// A large frame waits until those before it are handled, on which it depends what it means.
+    held_up: bool,
     pool: BufferPool,
+}
+
+/// A frame of which the payload is on its way.
+#[derive(Debug)]
+struct Begun {
+    header: FrameHeader,
+    head: Head,
 }
 
 #[derive(Debug)]
@@ -43,8 +55,15 @@ impl Parser {
             buffer: Vec::new(),
             taken: 0,
             large: None,
+            unwanted: 0,
+            held_up: false,
             pool,
         }
+    }
+
+    /// Returns true if a large frame waits for those that were moved out to be handled.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.held_up
     }
 
     /// Where to append what arrives next: its spare capacity is as much as is wanted at once.
@@ -73,12 +92,23 @@ impl Parser {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Moves complete frames into `frames`.
+    /// Moves complete frames into `frames`, of which those before `begin` were handled already. The frame of an
+    /// unwanted payload goes without it, as soon as its head is there.
     ///
     /// # Errors
     /// A header that breaks the protocol.
-    pub(crate) fn frames(&mut self, frames: &mut Vec<Frame>) -> Result<(), Closed> {
+    pub(crate) fn frames(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        begin: usize,
+        judge: &mut Judge<'_>,
+    ) -> Result<(), Closed> {
+        self.held_up = false;
         loop {
+            self.pass_over_unwanted();
+            if self.unwanted > 0 {
+                return Ok(());
+            }
             if let Some(large) = &mut self.large {
                 // More than the payload may have been received: it follows in the buffer.
                 if large.payload.len() > large.len {
@@ -92,12 +122,28 @@ impl Parser {
             if let Some(large) = self.large.take() {
                 frames.push(large.into_frame());
             }
-            match self.next_small()? {
-                Some(frame) => frames.push(frame),
-                None if self.large.is_none() => return Ok(()),
-                None => {}
+            if let Some(frame) = self.next_small()? {
+                frames.push(frame);
+                continue;
+            }
+            let Some(begun) = self.next_large()? else {
+                return Ok(());
+            };
+            if frames.len() > begin {
+                self.held_up = true;
+                return Ok(());
+            }
+            let wanted = judge(&begun.header, &begun.head)?;
+            if let Some(frame) = self.begin_large(begun, wanted) {
+                frames.push(frame);
             }
         }
+    }
+
+    fn pass_over_unwanted(&mut self) {
+        let passed = self.unwanted.min(self.buffer.len() - self.taken);
+        self.unwanted -= passed;
+        self.taken += passed;
     }
 
     /// Gives back memory that the last frames do not justify.
@@ -108,7 +154,7 @@ impl Parser {
         }
     }
 
-    /// The next frame that lies in the buffer whole; or begins a large one.
+    /// The next frame that lies in the buffer whole.
     fn next_small(&mut self) -> Result<Option<Frame>, Closed> {
         let waiting = &self.buffer[self.taken..];
         let Some((header, body)) = waiting.split_first_chunk::<{ FrameHeader::LEN }>() else {
@@ -120,29 +166,60 @@ impl Parser {
         let Some((head, rest)) = body.split_at_checked(head_len) else {
             return Ok(None);
         };
-        if let Some(payload) = rest.get(..len) {
-            let frame = Frame {
-                header,
-                head: Head::copy(head),
-                payload: self.copy(payload),
-            };
-            self.taken += FrameHeader::LEN + head_len + len;
-            return Ok(Some(frame));
-        }
-        if len > LARGE_BYTES {
-            let mut payload = self.pool.buffer(len.min(FIRST_CLAIM_BYTES));
-            payload.extend_from_slice(rest);
-            let head = Head::copy(head);
-            self.buffer.clear();
-            self.taken = 0;
-            self.large = Some(Large {
+        let Some(payload) = rest.get(..len) else {
+            return Ok(None);
+        };
+        let frame = Frame {
+            header,
+            head: Head::copy(head),
+            payload: self.copy(payload),
+        };
+        self.taken += FrameHeader::LEN + head_len + len;
+        Ok(Some(frame))
+    }
+
+    /// The header and the head of a frame whose payload is too long to lie in the buffer whole.
+    fn next_large(&self) -> Result<Option<Begun>, Closed> {
+        let waiting = &self.buffer[self.taken..];
+        let Some((header, body)) = waiting.split_first_chunk::<{ FrameHeader::LEN }>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::decode(header)
+            .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        let Some(head) = body.get(..header.head_len as usize) else {
+            return Ok(None);
+        };
+        let begun = (header.payload_len as usize > LARGE_BYTES).then(|| Begun {
+            header,
+            head: Head::copy(head),
+        });
+        Ok(begun)
+    }
+
+    /// Takes memory for a payload that is on its way, or reads past it: then its frame is complete.
+    fn begin_large(&mut self, begun: Begun, wanted: bool) -> Option<Frame> {
+        let Begun { header, head } = begun;
+        let len = header.payload_len as usize;
+        self.taken += FrameHeader::LEN + header.head_len as usize;
+        if !wanted {
+            self.unwanted = len;
+            return Some(Frame {
                 header,
                 head,
-                payload,
-                len,
+                payload: Bytes::new(),
             });
         }
-        Ok(None)
+        let mut payload = self.pool.buffer(len.min(FIRST_CLAIM_BYTES));
+        payload.extend_from_slice(&self.buffer[self.taken..]);
+        self.buffer.clear();
+        self.taken = 0;
+        self.large = Some(Large {
+            header,
+            head,
+            payload,
+            len,
+        });
+        None
     }
 
     fn copy(&self, payload: &[u8]) -> Bytes {
@@ -183,6 +260,21 @@ mod tests {
     use ringway_wire::{Flags, Kind};
 
     use super::*;
+
+    /// Wants every payload.
+    fn all(_header: &FrameHeader, _head: &[u8]) -> Result<bool, Closed> {
+        Ok(true)
+    }
+
+    /// Moves out what is complete, as a pass does.
+    fn take(parser: &mut Parser, frames: &mut Vec<Frame>) {
+        loop {
+            parser.frames(frames, frames.len(), &mut all).unwrap();
+            if !parser.is_held_up() {
+                return;
+            }
+        }
+    }
 
     fn parser() -> Parser {
         Parser::new(BufferPool::default())
@@ -249,7 +341,7 @@ mod tests {
                     cut
                 };
                 rest = &rest[cut..];
-                parser.frames(&mut frames).unwrap();
+                take(&mut parser, &mut frames);
             }
             prop_assert_eq!(frames.len(), lens.len());
             prop_assert!(encoded(&frames) == stream);
@@ -259,7 +351,35 @@ mod tests {
         fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let mut parser = parser();
             parser.push(&bytes);
-            let _ = parser.frames(&mut Vec::new());
+            let _ = parser.frames(&mut Vec::new(), 0, &mut all);
+        }
+
+        #[test]
+        fn unwanted_payloads_are_read_past_wherever_the_stream_is_cut(
+            lens in lens(),
+            cuts in proptest::collection::vec(1_usize..90_000, 1..40),
+        ) {
+            let stream = stream_of(&lens);
+            let (mut parser, mut frames) = (parser(), Vec::new());
+            let (mut rest, mut cuts) = (stream.as_slice(), cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let cut = cuts.next().unwrap_or(1).min(rest.len());
+                parser.push(&rest[..cut]);
+                rest = &rest[cut..];
+                loop {
+                    let begin = frames.len();
+                    parser.frames(&mut frames, begin, &mut |_, _| Ok(false)).unwrap();
+                    if !parser.is_held_up() {
+                        break;
+                    }
+                }
+            }
+            let came: Vec<u64> = frames.iter().map(|frame| frame.header.call & 0xffff_ffff).collect();
+            prop_assert_eq!(came, (0..lens.len() as u64).collect::<Vec<_>>());
+            for frame in &frames {
+                let (came, whole) = (frame.payload.len(), frame.header.payload_len as usize);
+                prop_assert!(came == whole || came == 0 && whole > LARGE_BYTES);
+            }
         }
     }
 
@@ -269,7 +389,7 @@ mod tests {
         let (mut parser, mut frames) = (parser(), Vec::new());
         for byte in &stream {
             parser.push(std::slice::from_ref(byte));
-            parser.frames(&mut frames).unwrap();
+            take(&mut parser, &mut frames);
         }
         assert!(encoded(&frames) == stream);
     }
@@ -285,8 +405,24 @@ mod tests {
         };
         let mut parser = parser();
         parser.push(&header.encode());
-        parser.frames(&mut Vec::new()).unwrap();
+        parser.frames(&mut Vec::new(), 0, &mut all).unwrap();
         assert!(parser.space().capacity() <= FIRST_CLAIM_BYTES);
+    }
+
+    #[test]
+    fn a_large_frame_waits_for_what_came_before_it() {
+        let mut parser = parser();
+        parser.push(&stream_of(&[5, 200_000])[..1000]);
+        let (mut frames, mut asked) = (Vec::new(), 0);
+        let mut judge = |_: &FrameHeader, _: &[u8]| {
+            asked += 1;
+            Ok(true)
+        };
+        parser.frames(&mut frames, 0, &mut judge).unwrap();
+        assert!(parser.is_held_up() && frames.len() == 1);
+        parser.frames(&mut frames, 1, &mut judge).unwrap();
+        assert!(!parser.is_held_up());
+        assert_eq!(asked, 1);
     }
 
     #[test]
@@ -294,7 +430,7 @@ mod tests {
         let mut parser = parser();
         parser.push(&[0; FrameHeader::LEN]);
         assert!(matches!(
-            parser.frames(&mut Vec::new()),
+            parser.frames(&mut Vec::new(), 0, &mut all),
             Err(Closed::PeerMisbehaved(_))
         ));
     }

@@ -1,0 +1,123 @@
+//! Where fuzzers come in: bytes of a peer's choosing against what makes tonic's types of them. Public under
+//! `cfg(fuzzing)`, for `tests/fuzz`; `cargo test` runs them over the seeds that are kept there.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tonic::Status;
+
+use crate::bridge::{Messages, Step};
+use crate::{metadata, status};
+
+/// A frame of packed messages: as many come out as it says, whole or with an error.
+pub fn packed(data: &[u8]) {
+    crate::streaming::unpack(Bytes::copy_from_slice(data));
+}
+
+/// A body in gRPC's framing, cut in two ways: its messages do not depend on that. The first byte says where.
+pub fn framing(data: &[u8]) {
+    let Some((choice, body)) = data.split_first() else {
+        return;
+    };
+    let whole = messages_of(body, body.len().max(1));
+    assert_eq!(whole, messages_of(body, usize::from(*choice) + 1));
+}
+
+/// The messages of a body, and how it ended.
+fn messages_of(body: &[u8], step: usize) -> (Vec<(bool, Bytes)>, Option<i32>) {
+    let pieces = body.chunks(step).map(Bytes::copy_from_slice).collect();
+    let mut messages = Messages::new(Pieces(pieces));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut all = Vec::new();
+    loop {
+        match messages.poll_next(&mut context) {
+            Poll::Ready(Ok(Step::Message(message))) => {
+                all.push((message.compressed, message.bytes));
+            }
+            Poll::Ready(Ok(Step::End)) => return (all, None),
+            Poll::Ready(Err(status)) => return (all, Some(status.code().into())),
+            Poll::Pending => return (all, Some(-1)),
+        }
+    }
+}
+
+struct Pieces(VecDeque<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// Metadata and a status of a peer's: whatever they say, tonic reads them without a panic.
+pub fn told(data: &[u8]) {
+    let block = Bytes::copy_from_slice(data);
+    if let Ok(metadata) = metadata::decode_bytes(&block) {
+        let mut headers = metadata.into_headers();
+        assert!(
+            Status::from_header_map(&headers).is_none(),
+            "it tells a status"
+        );
+        headers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("5"));
+        let said = Status::from_header_map(&headers).unwrap();
+        let _ = status::encode(&said);
+    }
+    let said = status::decode(5, data);
+    let mut headers = http::HeaderMap::new();
+    if said.add_header(&mut headers).is_ok() {
+        let again = Status::from_header_map(&headers).unwrap();
+        assert_eq!(again.code(), said.code());
+        assert_eq!(again.details(), said.details());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Runs a target over its seeds, and over what comes of them with an end cut off or a bit flipped.
+    fn replay(name: &str, target: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds");
+        let mut seen = 0;
+        for seed in fs::read_dir(seeds.join(name)).unwrap() {
+            let seed = fs::read(seed.unwrap().path()).unwrap();
+            target(&seed);
+            (0..seed.len()).for_each(|end| target(&seed[..end]));
+            for bit in 0..8 * seed.len() {
+                let mut flipped = seed.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                target(&flipped);
+            }
+            seen += 1;
+        }
+        assert!(seen > 0, "{name} has no seeds");
+    }
+
+    #[test]
+    fn the_seeds_of_packed_messages() {
+        replay("packed", super::packed);
+    }
+
+    #[test]
+    fn the_seeds_of_framing() {
+        replay("framing", super::framing);
+    }
+
+    #[test]
+    fn the_seeds_of_metadata_and_statuses() {
+        replay("told", super::told);
+    }
+}

@@ -1,0 +1,36 @@
+//! What this process may have of what the kernel counts: descriptors and mappings.
+
+use std::fs;
+
+use rustix::process::{Resource, getrlimit};
+
+/// The kernel's default of `vm.max_map_count`, for where it can't be read.
+const DEFAULT_MAPPINGS: u64 = 65_530;
+
+/// Bounds of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Means {
+    /// Descriptors that it may have open at once (the soft RLIMIT_NOFILE).
+    pub descriptors: u64,
+    /// Mappings that it may have at once (`vm.max_map_count`).
+    pub mappings: u64,
+}
+
+impl Means {
+    /// Reads the bounds as they are now.
+    ///
+    /// ```
+    /// let means = ringway_sys::limits::Means::of_this_process();
+    /// assert!(means.descriptors > 0 && means.mappings > 0);
+    /// ```
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mappings = fs::read_to_string("/proc/sys/vm/max_map_count");
+        let mappings = mappings.ok().and_then(|text| text.trim().parse().ok());
+        Self {
+            descriptors,
+            mappings: mappings.unwrap_or(DEFAULT_MAPPINGS),
+        }
+    }
+}

@@ -107,7 +107,12 @@ pub(crate) async fn streams_that_have_begun_leave_room(way: Way) {
         size_bytes: 1024,
     };
     let mut streams = Vec::new();
-    for _ in 0..3 {
+    // Streams that nobody reads fill a network connection's window, and then stop all of its calls.
+    let count = match way {
+        Way::GrpcTcp | Way::GrpcUnix => 1,
+        _ => 3,
+    };
+    for _ in 0..count {
         streams.push(limited.client.clone().server_stream(endless).await.unwrap());
         limited.client.clone().unary(payload(1, 1)).await.unwrap();
     }

@@ -153,8 +153,12 @@ impl Driver {
     /// # Panics
     /// Outside of a tokio runtime, as tokio's own types do.
     pub fn current() -> Arc<Self> {
+        Self::of(&Handle::current())
+    }
+
+    /// The driver of a runtime; the first caller starts it.
+    pub(crate) fn of(runtime: &Handle) -> Arc<Self> {
         static DRIVERS: OnceLock<Mutex<HashMap<Id, Weak<Driver>>>> = OnceLock::new();
-        let runtime = Handle::current();
         let mut drivers = DRIVERS.get_or_init(Mutex::default).lock();
         if let Some(driver) = drivers.get(&runtime.id()).and_then(Weak::upgrade) {
             return driver;

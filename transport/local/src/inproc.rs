@@ -17,7 +17,7 @@ pub struct InprocServer<'a> {
     pub service: Arc<dyn Serve>,
     /// The server's settings.
     pub config: &'a LocalConfig,
-    /// The runtime that serves: its workers run the handlers that are tasks. `None` is the client's.
+    /// The runtime that serves, which runs the handlers. `None` is the client's.
     pub runtime: Option<Handle>,
 }
 
@@ -34,6 +34,7 @@ pub fn connect(
         config: served,
         runtime,
     } = server_side;
+    let serving = runtime.clone().unwrap_or_else(Handle::current);
     let server = start(
         Role::Server,
         server,
@@ -42,7 +43,7 @@ pub fn connect(
     );
     note(&server);
     // The server's end lives as long as the client's queue does.
-    tokio::spawn(async move { server.hold_until_closed().await });
+    serving.spawn(async move { server.hold_until_closed().await });
     start(Role::Client, client, None, [config, served])
 }
 
@@ -53,7 +54,7 @@ fn start(
     [config, peers]: [&LocalConfig; 2],
 ) -> Arc<Connection> {
     let agreed = Negotiated::within_process(role, &config.wire, &peers.wire);
-    let (service, handlers_runtime) = service.unzip();
+    let (service, runtime) = service.unzip();
     let (out, into) = (sender.registration(), receiver.registration());
     let connection = Connection::start(Parts {
         kind: LinkKind::Inproc,
@@ -66,7 +67,7 @@ fn start(
         service,
         peer: None,
         socket_peer: None,
-        handlers_runtime: handlers_runtime.flatten(),
+        runtime: runtime.flatten(),
     });
     connection.set_wait_policy(config.wait_policy);
     out.belongs_to(&connection);

@@ -268,7 +268,7 @@ pub(crate) fn start_over(
         service,
         peer,
         socket_peer,
-        handlers_runtime: None,
+        runtime: None,
     });
     stream.belongs_to(&connection);
     Ok(connection)
@@ -324,7 +324,7 @@ fn assemble(
         service,
         peer: Some(peer),
         socket_peer: None,
-        handlers_runtime: None,
+        runtime: None,
     })
 }
 

@@ -18,7 +18,7 @@ static INPROC: OnceLock<Mutex<HashMap<String, Vec<Weak<Inproc>>>>> = OnceLock::n
 pub(crate) struct Inproc {
     services: Arc<Services>,
     local: LocalConfig,
-    /// The runtime that serves, once one does.
+    /// The runtime that serves: the one that has bound it, else the one that serves it first.
     runtime: OnceLock<Handle>,
     /// The server's ends.
     connections: Mutex<Vec<Weak<Connection>>>,
@@ -36,7 +36,7 @@ impl Registration {
         let server = Arc::new(Inproc {
             services: Arc::clone(services),
             local: local.clone(),
-            runtime: OnceLock::new(),
+            runtime: Handle::try_current().map_or_else(|_| OnceLock::new(), OnceLock::from),
             connections: Mutex::default(),
         });
         let mut servers = INPROC.get_or_init(Mutex::default).lock();

@@ -95,7 +95,7 @@ pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
 pub use ringway_local::{
     ConnectError, Directory, DirectoryError, EndpointConfig, HandlerPolicy, Links, LocalConfig,
-    PipeError, SocketEngine, UidPolicy,
+    PipeError, SocketEngine, UidPolicy, UnknownWaitPolicy, WaitPolicy,
 };
 pub use ringway_net::{
     BackoffOptions, ClientTuning, Error as NetError, Handler, ListenAddress, NetOptions,

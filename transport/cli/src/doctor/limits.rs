@@ -1,5 +1,6 @@
 //! CPUs, memory and descriptors, as far as they decide how a path does.
 
+use ringway_local::WaitPolicy;
 use ringway_sys::cgroup::{cpu_quota, memory_limit};
 use ringway_sys::schedule::online_cpus;
 use rustix::process::{Resource, Rlimit, getrlimit};
@@ -7,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 use super::finding::{Finding, State};
 
 const AREA: &str = "limits";
+const WAIT_VARIABLE: &str = "RINGWAY_WAIT";
 /// Descriptors of a connection over shared memory at one end: its socket, two doorbells, and one
 /// while it is being made.
 const DESCRIPTORS_A_CONNECTION: u64 = 4;
@@ -20,6 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
     vec![
         cpus(online_cpus()),
         quota(cpu_quota()),
+        waiting(std::env::var(WAIT_VARIABLE).ok().as_deref()),
         memory(memory_limit()),
         descriptors(getrlimit(Resource::Nofile)),
         locked(getrlimit(Resource::Memlock)),
@@ -47,6 +50,19 @@ fn quota(quota: Option<f64>) -> Finding {
             Finding::new(AREA, what, State::Limited, found).advise(advice)
         }
         Some(cpus) => Finding::new(AREA, what, State::Ok, format!("{cpus:.2} CPUs")),
+    }
+}
+
+/// The wait policy of programs that are started as this one was.
+fn waiting(value: Option<&str>) -> Finding {
+    let what = WAIT_VARIABLE;
+    let Some(value) = value else {
+        return Finding::new(AREA, what, State::Ok, "not set: adaptive");
+    };
+    match value.parse::<WaitPolicy>() {
+        Ok(policy) => Finding::new(AREA, what, State::Ok, policy.to_string()),
+        Err(error) => Finding::new(AREA, what, State::Limited, format!("ignored: {error}"))
+            .advise("set it to adaptive, park or a time as spin:20us, or unset it"),
     }
 }
 
@@ -94,6 +110,15 @@ fn locked(limit: Rlimit) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wait_policy_is_named_or_refused() {
+        assert_eq!(waiting(None).state, State::Ok);
+        assert_eq!(waiting(Some("spin:20us")).found, "spin:20us");
+        let refused = waiting(Some("spin"));
+        assert_eq!(refused.state, State::Limited);
+        assert!(refused.advice.is_some());
+    }
 
     #[test]
     fn what_slows_a_path_down_is_limited_and_no_more() {

@@ -98,8 +98,8 @@ pub(crate) struct Parts {
     pub(crate) service: Option<Arc<dyn Serve>>,
     pub(crate) peer: Option<PeerCredentials>,
     pub(crate) socket_peer: Option<Arc<SocketPeer>>,
-    /// The runtime of the handlers, where it is not the one that drives the connection.
-    pub(crate) handlers_runtime: Option<Handle>,
+    /// The runtime that drives it and runs its user's code, where it is not the one that makes it.
+    pub(crate) runtime: Option<Handle>,
 }
 
 pub(crate) use self::pass::{Looker, Wakeups};
@@ -143,7 +143,6 @@ pub struct Connection {
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
     socket_peer: Option<Arc<SocketPeer>>,
-    handlers_runtime: Option<Handle>,
     /// The driver looks at the ring: counted in `lookers`.
     driver_looks: AtomicBool,
     ended: Notify,
@@ -212,9 +211,12 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Assembles a connection and hands it to the current runtime's driver.
+    /// Assembles a connection and hands it to its runtime's driver.
     pub(crate) fn start(parts: Parts) -> Arc<Self> {
-        let driver = Driver::current();
+        let driver = parts
+            .runtime
+            .as_ref()
+            .map_or_else(Driver::current, Driver::of);
         let connection = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             kind: parts.kind,
@@ -242,7 +244,6 @@ impl Connection {
             service: parts.service,
             peer: parts.peer,
             socket_peer: parts.socket_peer,
-            handlers_runtime: parts.handlers_runtime,
             driver_looks: AtomicBool::new(false),
             ended: Notify::new(),
             id: registry::next_id(),

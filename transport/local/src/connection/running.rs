@@ -21,6 +21,7 @@ use super::handlers::{AbortOnDrop, HandlerFuture, Inline, Work};
 use super::inbound::Started;
 use super::state::Kept;
 use super::{Connection, Progress};
+use crate::link::stream::later::flush_now;
 use crate::pace::{Pace, PollTimer};
 use crate::waiting;
 
@@ -182,7 +183,7 @@ impl Connection {
     }
 
     fn spawn(&self, id: CallId, spawned: Spawned, runtime: Option<&Handle>) {
-        let task = match runtime.or(self.handlers_runtime.as_ref()) {
+        let task = match runtime {
             Some(runtime) => runtime.spawn(spawned).abort_handle(),
             None => {
                 self.driver.note_spawned();
@@ -254,6 +255,8 @@ impl Future for Spawned {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // It may block its thread, and so keep what the thread was to send after it.
+        flush_now();
         let timer = PollTimer::start();
         self.polling = true;
         let polled = match self.future() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringway_local::{Directory, LocalConfig};
+use ringway_local::{Directory, LocalConfig, WaitPolicy};
 use ringway_net::{BackoffOptions, NetOptions, OutlierOptions, Resolve, Target};
 use tonic::transport::ClientTlsConfig;
 
@@ -54,6 +54,14 @@ impl Endpoint {
             self.local.ask(move |local| local.peers = peers.clone());
         }
         self.policy = policy;
+        self
+    }
+
+    /// How calls wait for a local server: they poll, park, or learn which pays. Default: what `RINGWAY_WAIT` says
+    /// (`adaptive`, `park`, `spin:20us`), else adaptive.
+    #[must_use]
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.local.ask(move |local| local.wait_policy = policy);
         self
     }
 

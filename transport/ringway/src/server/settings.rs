@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringway_local::{Directory, HandlerPolicy, LocalConfig, UidPolicy};
+use ringway_local::{Directory, HandlerPolicy, LocalConfig, UidPolicy, WaitPolicy};
 use ringway_net::ServerOptions;
 use tonic::transport::ServerTlsConfig;
 
@@ -91,6 +91,14 @@ impl Server {
         self.local
             .ask(move |local| local.wire.call_timeout = Some(timeout));
         self.net.ask(move |net| net.timeout = Some(timeout));
+        self
+    }
+
+    /// How the server waits for local clients: polls, parks, or learns which pays. Default: what `RINGWAY_WAIT`
+    /// says (`adaptive`, `park`, `spin:20us`), else adaptive.
+    #[must_use]
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.local.ask(move |local| local.wait_policy = policy);
         self
     }
 

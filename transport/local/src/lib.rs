@@ -34,10 +34,12 @@ mod pipe;
 mod places;
 mod rendezvous;
 mod server;
+mod socket_file;
 mod socket_peer;
 mod spin;
 mod waiting;
 mod watchdog;
+mod walk;
 
 pub use call::{Call, CallSender, Encode, Form, Out};
 pub use child::Child;

@@ -12,6 +12,11 @@ use crate::{
     STREAM_WINDOW_BYTES, Scheme, SystemResolver, Target,
 };
 
+/// grpc-go, gRPC's C core and grpc-java answer a third ping within five minutes of the one before with
+/// GOAWAY `too_many_pings`, unless they are told otherwise. Some seconds more keep a ping that was on its
+/// way for longer than the next from counting.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
+
 /// How a client connects. The defaults are those that served tonic best.
 #[derive(Clone, Debug)]
 pub struct NetOptions {
@@ -34,7 +39,8 @@ pub struct NetOptions {
     pub max_frame_bytes: Option<u32>,
     /// `TCP_NODELAY`. Default: on.
     pub tcp_nodelay: bool,
-    /// Interval of HTTP/2 pings; `None` sends none. Default: 20 s.
+    /// Interval of HTTP/2 pings; `None` sends none. Default: 310 s, as servers of the other
+    /// implementations end a connection that is pinged more often than every five minutes.
     pub keepalive_interval: Option<Duration>,
     /// How long an answer to a ping may take. Default: 10 s.
     pub keepalive_timeout: Duration,
@@ -56,7 +62,7 @@ impl Default for NetOptions {
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             max_frame_bytes: None,
             tcp_nodelay: true,
-            keepalive_interval: Some(Duration::from_secs(20)),
+            keepalive_interval: Some(KEEPALIVE_INTERVAL),
             keepalive_timeout: Duration::from_secs(10),
             keepalive_while_idle: false,
             tls: None,

@@ -33,8 +33,9 @@ pub struct ServerOptions {
     pub connection_window_bytes: u32,
     /// The largest HTTP/2 frame the peer may send; `None` leaves it to h2 (16 KiB).
     pub max_frame_bytes: Option<u32>,
-    /// Calls in flight on one connection. Default: 1,024, where hyper allows 200.
-    pub max_concurrent_streams: u32,
+    /// Calls in flight on one connection, beyond which its client waits; `None` is no limit. Default:
+    /// `None`, as tonic's: streams that stay open would shut out every other call of their connection.
+    pub max_concurrent_streams: Option<u32>,
     /// Calls that are handled at once on one connection, until their response begins; one more ends
     /// `RESOURCE_EXHAUSTED`. `None` is no limit but that of the streams, beyond which a client waits.
     /// Default: `None`.
@@ -65,7 +66,7 @@ impl Default for ServerOptions {
             stream_window_bytes: STREAM_WINDOW_BYTES,
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             max_frame_bytes: None,
-            max_concurrent_streams: 1024,
+            max_concurrent_streams: None,
             max_concurrent_calls: None,
             max_connections: None,
             max_connections_per_uid: None,

@@ -146,8 +146,9 @@ impl Endpoint {
     }
 
     /// Pings a server that says nothing for so long while calls are in flight, on every path, and
-    /// gives it up if it does not answer: its calls end `UNAVAILABLE`. Default: 20 s on the network
-    /// path, and not at all on the local ones, where the end of a process is noticed at once.
+    /// gives it up if it does not answer: its calls end `UNAVAILABLE`. Default: 310 s on the network
+    /// path, since many servers end connections that are pinged more often than every five minutes, and
+    /// not at all on the local ones, where the end of a process is noticed at once.
     #[must_use]
     pub fn http2_keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = Some(interval);
@@ -232,7 +233,7 @@ impl Endpoint {
     }
 
     /// How the time between attempts to connect over the network grows. Default: gRPC's, from 1 s to
-    /// 120 s.
+    /// 120 s, and no more than 500 ms while calls come.
     #[must_use]
     pub fn backoff(mut self, backoff: BackoffOptions) -> Self {
         self.net.backoff = backoff;
@@ -250,7 +251,8 @@ impl Endpoint {
     /// A channel that is connected already.
     ///
     /// # Errors
-    /// Why no path leads to the server.
+    /// Why no path leads to the server, of each path that may be taken. A program that starts before its
+    /// server asks again, or takes [`Self::connect_lazy`].
     pub async fn connect(&self) -> Result<Channel, Error> {
         let channel = self.connect_lazy()?;
         channel.connect().await?;

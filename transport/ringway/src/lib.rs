@@ -11,6 +11,7 @@
 //! | `locate`, `instances` | local instances of a server, and which one takes a call |
 //! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
 //! | `server`, `services`, `inproc` | one handler on every path |
+//! | `naming` | by which names clients of the same host find it |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`blocking`] | calls for threads without a runtime |
 //! | [`codegen`] | what generated stubs call |
@@ -57,6 +58,7 @@ mod locate;
 mod metadata;
 pub mod meter;
 mod method;
+mod naming;
 mod path;
 mod pipe;
 mod pump;

@@ -26,6 +26,7 @@ use crate::inproc::Registration;
 use crate::introspection::Introspect;
 use crate::introspection::v1::introspection_server::IntrospectionServer;
 use crate::layered::Layers;
+use crate::naming;
 use crate::pipe::Pipe;
 use crate::services::Services;
 use crate::terminated::terminated;
@@ -341,11 +342,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Streams that a client may have open on a network connection; beyond them it waits. Default:
-    /// 1,024.
+    /// Streams that a client may have open on a network connection; beyond them it waits. Default: no
+    /// limit.
     #[must_use]
-    pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
-        self.net.max_concurrent_streams = limit;
+    pub fn max_concurrent_streams(mut self, limit: impl Into<Option<u32>>) -> Self {
+        self.net.max_concurrent_streams = limit.into();
         self
     }
 
@@ -486,6 +487,9 @@ impl ServerBuilder {
         let addresses = net
             .as_ref()
             .map_or_else(Vec::new, |net| net.addresses().to_vec());
+        if self.serves_locally() {
+            naming::tell(&self.names, &addresses);
+        }
         let services = Arc::new(self.services);
         Ok(Server {
             inproc: Registration::new(&self.names, &services, &self.local),
@@ -499,13 +503,16 @@ impl ServerBuilder {
         })
     }
 
-    fn bind_local(&self) -> Result<Vec<Listener>, Error> {
-        let local = match self.policy {
+    fn serves_locally(&self) -> bool {
+        match self.policy {
             LocalPolicy::Never => false,
             LocalPolicy::Allow(_) => true,
             LocalPolicy::UnlessTls => self.net.tls.is_none(),
-        };
-        if !local {
+        }
+    }
+
+    fn bind_local(&self) -> Result<Vec<Listener>, Error> {
+        if !self.serves_locally() {
             return Ok(Vec::new());
         }
         let mut listeners = Vec::new();

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod echo;
+mod keepalive;
 mod serve;
 mod tls;

@@ -84,6 +84,28 @@ async fn tcp_and_unix_serve_every_kind_of_call_at_once() {
     assert!(!dir.path().join("a.sock").exists());
 }
 
+/// Of streams that stay open, such as watches, a client may have thousands on its connection.
+#[tokio::test]
+async fn thousands_of_open_streams_leave_room_for_other_calls() {
+    const STREAMS: usize = 2100;
+    let running = start_tcp().await;
+    let channel = channel(&running.targets[0]);
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        let (settings, quiet) = (CallSettings::default(), tokio_stream::pending::<String>());
+        let opened = streaming::<_, _, _, String>(
+            channel.clone(),
+            path("Bidi"),
+            &settings,
+            Request::new(quiet),
+        );
+        let opened = tokio::time::timeout(Duration::from_secs(10), opened).await;
+        open.push(opened.expect("a stream waits for others to end").unwrap());
+    }
+    let answered = tokio::time::timeout(Duration::from_secs(10), ask(&channel, "Unary", "hello"));
+    assert_eq!(answered.await.unwrap().unwrap(), "hello");
+}
+
 #[tokio::test]
 async fn handlers_learn_who_calls_from_tonics_own_types() {
     let dir = tempfile::tempdir().unwrap();

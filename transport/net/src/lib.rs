@@ -29,6 +29,7 @@ mod server;
 mod socket_file;
 mod target;
 pub mod timeout;
+pub mod tls;
 
 pub use backoff::{Backoff, BackoffOptions};
 pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};

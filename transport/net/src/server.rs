@@ -12,7 +12,7 @@ use tokio::{
 use tonic::{
     body::Body,
     service::Routes,
-    transport::{Server, ServerTlsConfig, server::Connected},
+    transport::{Server, server::Connected},
 };
 use tower::util::BoxCloneSyncService;
 
@@ -22,6 +22,7 @@ use crate::{
     header_list::HTTP2_MAX_HEADER_LIST_BYTES,
     held::{Hold, Register},
     listen::{Listener, tcp_connections, unix_connections},
+    tls::{self, ServerTlsConfig},
 };
 
 /// How a server serves.
@@ -152,10 +153,9 @@ impl NetServer {
         let plain = tuned_server(&self.options);
         let tcp = match &self.options.tls {
             None => plain.clone(),
-            Some(tls) => plain
-                .clone()
-                .tls_config(tls.clone())
-                .map_err(|source| Error::ServerTls { source })?,
+            Some(tls) => {
+                tls::server(plain.clone(), tls).map_err(|source| Error::ServerTls { source })?
+            }
         };
         let (listeners, addresses) = bind_all(&self.addresses).await?;
         Ok(BoundServer {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_local::{Directory, LocalConfig, UidPolicy};
+use ringway_net::tls::ClientTlsConfig;
 use ringway_net::{BackoffOptions, NetOptions, OutlierOptions, Resolve, Target};
 use ringway_wire::KeepAlive;
-use tonic::transport::ClientTlsConfig;
 
 use crate::channel::Channel;
 use crate::error::Error;

@@ -84,6 +84,7 @@ pub use path::{Path, UnknownPath};
 pub use pipe::Pipe;
 pub use retry::{RetryPolicy, RetryThrottling, WaitForReady};
 pub use ringway_local::{Directory, HandlerPolicy, UidPolicy};
+pub use ringway_net::tls::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 pub use ringway_net::{BackoffOptions, OutlierOptions, Resolve, Resolving, Trailers};
 pub use server::{Server, ServerBuilder};
 pub use terminated::terminated;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringway_local::{Directory, HandlerPolicy, Listener, LocalConfig, Serve, UidPolicy};
+use ringway_net::tls::ServerTlsConfig;
 use ringway_net::{Handler, ListenAddress, NetServer, ServerOptions};
 use ringway_wire::KeepAlive;
 use tokio::sync::watch;
@@ -15,7 +16,6 @@ use tonic::body::Body;
 use tonic::codegen::{Service, StdError as BoxError};
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::ServerTlsConfig;
 
 use crate::bridge;
 use crate::dispatch::LocalService;

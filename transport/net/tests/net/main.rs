@@ -4,4 +4,5 @@
 mod echo;
 mod keepalive;
 mod serve;
+#[cfg(feature = "tls-ring")]
 mod tls;

@@ -9,9 +9,7 @@ use ringway_net::{
     client_streaming, connect_lazy, server_streaming, streaming, unary,
 };
 use tokio_stream::{StreamExt, iter};
-use tonic::{
-    Code, Request, Status, codec::CompressionEncoding, service::Routes, transport::ServerTlsConfig,
-};
+use tonic::{Code, Request, Status, codec::CompressionEncoding, service::Routes};
 
 fn channel(target: &Target) -> Pool {
     connect_lazy(target, &NetOptions::default()).unwrap()
@@ -302,14 +300,6 @@ async fn a_server_that_cannot_be_had_says_why() {
     let error = bind(server().listen(address.clone())).await;
     assert!(matches!(error, Error::Bind { .. }));
     assert!(error.to_string().contains(&address.to_string()));
-
-    let tls = ServerOptions {
-        tls: Some(ServerTlsConfig::new()),
-        ..ServerOptions::default()
-    };
-    let socket = ListenAddress::Unix("/tmp/a.sock".into());
-    let error = bind(server().options(tls).listen(socket)).await;
-    assert!(matches!(error, Error::UnixWithoutTls { .. }));
 }
 
 async fn start_tcp() -> Running {

@@ -1,7 +1,6 @@
 //! Local instances of a server: which there are, and connections to them.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -85,11 +84,9 @@ impl Shared {
         Ok(())
     }
 
-    fn attempt(
-        self: Arc<Self>,
-        found: Found,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
-        async move { self.connect_to(found).await }
+    /// Connects to `found`, and keeps the channel alive meanwhile.
+    async fn attempt(self: Arc<Self>, found: Found) -> Result<(), Error> {
+        self.connect_to(found).await
     }
 
     /// The instances that are there as far as can be seen without connecting; never none.

@@ -38,8 +38,8 @@ mod socket_file;
 mod socket_peer;
 mod spin;
 mod waiting;
-mod watchdog;
 mod walk;
+mod watchdog;
 
 pub use call::{Call, CallSender, Encode, Form, Out};
 pub use child::Child;

@@ -42,7 +42,8 @@ impl Endpoint {
                 source,
             })?;
         }
-        self.net.ask(move |net| net.tls = Some(tls.clone()));
+        let tls = Some(tls);
+        self.net.ask(move |net| net.tls.clone_from(&tls));
         Ok(self)
     }
 

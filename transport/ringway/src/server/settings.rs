@@ -54,7 +54,8 @@ impl Server {
     pub fn tls_config(mut self, tls: ServerTlsConfig) -> Result<Self, Error> {
         tls::server(tonic::transport::Server::builder(), &tls)
             .map_err(|source| ringway_net::Error::ServerTls { source })?;
-        self.net.ask(move |net| net.tls = Some(tls.clone()));
+        let tls = Some(tls);
+        self.net.ask(move |net| net.tls.clone_from(&tls));
         Ok(self)
     }
 

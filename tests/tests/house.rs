@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A crate's directory, and the crates of ours that it may depend on.
 const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
@@ -79,6 +80,36 @@ fn services_know_the_contracts_ringway_and_its_telemetry_alone() {
                 "{directory:?} must not depend on {dependency}"
             );
         }
+    }
+}
+
+/// What plain tonic leaves to its users, Ringway does too: with which provider of cryptography TLS is done,
+/// if at all, and which encodings there are. A program with two providers has to choose before rustls does.
+#[test]
+fn no_tls_and_no_compression_comes_unasked() {
+    let tree = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args([
+            "tree",
+            "--offline",
+            "--package",
+            "ringway",
+            "--edges",
+            "normal",
+        ])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tree.stderr);
+    assert!(tree.status.success(), "{said}");
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: BTreeSet<_> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(crates.contains("tonic"), "{crates:?}");
+    for unasked in ["rustls", "ring", "aws-lc-rs", "flate2", "zstd"] {
+        assert!(!crates.contains(unasked), "{unasked} is forced on users");
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use ringway::{BackoffOptions, Channel, Endpoint, OutlierOptions, Server};
+use ringway::{BackoffOptions, Channel, Directory, Endpoint, OutlierOptions, Server};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
@@ -218,6 +218,63 @@ async fn an_instance_that_refuses_is_tried_again() {
         }
         refusing.abort();
         assert_eq!(good.seen.entered(), 200);
+    })
+    .await;
+}
+
+/// Instances that take connections and answer nothing, as processes that are stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_that_are_silent_hold_up_neither_a_start_nor_a_first_call() {
+    within(async {
+        for scheme in ["shm", "socket"] {
+            let directory = tempfile::tempdir().unwrap();
+            let (name, endpoint) = named(scheme, directory.path());
+            let gone = serve(directory.path(), &name).await;
+            let sockets = Directory::at(directory.path()).of_name(&name).unwrap();
+            // Sorted before the server's own.
+            let silent: Vec<_> = (0..5)
+                .map(|index| sockets.join(format!("0-silent-{index}.sock")))
+                .map(|path| std::os::unix::net::UnixListener::bind(path).unwrap())
+                .collect();
+            drop(gone);
+            let began = Instant::now();
+            let _there = serve(directory.path(), &name).await;
+            let mut client = client_of(&endpoint).await;
+            client.unary(payload(1, 10)).await.unwrap();
+            // Each of them takes five seconds to be given up.
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(2), "{scheme}: {took:?}");
+            // One that comes to it later is found as well.
+            let second = serve(directory.path(), &name).await;
+            all_called(&mut client, &[&second]).await;
+            drop(silent);
+        }
+    })
+    .await;
+}
+
+/// Programs that remove old files, a logout, somebody's `rm -rf`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_socket_is_taken_away_is_found_again() {
+    within(async {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("ringway");
+        let (name, endpoint) = named("shm", &directory);
+        let server = serve(&directory, &name).await;
+        let mut older = client_of(&endpoint).await;
+        let sockets = Directory::at(&directory).of_name(&name).unwrap();
+        for gone in [&sockets, &directory] {
+            older.unary(payload(1, 10)).await.unwrap();
+            std::fs::remove_dir_all(gone).unwrap();
+            endpoint.connect().await.unwrap_err();
+            while endpoint.connect().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let mut newer = client_of(&endpoint).await;
+            newer.unary(payload(1, 10)).await.unwrap();
+            older.unary(payload(1, 10)).await.unwrap();
+        }
+        assert_eq!(server.seen.entered(), 6);
     })
     .await;
 }

@@ -194,7 +194,7 @@ async fn calls_fail_at_once_between_attempts_to_connect_unless_they_wait() {
     within(async {
         let address = free_address();
         let endpoint = Endpoint::new(format!("grpc://{address}")).unwrap();
-        let mut client = client_of(&quick(endpoint)).await;
+        let mut client = BenchClient::new(quick(endpoint).connect_lazy());
         let status = client.unary(payload(1, 1000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(
@@ -256,7 +256,7 @@ async fn attempts_to_connect_keep_their_distance() {
             }
             attempts
         });
-        let mut client = client_of(&quick(endpoint)).await;
+        let mut client = BenchClient::new(quick(endpoint).connect_lazy());
         let status = client.unary(payload(1, 1000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let attempts = attempts.await.unwrap();

@@ -12,6 +12,7 @@ use ringway_tests::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval};
 use tokio_stream::StreamExt;
 use tonic::{Request, Status};
 
@@ -156,4 +157,49 @@ fn no_call_fails_over_the_network() {
             });
         restarted_in_turn(endpoint, start).await;
     });
+}
+
+/// Calls of one each 50 ms that fail once the server is back after `outage`.
+async fn failures_after(outage: Duration) -> usize {
+    const CALLS_AFTERWARDS: usize = 60;
+    let directory = tempfile::tempdir().unwrap();
+    let address = free_address().to_string();
+    let executions = directory.path().join("executions");
+    let start = || ChildServer::start_listening(directory.path(), &address, &executions);
+    let server = start();
+    let endpoint = Endpoint::new(format!("grpc://{address}")).unwrap();
+    let mut client = BenchClient::new(endpoint.connect().await.unwrap());
+    client.unary(payload(0, 10)).await.unwrap();
+    server.kill();
+    let (down, mut each) = (Instant::now(), interval(Duration::from_millis(50)));
+    while down.elapsed() < outage {
+        each.tick().await;
+        client.unary(payload(1, 10)).await.unwrap_err();
+    }
+    // To start takes its time, meanwhile calls go on.
+    let back = tokio::task::spawn_blocking({
+        let (directory, address) = (directory.path().to_owned(), address.clone());
+        let executions = executions.clone();
+        move || ChildServer::start_listening(&directory, &address, &executions)
+    });
+    while !back.is_finished() {
+        each.tick().await;
+        // It may be there already, though nothing was heard of it.
+        let _ = client.unary(payload(2, 10)).await;
+    }
+    let _server = back.await.unwrap();
+    let mut failures = 0;
+    for _ in 0..CALLS_AFTERWARDS {
+        each.tick().await;
+        failures += usize::from(client.unary(payload(3, 10)).await.is_err());
+    }
+    failures
+}
+
+/// However long a server was away: as long as calls come, it is missed for a second at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_back_is_found_at_once_by_those_that_call() {
+    let outages = [1, 5, 20].map(|seconds| failures_after(Duration::from_secs(seconds)));
+    let failures = futures_util::future::join_all(outages).await;
+    assert!(failures.iter().all(|failed| *failed <= 20), "{failures:?}");
 }

@@ -11,7 +11,10 @@ use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
-use ringway_tests::{ChildServer, client_of, free_address, payload, serve_as_child, within};
+use ringway_tests::{
+    ChildServer, Log, client_of, free_address, in_a_process_of_its_own, payload, serve_as_child,
+    within,
+};
 use ringway_wire::{Capabilities, Config, Hello, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
@@ -152,10 +155,30 @@ async fn an_absent_server_is_one_clear_error() {
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(status.message().contains("nobody:1"), "{status:?}");
 
-        // A port on which nobody listens.
-        let mut client = client_of(&at("127.0.0.1:1", directory.path())).await;
+        // A port on which nobody listens: each path says why it leads nowhere, before a call and by one.
+        let nobody = at("127.0.0.1:1", directory.path());
+        let error = nobody.connect().await.unwrap_err().to_string();
+        let mut client = BenchClient::new(nobody.connect_lazy());
         let status = client.unary(payload(1, 10)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        for said in [error.as_str(), status.message()] {
+            let here = format!(
+                "called `127.0.0.1:1` listens in {}",
+                directory.path().display()
+            );
+            assert!(said.contains(&here), "{said}");
+            let (_, network) = said.split_once("over the network: ").unwrap();
+            assert!(
+                network.contains("127.0.0.1:1") && network.contains("refused"),
+                "{said}"
+            );
+        }
+        let forced = at("grpc://127.0.0.1:1", directory.path());
+        let error = forced.connect().await.unwrap_err().to_string();
+        assert!(
+            error.contains("refused") && !error.contains("listens in"),
+            "{error}"
+        );
 
         let server = serve_on_both(directory.path()).await;
         let wrong = at("shm://wrong-name:50051", directory.path());
@@ -296,9 +319,10 @@ async fn tls_is_never_left_out() {
             .tls_config(ClientTlsConfig::new())
             .unwrap();
         // The server's network path speaks no TLS, and its local one, which would, is not taken.
-        let mut client = client_of(&with_tls).await;
+        let mut client = BenchClient::new(with_tls.connect_lazy());
         let status = client.unary(payload(1, 10)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(with_tls.connect().await.is_err());
         let https = at(&format!("https://{}", server.address), directory.path());
         let error = https.connect().await.unwrap_err().to_string();
         assert!(error.contains("tls"), "{error}");
@@ -460,6 +484,94 @@ async fn a_call_that_waits_for_ready_finds_the_server_that_comes() {
             call.await.unwrap().unwrap();
             drop(server);
         }
+    })
+    .await;
+}
+
+/// As programs do that wait for a server to start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connecting_fails_until_somebody_listens() {
+    within(async {
+        for scheme in ["", "grpc://"] {
+            let directory = tempfile::tempdir().unwrap();
+            let address = free_address().to_string();
+            let endpoint = at(&format!("{scheme}{address}"), directory.path());
+            for _ in 0..3 {
+                endpoint.connect().await.unwrap_err();
+            }
+            let server = serve_at(&address, directory.path()).await;
+            let mut client = client_of(&endpoint).await;
+            client.unary(payload(1, 10)).await.unwrap();
+            drop(server);
+        }
+    })
+    .await;
+}
+
+/// A server that is called by another name than its own.
+#[tokio::test]
+async fn a_caller_who_dials_another_name_is_told_which_there_are() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let address = free_address().to_string();
+        let server = serve_named("greeter:50051", &address, directory.path()).await;
+        let dialled = at("127.0.0.1:1", directory.path());
+        let error = dialled.connect().await.unwrap_err().to_string();
+        assert!(error.contains("there are: `greeter:50051`"), "{error}");
+        drop(server);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_says_once_whom_its_name_misses() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let said = async |names: &[&str]| {
+            let (log, _logging) = Log::begin();
+            let server = Server::builder().directory(directory.path());
+            let server = names.iter().fold(server, |server, name| server.name(*name));
+            let bound = server.listen("127.0.0.1:50999").unwrap().bind().await;
+            drop(bound.unwrap());
+            log
+        };
+        let log = said(&[]).await;
+        assert_eq!(log.count("INFO"), 1, "{}", log.text());
+        assert_eq!(log.count("has no name"), 1, "{}", log.text());
+        let log = said(&["greeter:50999"]).await;
+        assert_eq!(log.count("INFO"), 1, "{}", log.text());
+        assert_eq!(log.count("localhost:50999"), 1, "{}", log.text());
+        let log = said(&["greeter:50999", "localhost:50999"]).await;
+        assert_eq!(log.count("INFO"), 0, "{}", log.text());
+    })
+    .await;
+}
+
+/// To make a larger file than that ends a process, a memory file too.
+#[tokio::test]
+async fn a_limit_of_file_sizes_leads_to_a_socket_with_one_warning() {
+    if !in_a_process_of_its_own("a_limit_of_file_sizes_leads_to_a_socket_with_one_warning") {
+        return;
+    }
+    within(async {
+        let limit = rustix::process::Rlimit {
+            current: Some(1 << 20),
+            maximum: Some(1 << 20),
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+        let (log, _logging) = Log::begin();
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve_on_both(directory.path()).await;
+        for _ in 0..3 {
+            let mut client = client_of(&at(&server.address, directory.path())).await;
+            let answer = client.unary(payload(1, 3 << 20)).await.unwrap();
+            assert_eq!(Path::of(&answer), Some(Path::Socket));
+        }
+        assert_eq!(log.count("WARN"), 1, "{}", log.text());
+        assert_eq!(log.count("RLIMIT_FSIZE"), 1, "{}", log.text());
+        let forced = at(&format!("shm://{}", server.address), directory.path());
+        let error = forced.connect().await.unwrap_err().to_string();
+        assert!(error.contains("RLIMIT_FSIZE"), "{error}");
     })
     .await;
 }

@@ -7,6 +7,7 @@ use std::path::Path as FilePath;
 
 use ringway::{Directory, Endpoint, LocalPolicy, Path, Server, UidPolicy};
 use ringway_proto::bench::Payload;
+use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
 use ringway_tests::{
@@ -137,7 +138,9 @@ async fn a_client_calls_the_users_on_its_list() {
 
         // Its socket lies where one would trust it: what counts is who listens on it.
         let of_name = Directory::at(&root).of_name("theirs:1").unwrap();
-        chown(of_name, Some(own), None).unwrap();
+        for step in [&root, &of_name] {
+            chown(step, Some(own), None).unwrap();
+        }
         let error = refused(&endpoint).await;
         let served = format!("served by uid {SOMEBODY}, which is not allowed");
         assert!(error.contains(&served), "{error}");
@@ -203,7 +206,8 @@ async fn mutual_tls_lets_in_whom_the_authority_knows() {
         let address = format!("https://localhost:{}", running.address().port());
         let call = async |tls: ClientTlsConfig| {
             let endpoint = Endpoint::new(&*address).unwrap().tls_config(tls).unwrap();
-            let mut client = client_of(&endpoint.directory(running.root())).await;
+            let channel = endpoint.directory(running.root()).connect_lazy();
+            let mut client = BenchClient::new(channel);
             client.unary(Payload::default()).await
         };
         let trusting = ClientTlsConfig::new().ca_certificate(servers.certificate());

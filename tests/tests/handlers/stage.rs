@@ -110,10 +110,9 @@ impl Stage {
 impl Drop for Stage {
     /// Threads that are stuck must not hold up the test that found them.
     fn drop(&mut self) {
-        for runtime in [self.clients.take(), self.server.take()] {
-            if let Some(runtime) = runtime {
-                runtime.shutdown_background();
-            }
+        let runtimes = [self.clients.take(), self.server.take()];
+        for runtime in runtimes.into_iter().flatten() {
+            runtime.shutdown_background();
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringway_sys::peer_credentials;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{LocalConfig, UidPolicy};
 use crate::connection::Connection;
@@ -14,6 +16,9 @@ use crate::directory::Directory;
 use crate::error::ConnectError;
 use crate::rendezvous::Rendezvous;
 use crate::server::instance_number;
+
+/// The longest pause before an instance whose queue was full is tried again.
+const QUEUE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The instances of the server called `name` that are found in `directory`, in the order in which
 /// to try them; some may have gone. Only directories of this user, of root and of `peers` count.
@@ -49,9 +54,11 @@ pub async fn connect(
     let open = directory
         .open(name, &config.peers)?
         .ok_or_else(|| absent(directory, name))?;
-    let stream = match UnixStream::connect(open.short_path(instance)).await {
-        Ok(stream) => stream,
-        Err(error) => {
+    let path = open.short_path(instance);
+    let stream = match timeout(config.handshake_timeout, connect_to(&path)).await {
+        Ok(Ok(stream)) => stream,
+        Err(_) => return Err(too_late(name, config)),
+        Ok(Err(error)) => {
             return Err(match error.kind() {
                 ErrorKind::NotFound => absent(directory, name),
                 ErrorKind::ConnectionRefused => ConnectError::Stale {
@@ -63,6 +70,21 @@ pub async fn connect(
         }
     };
     meet(stream, name, config).await
+}
+
+/// Connects, waiting while the instance's queue of clients is full: for a socket of this kind the kernel
+/// has no event for its end.
+async fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                sleep(pause).await;
+                pause = (2 * pause).min(QUEUE_PAUSE);
+            }
+            connected => return connected,
+        }
+    }
 }
 
 fn absent(directory: &Directory, name: &str) -> ConnectError {
@@ -102,19 +124,15 @@ async fn meet(
             name: name.to_owned(),
             reason,
         }),
-        Err(_) => Err(ConnectError::HandshakeTimeout {
-            name: name.to_owned(),
-            seconds: config.handshake_timeout.as_secs(),
-        }),
+        Err(_) => Err(too_late(name, config)),
     }
 }
 
-/// Whether the socket's owner has gone: a restarted server leaves its old socket behind.
-pub(crate) fn is_stale(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::NotFound
-    )
+fn too_late(name: &str, config: &LocalConfig) -> ConnectError {
+    ConnectError::HandshakeTimeout {
+        name: name.to_owned(),
+        seconds: config.handshake_timeout.as_secs(),
+    }
 }
 
 fn io_error(name: &str, error: io::Error) -> ConnectError {

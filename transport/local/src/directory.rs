@@ -6,16 +6,19 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
 
 use crate::config::UidPolicy;
 use crate::error::DirectoryError;
+use crate::walk::Walk;
 
 /// The rendezvous directory of one user.
 ///
@@ -149,26 +152,12 @@ impl Directory {
             true => 0o755,
             false => 0o700,
         };
-        let path = self.of_name(name)?;
-        let failed = |error| DirectoryError::Create {
-            path: path.clone(),
-            error,
+        let walk = Walk {
+            root: &self.root,
+            peers,
+            create: Some(mode),
         };
-        for step in steps(&self.root, &path) {
-            match DirBuilder::new().mode(mode).create(&step) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if step == self.root => {
-                    DirBuilder::new()
-                        .recursive(true)
-                        .mode(mode)
-                        .create(&step)
-                        .map_err(|_| failed(error))?;
-                }
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        OpenDirectory::open(path, peers)
+        OpenDirectory::open(self.of_name(name)?, walk)
     }
 
     /// Opens the directory of `name`, of a server that runs as this user, as root, or as one of
@@ -181,7 +170,12 @@ impl Directory {
         name: &str,
         peers: &UidPolicy,
     ) -> Result<Option<OpenDirectory>, DirectoryError> {
-        match OpenDirectory::open(self.of_name(name)?, peers) {
+        let walk = Walk {
+            root: &self.root,
+            peers,
+            create: None,
+        };
+        match OpenDirectory::open(self.of_name(name)?, walk) {
             Ok(found) => Ok(Some(found)),
             Err(DirectoryError::Open { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
@@ -199,40 +193,9 @@ pub struct OpenDirectory {
 }
 
 impl OpenDirectory {
-    fn open(path: PathBuf, peers: &UidPolicy) -> Result<Self, DirectoryError> {
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY;
-        let descriptor = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| {
-            DirectoryError::Open {
-                path: path.clone(),
-                error: error.into(),
-            }
-        })?;
-        let opened = Self { path, descriptor };
-        opened.check_owner(peers)?;
-        Ok(opened)
-    }
-
-    fn check_owner(&self, peers: &UidPolicy) -> Result<(), DirectoryError> {
-        let found = rustix::fs::fstat(&self.descriptor).map_err(|error| DirectoryError::Open {
-            path: self.path.clone(),
-            error: error.into(),
-        })?;
-        let own_uid = rustix::process::geteuid().as_raw();
-        let trusted = UidPolicy::SameUser.allows(found.st_uid) || peers.allows(found.st_uid);
-        if !trusted {
-            return Err(DirectoryError::Owner {
-                path: self.path.clone(),
-                owner_uid: found.st_uid,
-                own_uid,
-            });
-        }
-        if found.st_mode & 0o022 != 0 {
-            return Err(DirectoryError::Writable {
-                path: self.path.clone(),
-                mode: found.st_mode & 0o7777,
-            });
-        }
-        Ok(())
+    fn open(path: PathBuf, walk: Walk<'_>) -> Result<Self, DirectoryError> {
+        let descriptor = walk.open(&path)?;
+        Ok(Self { path, descriptor })
     }
 
     /// The path that people see.
@@ -249,14 +212,43 @@ impl OpenDirectory {
         ))
     }
 
+    /// The address to bind `file` to: by its own path, where that fits into an address. It is what
+    /// `/proc/net/unix` shows from then on, where people look, and tools that remove old files: they
+    /// leave alone what is bound.
+    pub(crate) fn address_of(&self, file: &str) -> io::Result<SocketAddrUnix> {
+        let own = std::path::absolute(self.path.join(file))?;
+        let address = SocketAddrUnix::new(own);
+        Ok(address.or_else(|_| SocketAddrUnix::new(self.short_path(file)))?)
+    }
+
     /// Lets users in whom the permissions of a fresh socket keep out. Who they are is asked when they
-    /// come.
+    /// come. It is the socket that was found, and nothing that a link leads to.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn open_to_others(&self, socket: &str) -> io::Result<()> {
         rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(0o755))?;
-        fs::set_permissions(self.short_path(socket), Permissions::from_mode(0o666))
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(&self.descriptor, socket, flags, Mode::empty())?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+        if kind != FileType::Socket {
+            return Err(Errno::NOTSOCK.into());
+        }
+        let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
+        fs::set_permissions(by_descriptor, Permissions::from_mode(0o666))
+    }
+
+    /// Which file is called `file` here.
+    pub(crate) fn identity_of(&self, file: &str) -> io::Result<Identity> {
+        let found = rustix::fs::statat(&self.descriptor, file, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Identity(found.st_dev, found.st_ino))
+    }
+
+    /// Whether the path of `file`, from the file system's root on, still leads to the file that was
+    /// called so.
+    pub(crate) fn still_leads_to(&self, file: &str, identity: Identity) -> bool {
+        let found = fs::symlink_metadata(self.path.join(file));
+        found.is_ok_and(|found| Identity(found.dev(), found.ino()) == identity)
     }
 
     /// The names of the sockets in this directory, in the order in which to try them.
@@ -273,6 +265,10 @@ impl OpenDirectory {
     }
 }
 
+/// Device and inode of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity(u64, u64);
+
 fn subdirectories(path: &Path) -> io::Result<Vec<String>> {
     let entries = fs::read_dir(path)?.filter_map(Result::ok);
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -283,16 +279,6 @@ fn subdirectories(path: &Path) -> io::Result<Vec<String>> {
 
 fn non_empty(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|value| !value.is_empty())
-}
-
-fn steps(root: &Path, path: &Path) -> Vec<PathBuf> {
-    let mut steps: Vec<PathBuf> = path
-        .ancestors()
-        .take_while(|step| step.starts_with(root))
-        .map(Path::to_owned)
-        .collect();
-    steps.reverse();
-    steps
 }
 
 fn is_loopback(name: &str) -> bool {

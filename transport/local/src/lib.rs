@@ -38,9 +38,11 @@ mod places;
 mod rendezvous;
 mod seldom;
 mod server;
+mod socket_file;
 mod socket_peer;
 mod spin;
 mod waiting;
+mod walk;
 mod watchdog;
 
 pub use call::{Call, CallSender, Encode, Form, Out};

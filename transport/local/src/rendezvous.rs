@@ -4,8 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion};
+use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion, RegionError, check_file_size_limit};
 use ringway_sys::{
     Blocking, EventFd, PeerCredentials, receive_with_descriptors, send_with_descriptors,
 };
@@ -98,15 +99,17 @@ impl Rendezvous<'_> {
         if links == Links::Socket || !shm_is_wanted {
             return Ok(offer);
         }
-        match OwnRegion::create(&self.config.memory.region) {
+        let arena = &self.config.memory.arena;
+        let largest = arena.max_block_bytes.max(arena.segment_bytes);
+        let region = check_file_size_limit(largest)
+            .and_then(|()| OwnRegion::create(&self.config.memory.region));
+        match region {
             Ok(region) => {
                 offer.capabilities |= SHM | READS_AHEAD;
                 offer.region = Some(region);
             }
             Err(error) if links == Links::Shm => return Err(error.to_string()),
-            Err(error) => {
-                tracing::warn!(name = self.name, %error, "no shared memory, taking a socket")
-            }
+            Err(error) => warn_once(self.name, &error),
         }
         Ok(offer)
     }
@@ -213,6 +216,17 @@ impl Rendezvous<'_> {
         };
         let bell = EventFd::from_peer(bell).map_err(|error| error.to_string())?;
         Ok((region, bell))
+    }
+}
+
+/// Says why there is no shared memory: loudly for the first connection that lacks it, since it is as a
+/// rule the whole process that does.
+fn warn_once(name: &str, error: &RegionError) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if WARNED.swap(true, Ordering::Relaxed) {
+        tracing::debug!(name, %error, "no shared memory, taking a socket");
+    } else {
+        tracing::warn!(name, %error, "no shared memory, taking a socket");
     }
 }
 

@@ -1,28 +1,30 @@
 //! The server's end: a socket in the rendezvous directory, and a connection for each client.
 
 use std::fmt;
-use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway_sys::{Means, PeerCredentials, peer_credentials};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::client::is_stale;
 use crate::config::{LocalConfig, UidPolicy};
 use crate::connection::{Connection, HandlerFuture, ServedMethod, Started};
-use crate::directory::{Directory, OpenDirectory};
+use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::places::{Place, Places};
 use crate::rendezvous::Rendezvous;
 use crate::seldom::Seldom;
+use crate::socket_file::SocketFile;
+
+/// How often a server looks if its socket is still where clients look for it: programs that remove old
+/// files and sessions that end take it away, and its clients have nowhere else to find it.
+const LOOK_FOR_SOCKET_EVERY: Duration = Duration::from_secs(2);
 
 /// Answers calls.
 pub trait Serve: Send + Sync + fmt::Debug {
@@ -46,10 +48,12 @@ pub(crate) fn instance_number() -> u128 {
 /// A server's socket in the rendezvous directory. Its file goes away with it.
 #[derive(Debug)]
 pub struct Listener {
-    directory: OpenDirectory,
-    file: String,
+    directory: Directory,
+    peers: UidPolicy,
     name: String,
-    listener: UnixListener,
+    socket: SocketFile,
+    /// Said that the socket can't be made anew.
+    complained: bool,
 }
 
 impl Listener {
@@ -63,22 +67,12 @@ impl Listener {
         name: &str,
         peers: &UidPolicy,
     ) -> Result<Self, DirectoryError> {
-        let opened = directory.create_for(name, peers)?;
-        remove_stale_sockets(&opened);
-        let file = socket_file();
-        let failed = |error| DirectoryError::Create {
-            path: opened.path().join(&file),
-            error,
-        };
-        let listener = UnixListener::bind(opened.short_path(&file)).map_err(failed)?;
-        if peers.allows_others() {
-            opened.open_to_others(&file).map_err(failed)?;
-        }
         Ok(Self {
-            directory: opened,
-            file,
+            socket: SocketFile::bind(directory, name, peers)?,
+            directory: directory.clone(),
+            peers: peers.clone(),
             name: name.to_owned(),
-            listener,
+            complained: false,
         })
     }
 
@@ -90,7 +84,7 @@ impl Listener {
     /// Accepts clients until `shutdown` is done; then drains: clients are told to go elsewhere,
     /// and calls in flight may finish. Dropped, it closes every connection.
     pub async fn serve(
-        self,
+        mut self,
         service: Arc<dyn Serve>,
         config: LocalConfig,
         shutdown: impl Future<Output = ()>,
@@ -100,11 +94,14 @@ impl Listener {
         let config = Arc::new(config);
         let mut clients = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut look = interval(LOOK_FOR_SOCKET_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(_) = clients.join_next() => {}
-                accepted = self.listener.accept() => match accepted {
+                _ = look.tick() => self.keep_in_place(),
+                accepted = self.socket.listener().accept() => match accepted {
                     Ok((stream, _)) => {
                         // It has its place before it has said anything: half-open ones count as well.
                         let Some((peer, place)) = self.admit(&stream, &places) else {
@@ -130,6 +127,26 @@ impl Listener {
 }
 
 impl Listener {
+    /// Makes the socket anew where it was taken away.
+    fn keep_in_place(&mut self) {
+        if self.socket.is_in_place() {
+            return;
+        }
+        let gone = self.socket.path();
+        match SocketFile::bind(&self.directory, &self.name, &self.peers) {
+            Ok(socket) => {
+                tracing::warn!(name = %self.name, path = %gone.display(), "the socket was taken away, made anew");
+                self.socket = socket;
+                self.complained = false;
+            }
+            Err(error) if !self.complained => {
+                tracing::warn!(name = %self.name, %error, "the socket was taken away, no new client finds this server");
+                self.complained = true;
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Finds out who has come, and whether there is a place for it.
     fn admit(&self, stream: &UnixStream, places: &Arc<Places>) -> Option<(PeerCredentials, Place)> {
         let peer = peer_credentials(stream.as_fd()).map_err(|error| error.to_string());
@@ -226,36 +243,8 @@ impl Drop for ClosedOnDrop {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Whoever finds it later removes it: nothing depends on this.
-        let _ = fs::remove_file(self.directory.short_path(&self.file));
-    }
-}
-
 /// Out of descriptors: accepting again at once would only spin.
 async fn wait_out(error: &io::Error) {
     tracing::warn!(%error, "can't accept a local client");
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-}
-
-fn remove_stale_sockets(directory: &OpenDirectory) {
-    for socket in directory.sockets().unwrap_or_default() {
-        let path = directory.short_path(&socket);
-        let stale =
-            std::os::unix::net::UnixStream::connect(&path).is_err_and(|error| is_stale(&error));
-        if stale {
-            // Another server may have been quicker.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// A name that no other instance takes, in whatever container it runs: there each process is likely
-/// to be number 1. The number is for people who look into the directory.
-fn socket_file() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let (pid, instance) = (std::process::id(), instance_number() >> 64);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{pid}-{instance:016x}-{number}.sock")
 }

@@ -16,6 +16,9 @@ pub struct BackoffOptions {
     pub jitter: f64,
     /// The longest time, before it varies. Default: 120 s.
     pub max: Duration,
+    /// The longest time while calls come, before it varies: a server that is back should not be missed
+    /// for as long as it was away. Default: 500 ms, where gRPC makes no difference.
+    pub max_while_called: Duration,
 }
 
 impl Default for BackoffOptions {
@@ -25,6 +28,7 @@ impl Default for BackoffOptions {
             multiplier: 1.6,
             jitter: 0.2,
             max: Duration::from_secs(120),
+            max_while_called: Duration::from_millis(500),
         }
     }
 }
@@ -47,16 +51,34 @@ impl Backoff {
 
     /// The time from the beginning of the attempt that failed to that of the next.
     pub fn next_delay(&mut self) -> Duration {
+        self.next_delays().at_most
+    }
+
+    /// The times after which the next attempt may and must begin.
+    pub(crate) fn next_delays(&mut self) -> Delays {
         let (base, options) = (self.base, self.options);
         self.base = base.mul_f64(options.multiplier.max(1.0)).min(options.max);
-        let varied = 1.0 + options.jitter * (2.0 * fastrand::f64() - 1.0);
-        base.min(options.max).mul_f64(varied.max(0.0))
+        let varied = (1.0 + options.jitter * (2.0 * fastrand::f64() - 1.0)).max(0.0);
+        let at_most = base.min(options.max).mul_f64(varied);
+        Delays {
+            at_most,
+            if_called: at_most.min(options.max_while_called.mul_f64(varied)),
+        }
     }
 
     /// An attempt succeeded.
     pub fn reset(&mut self) {
         self.base = self.options.initial;
     }
+}
+
+/// Times from the beginning of an attempt that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delays {
+    /// From when a call may have the next attempt made.
+    pub(crate) if_called: Duration,
+    /// When it is made in any case.
+    pub(crate) at_most: Duration,
 }
 
 #[cfg(test)]

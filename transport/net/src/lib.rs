@@ -30,6 +30,7 @@ mod server;
 mod socket_file;
 mod target;
 pub mod timeout;
+pub mod tls;
 mod tuning;
 
 pub use backoff::{Backoff, BackoffOptions};

@@ -13,7 +13,7 @@ use tokio::{
 use tonic::{
     body::Body,
     service::Routes,
-    transport::{Server, ServerTlsConfig, server::Connected},
+    transport::{Server, server::Connected},
 };
 use tower::util::BoxCloneSyncService;
 
@@ -23,6 +23,7 @@ use crate::{
     header_list::HTTP2_MAX_HEADER_LIST_BYTES,
     held::{Hold, Register},
     listen::{Listener, TcpSettings, tcp_connections, unix_connections},
+    tls::{self, ServerTlsConfig},
 };
 
 /// How a server serves.
@@ -34,8 +35,9 @@ pub struct ServerOptions {
     pub connection_window_bytes: u32,
     /// The largest HTTP/2 frame the peer may send; `None` leaves it to h2 (16 KiB).
     pub max_frame_bytes: Option<u32>,
-    /// Calls in flight on one connection. Default: 1,024, where hyper allows 200.
-    pub max_concurrent_streams: u32,
+    /// Calls in flight on one connection, beyond which its client waits; `None` is no limit. Default:
+    /// `None`, as tonic's: streams that stay open would shut out every other call of their connection.
+    pub max_concurrent_streams: Option<u32>,
     /// Calls that are handled at once on one connection, until their response begins; one more waits, or
     /// ends `RESOURCE_EXHAUSTED` with [`ServerTuning::load_shed`]. `None` is no limit but that of the
     /// streams. Default: `None`.
@@ -69,7 +71,7 @@ impl Default for ServerOptions {
             stream_window_bytes: STREAM_WINDOW_BYTES,
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             max_frame_bytes: None,
-            max_concurrent_streams: 1024,
+            max_concurrent_streams: None,
             max_concurrent_calls: None,
             max_connections: None,
             max_connections_per_uid: None,
@@ -347,9 +349,7 @@ async fn bind_all(wanted: &[ListenAddress]) -> Result<(Vec<Listener>, Vec<Listen
 fn with_tls(server: Server, options: &ServerOptions) -> Result<Server, Error> {
     match &options.tls {
         None => Ok(server),
-        Some(tls) => server
-            .tls_config(tls.clone())
-            .map_err(|source| Error::ServerTls { source }),
+        Some(tls) => tls::server(server, tls).map_err(|source| Error::ServerTls { source }),
     }
 }
 

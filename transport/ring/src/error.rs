@@ -187,6 +187,16 @@ pub enum RegionError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// The process may not make files of this size: to try would end it by SIGXFSZ.
+    #[error(
+        "this process may make files of at most {limit} bytes (RLIMIT_FSIZE, systemd's LimitFSIZE=), and shared memory takes {bytes}: raise the limit"
+    )]
+    FileSizeLimit {
+        /// How much is needed.
+        bytes: usize,
+        /// The limit.
+        limit: u64,
+    },
     /// The seals could not be set.
     #[error("sealing failed: {0}")]
     Seal(String),

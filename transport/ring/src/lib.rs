@@ -57,3 +57,5 @@ pub use producer::{Batch, Position, Producer, Reservation, RoomPeek};
 pub use record::{BLOCK_REF_BYTES, BlockRef, Record, Records, SegmentId, records};
 #[cfg(not(loom))]
 pub use region::{OwnRegion, PeerRegion};
+#[cfg(not(loom))]
+pub use sealed::check_file_size_limit;

@@ -12,6 +12,7 @@ use rustix::{
         fstatfs, memfd_create,
     },
     io::Errno,
+    process::{Resource, getrlimit},
 };
 
 use crate::{RegionError, mapping::Mapping};
@@ -36,6 +37,7 @@ pub(crate) fn create(
     bytes: usize,
     populate: bool,
 ) -> Result<(Mapping, OwnedFd), RegionError> {
+    check_file_size_limit(bytes)?;
     let file = create_memfd(name)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
         .map_err(|errno| RegionError::Allocate { bytes, errno })?;
@@ -52,6 +54,18 @@ pub(crate) fn create(
         .add_seals(&seals)
         .map_err(|error| RegionError::Seal(error.to_string()))?;
     Ok((mapping, memfd.into_file().into()))
+}
+
+/// Checks that this process may make memory of `bytes` in one piece.
+///
+/// # Errors
+/// [`RegionError::FileSizeLimit`]: the kernel sends SIGXFSZ to a process that tries all the same, for a
+/// memory file as for any other.
+pub fn check_file_size_limit(bytes: usize) -> Result<(), RegionError> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < bytes as u64 => Err(RegionError::FileSizeLimit { bytes, limit }),
+        _ => Ok(()),
+    }
 }
 
 /// `NOEXEC_SEAL` came with Linux 6.3 (and is demanded by `vm.memfd_noexec=2`); older kernels answer

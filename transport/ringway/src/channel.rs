@@ -11,7 +11,7 @@ use ringway_local::{Connection, Links};
 use ringway_net::{Picked, Pool, rt};
 use tonic::codegen::StdError;
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Status};
+use tonic::{Code, Extensions, Status};
 
 use crate::admission::Admission;
 use crate::balance::Members;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Local {
     pub(crate) absent_until: Option<Instant>,
+    /// Why no local path leads to the server.
+    pub(crate) why: Option<Arc<str>>,
     pub(crate) warned: bool,
     pub(crate) told: bool,
 }
@@ -167,20 +169,20 @@ impl Channel {
         }
     }
 
-    /// Connects now, where that shows whether a forced local path works.
+    /// Connects now: to a local instance or, where no path is forced, over the network.
     pub(crate) async fn connect_now(&self) -> Result<(), Error> {
         let shared = &self.shared;
-        if shared.endpoint.forced == Some(Path::Grpc) || !shared.endpoint.may_stay_local() {
-            return Ok(());
-        }
-        match shared.find_local().await {
-            Ok(_) => Ok(()),
-            Err(error) if shared.endpoint.forced.is_some() => Err(error),
-            Err(error) => {
-                shared.say_once(&error);
-                Ok(())
+        if shared.endpoint.forced != Some(Path::Grpc) && shared.endpoint.may_stay_local() {
+            match shared.find_local().await {
+                Ok(_) => return Ok(()),
+                Err(error) if shared.endpoint.forced.is_some() => return Err(error),
+                Err(error) => shared.say_once(&error),
             }
         }
+        let connected = shared.net(false).await;
+        connected.map(drop).map_err(|status| Error::NotConnected {
+            reason: shared.with_why(status).message().to_owned(),
+        })
     }
 
     /// The instance that takes the next call, where that is known without waiting: the one of the last call,
@@ -359,11 +361,27 @@ impl Shared {
     /// The same, but a call that waits looks for a local server again meanwhile.
     async fn net_for_now(&self, wait_for_ready: bool) -> Result<Way, Status> {
         if !wait_for_ready {
-            return self.net(false).await;
+            let found = self.net(false).await;
+            return found.map_err(|status| self.with_why(status));
         }
         tokio::time::timeout(LOOK_AGAIN_AFTER, self.net(true))
             .await
             .unwrap_or_else(|_| Err(Status::unavailable("no server yet")))
+    }
+
+    /// Says beside why the network leads nowhere why this host does not either.
+    fn with_why(&self, status: Status) -> Status {
+        let why = self.local.lock().why.clone();
+        match why {
+            Some(why) if status.code() == Code::Unavailable => {
+                let both = format!("{why}; over the network: {}", status.message());
+                let mut said =
+                    Status::with_metadata(status.code(), both, status.metadata().clone());
+                said.set_source(Arc::new(status));
+                said
+            }
+            _ => status,
+        }
     }
 
     fn is_known_absent(&self) -> bool {

@@ -46,6 +46,12 @@ pub enum Error {
     /// No local connection came to be.
     #[error(transparent)]
     Local(#[from] ConnectError),
+    /// Nobody takes calls, on this host or over the network.
+    #[error("{reason}")]
+    NotConnected {
+        /// Why not, of each path that may be taken.
+        reason: String,
+    },
     /// The rendezvous directory can't be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),

@@ -14,7 +14,9 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
 use tonic::server::NamedService;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
+#[cfg(feature = "_tls-any")]
+use tonic::transport::server::TlsConnectInfo;
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
 use crate::begun::Begun;
 use crate::carried::counted;
@@ -115,8 +117,9 @@ fn process(extensions: &Extensions) -> Option<Peer> {
 }
 
 fn network(extensions: &Extensions) -> Option<Peer> {
-    let plain = extensions.get::<TcpConnectInfo>();
-    let info = plain.or_else(|| {
+    let info = extensions.get::<TcpConnectInfo>();
+    #[cfg(feature = "_tls-any")]
+    let info = info.or_else(|| {
         let secured = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
         secured.map(TlsConnectInfo::get_ref)
     });

@@ -62,10 +62,27 @@ impl Stay {
     }
 }
 
+/// An attempt to connect to an instance, until this is dropped.
+pub(crate) struct Pending<'a> {
+    instances: &'a Instances,
+    name: String,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut pending = self.instances.pending.lock();
+        if let Some(at) = pending.iter().position(|name| *name == self.name) {
+            pending.swap_remove(at);
+        }
+    }
+}
+
 /// All instances that a channel is connected to.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
     list: Mutex<Vec<Arc<Instance>>>,
+    /// Names of those that are being connected to.
+    pending: Mutex<Vec<String>>,
     /// Changes with the list.
     edition: AtomicU32,
     /// Whose turn it is.
@@ -147,19 +164,43 @@ impl Instances {
             .sum()
     }
 
-    /// Whether `name` is connected, or there is no place for it.
+    /// Notes that `name` is being connected to.
+    pub(crate) fn begin(&self, name: &str) -> Pending<'_> {
+        let name = name.to_owned();
+        self.pending.lock().push(name.clone());
+        Pending {
+            instances: self,
+            name,
+        }
+    }
+
+    /// Whether `name` is connected or about to be, or there is no place for it.
     pub(crate) fn needs_no(&self, name: &str) -> bool {
+        if self.pending.lock().iter().any(|pending| pending == name) {
+            return true;
+        }
         let list = self.list.lock();
         list.len() >= MAX_INSTANCES || list.iter().any(|instance| instance.name == name)
     }
 
+    /// Adds an instance, unless another task was quicker.
     pub(crate) fn add(&self, name: String, connection: Arc<Connection>) {
+        let mut list = self.list.lock();
+        if list
+            .iter()
+            .any(|known| known.name == name && known.connection.takes_calls())
+        {
+            drop(list);
+            connection.close();
+            return;
+        }
         let instance = Instance {
             name,
             connection,
             record: Record::default(),
         };
-        self.list.lock().push(Arc::new(instance));
+        list.push(Arc::new(instance));
+        drop(list);
         self.edition.fetch_add(1, Ordering::Relaxed);
     }
 

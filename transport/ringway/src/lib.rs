@@ -12,6 +12,7 @@
 //! | `locate`, `instances` | local instances of a server, and which one takes a call |
 //! | `caller`, `attempt`, `retry`, `resend` | a call, one attempt at it, whether there is a further one, and what it sends |
 //! | `server`, `services`, `limit`, `inproc` | one handler on every path |
+//! | `naming` | by which names clients of the same host find it |
 //! | `child`, `pipe` | plugins: two pipes to a child process, or to the parent |
 //! | [`blocking`] | calls for threads without a runtime |
 //! | [`codegen`] | what generated stubs call |
@@ -65,6 +66,7 @@ mod locate;
 mod metadata;
 pub mod meter;
 mod method;
+mod naming;
 mod path;
 mod pipe;
 mod probe;
@@ -97,6 +99,7 @@ pub use ringway_local::{
     ConnectError, Directory, DirectoryError, EndpointConfig, HandlerPolicy, Links, LocalConfig,
     PipeError, SocketEngine, UidPolicy, UnknownWaitPolicy, WaitPolicy,
 };
+pub use ringway_net::tls::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 pub use ringway_net::{
     BackoffOptions, ClientTuning, Error as NetError, Handler, ListenAddress, NetOptions,
     OutlierOptions, Resolve, Resolving, ServerOptions, ServerTuning, SystemResolver, TcpKeepalive,
@@ -106,4 +109,3 @@ pub use ringway_wire::{Config as WireConfig, KeepAlive};
 pub use server::{BoundServer, Server, ServerBuilder};
 pub use terminated::terminated;
 pub use tonic::transport::channel::Change;
-pub use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};

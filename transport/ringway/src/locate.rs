@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use ringway_local::{ConnectError, LocalConfig, SocketEngine};
 use ringway_net::Backoff;
 
@@ -22,6 +24,11 @@ const LOOK_FOR_MORE_AFTER: Duration = Duration::from_secs(1);
 /// and a process may hold hundreds of channels.
 const LOOK_FOR_MORE_WHEN_IDLE: Duration = Duration::from_secs(10);
 
+/// How long an instance may be silent before further ones are tried beside it.
+const STAGGER: Duration = Duration::from_millis(30);
+/// Names of servers that are told to a caller whose server is not there.
+const NAMES_TOLD: usize = 5;
+
 impl Shared {
     /// Connects to the first local instance that can be had; further ones are connected beside it.
     pub(crate) async fn find_local(self: &Arc<Self>) -> Result<Stay, Error> {
@@ -31,7 +38,9 @@ impl Shared {
         }
         self.instances.clear_out();
         if let Err(error) = self.connect_first().await {
-            self.local.lock().absent_until = Some(Instant::now() + LOOK_AGAIN_AFTER);
+            let mut local = self.local.lock();
+            local.absent_until = Some(Instant::now() + LOOK_AGAIN_AFTER);
+            local.why = Some(self.why_not_here(&error).into());
             return Err(error);
         }
         *self.local.lock() = Local::default();
@@ -44,23 +53,40 @@ impl Shared {
         })
     }
 
-    async fn connect_first(&self) -> Result<(), Error> {
+    /// Connects to the instance that is the first to answer. One that is silent, such as a process that is
+    /// stopped, is given a moment; then further ones are tried beside it.
+    async fn connect_first(self: &Arc<Self>) -> Result<(), Error> {
+        let mut found = self.find_instances()?.into_iter();
+        let (mut trying, mut at_once) = (FuturesUnordered::new(), 1);
         let mut refused = None;
-        for found in self.find_instances()? {
-            match self.connect_to(found).await {
-                Ok(()) => return Ok(()),
-                // What is wrong with one that is there says more than that another has gone.
-                Err(error) if has_gone(&error) => refused = refused.or(Some(error)),
-                Err(error) => match &refused {
-                    Some(known) if !has_gone(known) => {}
-                    _ => refused = Some(error),
+        loop {
+            let further = found.by_ref().take(at_once);
+            trying.extend(further.map(|found| Arc::clone(self).attempt(found)));
+            let tried = match found.len() {
+                0 => trying.next().await,
+                _ => match tokio::time::timeout(STAGGER, trying.next()).await {
+                    Ok(tried) => tried,
+                    Err(_) => {
+                        at_once = (2 * at_once).max(1);
+                        continue;
+                    }
                 },
+            };
+            match tried {
+                Some(Ok(())) => break,
+                Some(Err(error)) => refused = Some(more_telling(refused, error)),
+                None => return refused.map_or(Ok(()), Err),
             }
+            at_once = usize::from(trying.is_empty());
         }
-        match refused {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        // Those that are still silent may answer later.
+        tokio::spawn(async move { while trying.next().await.is_some() {} });
+        Ok(())
+    }
+
+    /// Connects to `found`, and keeps the channel alive meanwhile.
+    async fn attempt(self: Arc<Self>, found: Found) -> Result<(), Error> {
+        self.connect_to(found).await
     }
 
     /// The instances that are there as far as can be seen without connecting; never none.
@@ -92,6 +118,26 @@ impl Shared {
         }
     }
 
+    /// Why no local path leads to the server, for a caller whom the network failed as well; with the names
+    /// of the servers that are there, since a server is found by the name that its clients dial.
+    fn why_not_here(&self, error: &Error) -> String {
+        let Error::Local(ConnectError::Absent { name, directory }) = error else {
+            return error.to_string();
+        };
+        let absent = format!(
+            "no server called `{name}` listens in {}",
+            directory.display()
+        );
+        let there = self.endpoint.directory.names().unwrap_or_default();
+        let there: Vec<_> = there.iter().filter(|there| *there != name).collect();
+        let (told, rest) = there.split_at(there.len().min(NAMES_TOLD));
+        match (told, rest.len()) {
+            ([], _) => absent,
+            (told, 0) => format!("{absent} (there are: {})", quoted(told)),
+            (told, more) => format!("{absent} (there are: {}, and {more} more)", quoted(told)),
+        }
+    }
+
     /// A pipe leads to one server.
     fn find_pipe(&self) -> Result<Vec<Found>, Error> {
         match &self.endpoint.pipe {
@@ -109,6 +155,7 @@ impl Shared {
         } = &self.endpoint;
         let local = &self.endpoint.local_settings();
         let instance = found.name();
+        let _pending = self.instances.begin(&instance);
         let connection = match found {
             Found::Inproc(server) => server.connect(local),
             Found::Pipe(pipe) => pipe.connection(local).await?,
@@ -158,13 +205,17 @@ async fn look_for_more(shared: Weak<Shared>) {
         channel.instances.clear_out();
         let found = channel.find_instances().unwrap_or_default();
         refused.retain(|known, _| found.iter().any(|found| found.name() == *known));
-        for found in found {
+        let due = found.into_iter().filter(|found| {
             let (name, now) = (found.name(), Instant::now());
             let too_early = refused.get(&name).is_some_and(|(_, until)| now < *until);
-            if too_early || channel.instances.needs_no(&name) {
-                continue;
-            }
-            let Err(error) = channel.connect_to(found).await else {
+            !too_early && !channel.instances.needs_no(&name)
+        });
+        // At once, as one that is silent is no reason to let the others wait.
+        let tried = due.map(async |found| (found.name(), channel.connect_to(found).await));
+        let tried = join_all(tried.collect::<Vec<_>>()).await;
+        for (name, connected) in tried {
+            let now = Instant::now();
+            let Err(error) = connected else {
                 refused.remove(&name);
                 continue;
             };
@@ -187,6 +238,20 @@ async fn look_for_more(shared: Weak<Shared>) {
 /// Whether nothing on this host says that the server should be here: it may well be on another.
 pub(crate) fn is_elsewhere(error: &Error) -> bool {
     matches!(error, Error::Local(ConnectError::Absent { .. }))
+}
+
+fn quoted(names: &[&String]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+/// Of two reasons, the one to tell: what is wrong with an instance that is there says more than that
+/// another has gone.
+fn more_telling(known: Option<Error>, error: Error) -> Error {
+    match known {
+        Some(known) if has_gone(&error) || !has_gone(&known) => known,
+        _ => error,
+    }
 }
 
 /// Absent, or killed so that its socket was left behind.

@@ -9,10 +9,13 @@
 //! - **A cancelled upload reads as a complete one**: a request body that ends in `CANCELLED` is
 //!   `None` to the handler, which may then commit half an upload. [`Served`] makes an error of it.
 //! - **A panic** of a handler resets its stream without a status. [`Served`] answers `INTERNAL`.
+//! - **A handler that blocks its thread** may leave the runtime without a worker that hears of anything.
+//!   [`Served`] has one woken (`stall`).
 //! - **Trailers** beside an answer that succeeded have no place in tonic's types: [`Trailers`].
 
 mod client;
 mod server;
+mod stall;
 mod upload;
 
 use std::time::Instant;

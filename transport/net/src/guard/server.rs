@@ -5,6 +5,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 
+use super::stall::Polls;
 use super::{Trailers, trailers};
 use crate::header_list;
 use crate::reserved::{self, drop_bad_details};
@@ -30,12 +32,17 @@ pub struct CallDeadline(pub Instant);
 pub struct Served<S> {
     inner: S,
     timeout: Option<Duration>,
+    polls: Arc<Polls>,
 }
 
 impl<S> Served<S> {
     /// Wraps a service; no call may take longer than `timeout`, whatever its caller allows.
     pub fn new(inner: S, timeout: Option<Duration>) -> Self {
-        Self { inner, timeout }
+        Self {
+            inner,
+            timeout,
+            polls: Arc::default(),
+        }
     }
 }
 
@@ -70,6 +77,7 @@ where
         let inner = match timeout {
             Some(Duration::ZERO) => Err(timeout::exceeded()),
             _ => {
+                let _poll = self.polls.begin();
                 catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).map_err(|_| panicked())
             }
         };
@@ -82,6 +90,7 @@ where
             refused,
             guard: Some(Guard {
                 deadline,
+                polls: Arc::clone(&self.polls),
                 _over: over.drop_guard(),
             }),
         }
@@ -92,6 +101,7 @@ where
 #[derive(Debug)]
 struct Guard {
     deadline: Option<Deadline>,
+    polls: Arc<Polls>,
     /// Dropped, it ends the stream of requests.
     _over: DropGuard,
 }
@@ -131,7 +141,10 @@ where
             let status = this.refused.take().unwrap_or_else(panicked);
             return Poll::Ready(Ok(status.into_http()));
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| inner.poll(cx)));
+        let polled = {
+            let _poll = guard.polls.begin();
+            catch_unwind(AssertUnwindSafe(|| inner.poll(cx)))
+        };
         let status = match polled {
             Ok(Poll::Ready(Ok(response))) => {
                 let guard = this.guard.take();
@@ -202,10 +215,14 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(inner) = &mut self.inner else {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(cx)));
+        let polled = {
+            let _poll = this.guard.as_ref().map(|guard| guard.polls.begin());
+            catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(cx)))
+        };
         let ending = match polled {
             Err(_) => Some(Ok(trailers(&panicked()))),
             Ok(Poll::Pending) if self.is_too_late(cx, true) => {

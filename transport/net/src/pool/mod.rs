@@ -8,8 +8,10 @@
 //! | --- | --- |
 //! | `resolver.rs` | from a name to addresses |
 //! | `subchannel.rs` | one address: connecting, backoff |
+//! | `pause.rs` | the time between two attempts, cut short by calls |
 //! | `watched.rs` | one connection, and how it is doing |
 
+mod pause;
 mod resolver;
 mod subchannel;
 mod watched;
@@ -31,6 +33,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::Service;
 
+use self::pause::{PATIENCE, Pause};
 pub use self::resolver::{Resolve, Resolving, SystemResolver};
 pub(crate) use self::subchannel::ConnectionOver;
 use self::subchannel::{Address, Connector, State, Subchannel};
@@ -39,7 +42,7 @@ use crate::fate::came_too_late;
 use crate::{NetOptions, OutlierOptions, Target};
 
 /// Names are not resolved anew more often than this, however many connections are lost.
-const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
+const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Connections to all instances of a server. Cheap to clone; clones share the connections. They are
 /// made when the first call is, and kept from then on.
@@ -59,6 +62,8 @@ struct Shared {
     astray: Arc<Notify>,
     /// What all calls go through, in place of instances.
     given: Option<Channel>,
+    /// Between two attempts to resolve the name.
+    unresolved: Arc<Pause>,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +159,7 @@ impl Pool {
             changed: Arc::default(),
             astray: Arc::default(),
             given,
+            unresolved: Arc::default(),
         }))
     }
 
@@ -178,7 +184,8 @@ impl Pool {
             match self.0.choose() {
                 Choice::Take(picked) => return Ok(picked),
                 Choice::Fail(status) if !wait_for_ready => return Err(status),
-                Choice::Wait | Choice::Fail(_) => changed.await,
+                // A call that waits is one that comes, again and again.
+                Choice::Wait | Choice::Fail(_) => drop(timeout(PATIENCE, changed).await),
             }
         }
     }
@@ -255,6 +262,9 @@ impl Shared {
                 State::Failed(reason) => failed = failed.or(Some(reason)),
             }
         }
+        if aside.is_none() && !connecting {
+            connecting = self.has_attempts_made(&subchannels, unresolved.is_some());
+        }
         // Better one that fails than none.
         match (aside, connecting, failed.or(unresolved)) {
             (Some(picked), _, _) => Choice::Take(picked),
@@ -264,6 +274,15 @@ impl Shared {
             ))),
             (None, _, _) => Choice::Wait,
         }
+    }
+
+    /// Has instances connected, or their name resolved, for a call that none of them takes. Returns true
+    /// while something may soon come of it.
+    fn has_attempts_made(&self, subchannels: &[Arc<Subchannel>], is_unresolved: bool) -> bool {
+        let resolving = is_unresolved && self.unresolved.cut_short();
+        subchannels
+            .iter()
+            .fold(resolving, |soon, subchannel| subchannel.is_wanted() | soon)
     }
 }
 
@@ -279,10 +298,11 @@ async fn keep_resolved(pool: Weak<Shared>) {
         return;
     };
     let options = first.options.clone();
-    let astray = Arc::clone(&first.astray);
+    let (astray, pause) = (Arc::clone(&first.astray), Arc::clone(&first.unresolved));
     drop(first);
     let mut backoff = Backoff::new(options.backoff);
     loop {
+        let began = Instant::now();
         let resolved = options.resolver.resolve(&host, port).await;
         let Some(shared) = pool.upgrade() else { return };
         let addresses = match resolved {
@@ -299,9 +319,10 @@ async fn keep_resolved(pool: Weak<Shared>) {
                 let _ = timeout(options.resolve_interval, astray.notified()).await;
             }
             Err(reason) => {
+                pause.begin(began.into(), backoff.next_delays());
                 shared.note_unresolved(format!("`{host}` can't be resolved: {reason}"));
                 drop(shared);
-                sleep(backoff.next_delay()).await;
+                pause.over().await;
             }
         }
     }

@@ -16,9 +16,10 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
 
+use super::pause::Pause;
 use super::watched::{Life, Pulse, Watched};
 use crate::ClientTuning;
 use crate::backoff::{Backoff, BackoffOptions};
@@ -61,6 +62,8 @@ pub(crate) struct Subchannel {
     pub(crate) address: Address,
     pub(crate) record: Record,
     state: Mutex<State>,
+    /// Between two attempts to connect.
+    pause: Arc<Pause>,
     /// Told of each change that may let a call go on.
     changed: Arc<Notify>,
     /// Told when the instance was lost or can't be reached.
@@ -98,6 +101,7 @@ impl Subchannel {
             address,
             record: Record::default(),
             state: Mutex::new(State::Connecting),
+            pause: Arc::default(),
             changed: Arc::clone(changed),
             astray: Arc::clone(astray),
         });
@@ -109,6 +113,7 @@ impl Subchannel {
         subchannel
     }
 
+    /// What it can do for a call.
     pub(crate) fn state(&self) -> State {
         let mut state = self.state.lock();
         if let State::Ready(transport) = &*state
@@ -117,6 +122,12 @@ impl Subchannel {
             *state = State::Connecting;
         }
         state.clone()
+    }
+
+    /// Takes note of a call that no instance takes: connects anew where that is due. Returns true while
+    /// the call should wait for what comes of it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(*self.state.lock(), State::Failed(_)) && self.pause.cut_short()
     }
 
     fn enter(&self, state: State) {
@@ -129,9 +140,9 @@ async fn keep_connected(subchannel: Weak<Subchannel>, address: Address, connecto
     let mut backoff = Backoff::new(connector.backoff);
     while subchannel.strong_count() > 0 {
         let began = Instant::now();
-        let delay = backoff.next_delay();
+        let delays = backoff.next_delays();
         // "MIN_CONNECT_TIMEOUT": a long backoff allows a long attempt.
-        let limit = delay.max(connector.min_connect_timeout);
+        let limit = delays.at_most.max(connector.min_connect_timeout);
         let connected = match timeout(limit, connect(&address, &connector)).await {
             Ok(connected) => connected,
             Err(_) => Err(format!("nothing came of it within {limit:?}")),
@@ -157,10 +168,12 @@ async fn keep_connected(subchannel: Weak<Subchannel>, address: Address, connecto
                 let Some(held) = subchannel.upgrade() else {
                     return;
                 };
+                let pause = Arc::clone(&held.pause);
+                pause.begin(began, delays);
                 held.enter(State::Failed(format!("{address}: {reason}").into()));
                 held.astray.notify_one();
                 drop(held);
-                sleep_until(began + delay).await;
+                pause.over().await;
             }
         }
     }

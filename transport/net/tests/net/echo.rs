@@ -125,6 +125,10 @@ impl UnaryService<String> for Handler {
         let (echo, path) = (Arc::clone(&self.0), self.1.clone());
         Box::pin(async move {
             match path.as_str() {
+                // As `futures::executor::block_on` does with what never comes.
+                "/test.Echo/Block" => loop {
+                    std::thread::park();
+                },
                 "/test.Echo/Peer" => return Ok(Response::new(peer(&request).to_owned())),
                 "/test.Echo/Slow" => {
                     echo.slow_entered.notify_one();

@@ -9,9 +9,7 @@ use ringway_net::{
     client_streaming, connect_lazy, server_streaming, streaming, unary,
 };
 use tokio_stream::{StreamExt, iter};
-use tonic::{
-    Code, Request, Status, codec::CompressionEncoding, service::Routes, transport::ServerTlsConfig,
-};
+use tonic::{Code, Request, Status, codec::CompressionEncoding, service::Routes};
 
 fn channel(target: &Target) -> Pool {
     connect_lazy(target, &NetOptions::default()).unwrap()
@@ -82,6 +80,28 @@ async fn tcp_and_unix_serve_every_kind_of_call_at_once() {
     }
     running.stop().await.unwrap();
     assert!(!dir.path().join("a.sock").exists());
+}
+
+/// Of streams that stay open, such as watches, a client may have thousands on its connection.
+#[tokio::test]
+async fn thousands_of_open_streams_leave_room_for_other_calls() {
+    const STREAMS: usize = 2100;
+    let running = start_tcp().await;
+    let channel = channel(&running.targets[0]);
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        let (settings, quiet) = (CallSettings::default(), tokio_stream::pending::<String>());
+        let opened = streaming::<_, _, _, String>(
+            channel.clone(),
+            path("Bidi"),
+            &settings,
+            Request::new(quiet),
+        );
+        let opened = tokio::time::timeout(Duration::from_secs(10), opened).await;
+        open.push(opened.expect("a stream waits for others to end").unwrap());
+    }
+    let answered = tokio::time::timeout(Duration::from_secs(10), ask(&channel, "Unary", "hello"));
+    assert_eq!(answered.await.unwrap().unwrap(), "hello");
 }
 
 #[tokio::test]
@@ -280,14 +300,6 @@ async fn a_server_that_cannot_be_had_says_why() {
     let error = bind(server().listen(address.clone())).await;
     assert!(matches!(error, Error::Bind { .. }));
     assert!(error.to_string().contains(&address.to_string()));
-
-    let tls = ServerOptions {
-        tls: Some(ServerTlsConfig::new()),
-        ..ServerOptions::default()
-    };
-    let socket = ListenAddress::Unix("/tmp/a.sock".into());
-    let error = bind(server().options(tls).listen(socket)).await;
-    assert!(matches!(error, Error::UnixWithoutTls { .. }));
 }
 
 async fn start_tcp() -> Running {

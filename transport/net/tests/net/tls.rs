@@ -2,9 +2,13 @@
 
 use crate::echo::{Running, path, start};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use ringway_net::{CallSettings, NetOptions, ServerOptions, Target, connect_lazy, unary};
+use ringway_net::{
+    CallSettings, Error, ListenAddress, NetOptions, NetServer, ServerOptions, Target, connect_lazy,
+    unary,
+};
 use tonic::{
     Code, Request, Status,
+    service::Routes,
     transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig},
 };
 
@@ -114,4 +118,16 @@ async fn a_server_that_demands_certificates_refuses_who_has_none() {
         "hello"
     );
     running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unix_socket_beside_tls_is_refused_unless_asked_for() {
+    let tls = ServerOptions {
+        tls: Some(ServerTlsConfig::new()),
+        ..ServerOptions::default()
+    };
+    let server = NetServer::new(Routes::default()).options(tls);
+    let socket = ListenAddress::Unix("/tmp/a.sock".into());
+    let error = server.listen(socket).bind().await.unwrap_err();
+    assert!(matches!(error, Error::UnixWithoutTls { .. }));
 }

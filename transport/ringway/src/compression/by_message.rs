@@ -110,10 +110,12 @@ impl FromIterator<bool> for Compress {
 /// What comes compressed is read by the stubs: they have to `accept_compressed` it.
 ///
 /// ```
+/// # #[cfg(not(feature = "gzip"))] fn main() {}
+/// # #[cfg(feature = "gzip")] mod example {
 /// use ringway::{Compress, MessageCompression};
 /// use tonic::codec::CompressionEncoding::Gzip;
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ringway::Error> {
+/// # pub async fn call() -> Result<(), ringway::Error> {
 /// let channel = ringway::Endpoint::new("catalog:50051")?.connect_lazy();
 /// let caller = MessageCompression::new(channel, Gzip);
 /// // let mut client = CatalogClient::new(caller).accept_compressed(Gzip);
@@ -121,16 +123,18 @@ impl FromIterator<bool> for Compress {
 /// request.extensions_mut().insert(Compress::from_iter([true]));
 /// // let response = client.list(request).await?;
 /// // response.extensions().get::<CameCompressed>()
-/// # drop((caller, request)); Ok(()) }
+/// # drop((caller, request)); Ok(()) } }
+/// # #[cfg(feature = "gzip")] fn main() { drop(example::call()); }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MessageCompression<S> {
     inner: S,
-    encoding: Encoding,
+    encoding: Option<Encoding>,
 }
 
 impl<S> MessageCompression<S> {
-    /// `inner`, whose messages are compressed by `encoding` where they are.
+    /// `inner`, whose messages are compressed by `encoding` where they are; none is if this crate was built
+    /// without the feature of that name.
     pub fn new(inner: S, encoding: CompressionEncoding) -> Self {
         Self {
             inner,
@@ -142,7 +146,8 @@ impl<S> MessageCompression<S> {
         let values = headers.get_all(ACCEPT_ENCODING).iter();
         let names = values.filter_map(|value| value.to_str().ok());
         let mut names = names.flat_map(|names| names.split(','));
-        names.any(|name| name.trim() == self.encoding.name())
+        let encoding = self.encoding.map(Encoding::name);
+        names.any(|name| Some(name.trim()) == encoding)
     }
 }
 
@@ -171,16 +176,11 @@ where
         let encoding = self.encoding;
         let accepted = self.accepted_by(request.headers());
         let (mut head, body) = request.into_parts();
-        let body = through(
-            &mut head.headers,
-            &mut head.extensions,
-            body,
-            Some(encoding),
-        );
+        let body = through(&mut head.headers, &mut head.extensions, body, encoding);
         let answer = self.inner.call(Request::from_parts(head, body));
         Answer::new(Box::pin(async move {
             let (mut head, body) = answer.await?.into_parts();
-            let encoding = accepted.then_some(encoding);
+            let encoding = encoding.filter(|_| accepted);
             let body = through(&mut head.headers, &mut head.extensions, body, encoding);
             Ok(Response::from_parts(head, body))
         }))

@@ -6,11 +6,13 @@ mod by_message;
 
 pub use by_message::{CameCompressed, Compress, MessageCompression};
 
-use std::io::{self, Read, Write};
+use std::io;
+#[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
+use std::io::Read;
+#[cfg(any(feature = "gzip", feature = "deflate"))]
+use std::io::Write;
 
 use bytes::Bytes;
-use flate2::read::{GzDecoder, ZlibDecoder};
-use flate2::write::{GzEncoder, ZlibEncoder};
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -21,18 +23,28 @@ use crate::method::MessageLimits;
 const ENCODING: &str = "grpc-encoding";
 /// Names the encodings that a call's sender understands.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-/// What is understood, beside a refusal.
-const ACCEPTED: &str = "gzip,deflate,zstd,identity";
 
-/// How a message was compressed.
+/// How a message was compressed, of what the features of this crate allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
+    #[cfg(feature = "gzip")]
     Gzip,
+    #[cfg(feature = "deflate")]
     Deflate,
+    #[cfg(feature = "zstd")]
     Zstd,
 }
 
 impl Encoding {
+    const ALL: &[Self] = &[
+        #[cfg(feature = "gzip")]
+        Self::Gzip,
+        #[cfg(feature = "deflate")]
+        Self::Deflate,
+        #[cfg(feature = "zstd")]
+        Self::Zstd,
+    ];
+
     /// What the metadata of a call, or of its answer, says.
     ///
     /// # Errors
@@ -44,47 +56,77 @@ impl Encoding {
         let Some(name) = metadata.get(ENCODING) else {
             return Ok(None);
         };
-        match name.as_bytes() {
-            b"identity" => Ok(None),
-            b"gzip" => Ok(Some(Self::Gzip)),
-            b"deflate" => Ok(Some(Self::Deflate)),
-            b"zstd" => Ok(Some(Self::Zstd)),
-            other => Err(unknown(other)),
+        if name == "identity" {
+            return Ok(None);
         }
+        let known = Self::ALL.iter().find(|known| name == known.name());
+        known.map_or_else(|| Err(unknown(name.as_bytes())), |known| Ok(Some(*known)))
     }
 
-    /// The one that tonic calls so; one that is not known here is taken for gzip, which all of gRPC has.
-    fn of(encoding: CompressionEncoding) -> Self {
+    /// The one that tonic calls so, unless this crate was built without it.
+    fn of(encoding: CompressionEncoding) -> Option<Self> {
         match encoding {
-            CompressionEncoding::Deflate => Self::Deflate,
-            CompressionEncoding::Zstd => Self::Zstd,
-            _ => Self::Gzip,
+            #[cfg(feature = "gzip")]
+            CompressionEncoding::Gzip => Some(Self::Gzip),
+            #[cfg(feature = "deflate")]
+            CompressionEncoding::Deflate => Some(Self::Deflate),
+            #[cfg(feature = "zstd")]
+            CompressionEncoding::Zstd => Some(Self::Zstd),
+            _ => None,
         }
     }
 
     /// What metadata calls it.
     fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "gzip")]
             Self::Gzip => "gzip",
+            #[cfg(feature = "deflate")]
             Self::Deflate => "deflate",
+            #[cfg(feature = "zstd")]
             Self::Zstd => "zstd",
         }
     }
 
+    #[cfg_attr(
+        not(any(feature = "gzip", feature = "deflate", feature = "zstd")),
+        allow(unused_variables, reason = "there is no encoding to compress with")
+    )]
     fn compress(self, message: &[u8]) -> io::Result<Vec<u8>> {
-        let level = flate2::Compression::default();
         match self {
+            #[cfg(feature = "gzip")]
             Self::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), level);
+                let level = flate2::Compression::default();
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
                 encoder.write_all(message)?;
                 encoder.finish()
             }
+            #[cfg(feature = "deflate")]
             Self::Deflate => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), level);
+                let level = flate2::Compression::default();
+                let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
                 encoder.write_all(message)?;
                 encoder.finish()
             }
+            #[cfg(feature = "zstd")]
             Self::Zstd => zstd::encode_all(message, zstd::DEFAULT_COMPRESSION_LEVEL),
+        }
+    }
+
+    /// The message in `bytes`; `None` if it has more than `limit`.
+    #[cfg_attr(
+        not(any(feature = "gzip", feature = "deflate", feature = "zstd")),
+        allow(unused_variables, reason = "there is no encoding to decompress")
+    )]
+    fn decompress(self, bytes: &[u8], limit: usize) -> io::Result<Option<Bytes>> {
+        match self {
+            #[cfg(feature = "gzip")]
+            Self::Gzip => read_within(flate2::read::GzDecoder::new(bytes), limit),
+            #[cfg(feature = "deflate")]
+            Self::Deflate => read_within(flate2::read::ZlibDecoder::new(bytes), limit),
+            #[cfg(feature = "zstd")]
+            Self::Zstd => zstd::stream::read::Decoder::new(bytes)
+                .and_then(|reader| read_within(reader, limit)),
         }
     }
 }
@@ -94,8 +136,12 @@ fn unknown(name: &[u8]) -> Status {
     let mut status = Status::unimplemented(format!(
         "Content is compressed with `{name}` which isn't supported"
     ));
-    let accepted = MetadataValue::from_static(ACCEPTED);
-    status.metadata_mut().insert(ACCEPT_ENCODING, accepted);
+    let known = Encoding::ALL.iter().map(|known| known.name());
+    let accepted = known.chain(["identity"]).collect::<Vec<_>>().join(",");
+    // Names of encodings are no values that metadata would refuse.
+    if let Ok(accepted) = MetadataValue::try_from(accepted) {
+        status.metadata_mut().insert(ACCEPT_ENCODING, accepted);
+    }
     status
 }
 
@@ -115,13 +161,7 @@ pub(crate) fn decompress(
         ));
     };
     let limit = limits.max_decoding();
-    let read = match encoding {
-        Encoding::Gzip => read_within(GzDecoder::new(bytes), limit),
-        Encoding::Deflate => read_within(ZlibDecoder::new(bytes), limit),
-        Encoding::Zstd => {
-            zstd::stream::read::Decoder::new(bytes).and_then(|reader| read_within(reader, limit))
-        }
-    };
+    let read = encoding.decompress(bytes, limit);
     let message =
         read.map_err(|error| Status::internal(format!("Error decompressing: {error}")))?;
     message.ok_or_else(|| {
@@ -132,6 +172,7 @@ pub(crate) fn decompress(
 }
 
 /// Reads to the end; `None` if that is farther than `limit`, of which no more is kept.
+#[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
 fn read_within(reader: impl Read, limit: usize) -> io::Result<Option<Bytes>> {
     let mut message = Vec::new();
     let one_more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
@@ -145,8 +186,6 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Encoding; 3] = [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd];
-
     #[test]
     fn every_encoding_is_read_up_to_the_limit() {
         let limits = MessageLimits {
@@ -156,7 +195,7 @@ mod tests {
         let read = |encoding, bytes: &[u8]| decompress(Some(encoding), bytes, &limits);
         for (len, fits) in [(0, true), (1000, true), (1001, false), (1 << 20, false)] {
             let message = vec![7; len];
-            for encoding in ALL {
+            for encoding in Encoding::ALL.iter().copied() {
                 let bytes = encoding.compress(&message).unwrap();
                 match read(encoding, &bytes) {
                     Ok(read) => assert!(fits && read == message, "{encoding:?} {len}"),
@@ -175,7 +214,8 @@ mod tests {
     #[test]
     fn what_is_not_what_it_says_is_an_error() {
         let limits = MessageLimits::default();
-        for encoding in ALL.into_iter().map(Some).chain([None]) {
+        let all = Encoding::ALL.iter().copied();
+        for encoding in all.map(Some).chain([None]) {
             let status = decompress(encoding, b"anything", &limits).unwrap_err();
             assert_eq!(status.code(), Code::Internal, "{encoding:?}");
         }

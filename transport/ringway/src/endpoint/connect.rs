@@ -15,7 +15,8 @@ impl Endpoint {
     /// A channel that is connected already.
     ///
     /// # Errors
-    /// Why no path leads to the server, or which settings contradict each other.
+    /// Why no path leads to the server, of each path that may be taken, or which settings contradict each
+    /// other. A program that starts before its server asks again, or takes [`Self::connect_lazy`].
     pub async fn connect(&self) -> Result<Channel, Error> {
         let channel = Channel::new(self.clone())?;
         channel.connect_now().await?;

@@ -368,7 +368,7 @@ fn local_name(rest: &str, target: Option<&Target>) -> String {
 mod tests {
     use std::time::Duration;
 
-    use tonic::transport::ClientTlsConfig;
+    use ringway_net::tls::ClientTlsConfig;
     use tower::ServiceExt;
 
     use super::*;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_local::{Directory, LocalConfig, WaitPolicy};
+use ringway_net::tls::{self, ClientTlsConfig};
 use ringway_net::{BackoffOptions, NetOptions, OutlierOptions, Resolve, Target};
-use tonic::transport::ClientTlsConfig;
 
 use super::{Endpoint, LocalPolicy};
 use crate::error::Error;
@@ -36,14 +36,14 @@ impl Endpoint {
     /// The configuration can't be used.
     pub fn tls_config(mut self, tls: ClientTlsConfig) -> Result<Self, Error> {
         if let Some(target @ Target::Network { .. }) = &self.target {
-            tonic::transport::Endpoint::from_static("https://localhost")
-                .tls_config(tls.clone())
-                .map_err(|source| ringway_net::Error::ClientTls {
-                    target: target.clone(),
-                    source,
-                })?;
+            let endpoint = tonic::transport::Endpoint::from_static("https://localhost");
+            tls::client(endpoint, &tls).map_err(|source| ringway_net::Error::ClientTls {
+                target: target.clone(),
+                source,
+            })?;
         }
-        self.net.ask(move |net| net.tls = Some(tls.clone()));
+        let tls = Some(tls);
+        self.net.ask(move |net| net.tls.clone_from(&tls));
         Ok(self)
     }
 
@@ -105,8 +105,9 @@ impl Endpoint {
     }
 
     /// Pings a server that says nothing for so long while calls are in flight, on every path, and
-    /// gives it up if it does not answer: its calls end `UNAVAILABLE`. Default: 20 s on the network
-    /// path, and not at all on the local ones, where the end of a process is noticed at once.
+    /// gives it up if it does not answer: its calls end `UNAVAILABLE`. Default: 310 s on the network
+    /// path, since many servers end connections that are pinged more often than every five minutes, and
+    /// not at all on the local ones, where the end of a process is noticed at once.
     #[must_use]
     pub fn http2_keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = Some(interval);
@@ -181,7 +182,7 @@ impl Endpoint {
     }
 
     /// How the time between attempts to connect over the network grows. Default: gRPC's, from 1 s to
-    /// 120 s.
+    /// 120 s, and no more than 500 ms while calls come.
     #[must_use]
     pub fn backoff(mut self, backoff: BackoffOptions) -> Self {
         self.net.ask(move |net| net.backoff = backoff);

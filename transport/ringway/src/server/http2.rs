@@ -24,11 +24,10 @@ impl Server {
         self
     }
 
-    /// Streams that a client may have open on a connection; beyond them it waits. `None` is no limit.
-    /// Default: 1,024.
+    /// Streams that a client may have open on a connection; beyond them it waits. Default: no limit.
     #[must_use]
     pub fn max_concurrent_streams(mut self, limit: impl Into<Option<u32>>) -> Self {
-        let limit = limit.into().unwrap_or(u32::MAX);
+        let limit = limit.into();
         self.net.ask(move |net| net.max_concurrent_streams = limit);
         self
     }

@@ -40,6 +40,7 @@ use crate::introspection::Introspect;
 use crate::introspection::v1::introspection_server::IntrospectionServer;
 use crate::layered::{Layers, TraceFn};
 use crate::limit::Limited;
+use crate::naming;
 use crate::pipe::Pipe;
 use crate::probe;
 use crate::services::{Services, Spare};
@@ -295,6 +296,9 @@ impl Server {
         let addresses = net
             .as_ref()
             .map_or_else(Vec::new, |net| net.addresses().to_vec());
+        if self.may_serve_locally() {
+            naming::tell(&self.names, &addresses);
+        }
         let drain_timeout = self.drain_timeout_settled();
         let services = Arc::new(self.services);
         Ok(BoundServer {
@@ -530,7 +534,7 @@ fn both(one: &UidPolicy, other: &UidPolicy) -> UidPolicy {
 
 #[cfg(test)]
 mod tests {
-    use tonic::transport::ServerTlsConfig;
+    use ringway_net::tls::ServerTlsConfig;
 
     use super::*;
     use crate::settings::in_every_order;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringway_local::{Directory, HandlerPolicy, LocalConfig, UidPolicy, WaitPolicy};
 use ringway_net::ServerOptions;
-use tonic::transport::ServerTlsConfig;
+use ringway_net::tls::{self, ServerTlsConfig};
 
 use super::Server;
 use crate::endpoint::LocalPolicy;
@@ -52,10 +52,10 @@ impl Server {
     /// # Errors
     /// The configuration can't be used.
     pub fn tls_config(mut self, tls: ServerTlsConfig) -> Result<Self, Error> {
-        tonic::transport::Server::builder()
-            .tls_config(tls.clone())
+        tls::server(tonic::transport::Server::builder(), &tls)
             .map_err(|source| ringway_net::Error::ServerTls { source })?;
-        self.net.ask(move |net| net.tls = Some(tls.clone()));
+        let tls = Some(tls);
+        self.net.ask(move |net| net.tls.clone_from(&tls));
         Ok(self)
     }
 

@@ -97,14 +97,7 @@ fn a_case_that_hangs_fails_in_time() {
     let output = run("0.1");
     assert!(!output.status.success());
     let said_all = said(&output);
-    let (first, second) = (
-        "empty_unary: FAILED: not done after 100ms",
-        "large_unary: FAILED: not done after 100ms",
-    );
-    assert!(
-        said_all.contains(first) && said_all.contains(second),
-        "{said_all}"
-    );
+    assert!(said_all.contains("not done after 100ms"), "{said_all}");
     for none in ["0", "-1", "soon", "NaN"] {
         let output = run(none);
         assert!(said(&output).contains("--timeout"), "{}", said(&output));

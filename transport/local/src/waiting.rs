@@ -90,7 +90,7 @@ fn runtime_allows() -> bool {
 }
 
 /// Whether this thread's runtime has several workers.
-fn has_workers() -> bool {
+pub(crate) fn has_workers() -> bool {
     if let Some(known) = HAS_WORKERS.get() {
         return known;
     }

@@ -264,6 +264,10 @@ impl Future for Spawned {
             None => Poll::Ready(()),
         };
         self.polling = false;
+        if !waiting::has_workers() {
+            // A runtime of one thread forgets what it has put off when it leaves `block_on`.
+            flush_now();
+        }
         self.pace.note_poll(&timer);
         if polled.is_ready() {
             self.over = true;

@@ -285,8 +285,9 @@ impl Future for Spawned {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        // Its runtime ends, or its call has. A handler that panics has not answered, and its call says so.
-        if !self.over && !self.polling {
+        // Its runtime ends, or its call has. A handler that panics has not answered, and its call says so; a
+        // client's call goes on without its request stream.
+        if !self.over && !self.polling && !self.connection.is_client() {
             let own = self.connection.lock().cancel(self.id, code::CANCELLED);
             own.into_iter().for_each(Work::let_go);
         }

@@ -81,7 +81,13 @@ pub(crate) fn two_thousand_connections_have_handlers_that_wait(way: Way) {
         }
     });
     let more = |builder: ringway::ServerBuilder| {
-        builder.max_connections(4096).max_connections_per_uid(4096)
+        // With few segments each, so that the mappings of a process are enough for all.
+        let mut config = ringway::LocalConfig::default();
+        config.memory.segment_limits.max_segments = 4;
+        builder
+            .local_config(config)
+            .max_connections(4096)
+            .max_connections_per_uid(4096)
     };
     let stage = Stage::with(way, WORKERS, scripted, more);
     let count = connections(way);

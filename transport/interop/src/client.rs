@@ -28,8 +28,15 @@ impl Client {
     /// # Errors
     /// [`Failure::Connect`].
     pub async fn connect(endpoint: Endpoint) -> Result<Self, Failure> {
+        let lazy = endpoint.connect_lazy();
+        let channel = if lazy.path() == Path::Grpc {
+            // Each case fails by itself, and in its own time, where nobody answers over the network.
+            lazy
+        } else {
+            endpoint.connect().await?
+        };
         Ok(Self {
-            channel: endpoint.connect().await?,
+            channel,
             endpoint,
             soak: Soak::default(),
             path: None,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ringway_sys::schedule::thread_id;
-use tokio::runtime::{Handle, Id, RuntimeMetrics};
+use tokio::runtime::{Handle, Id, RuntimeFlavor, RuntimeMetrics};
 use tokio::task::AbortHandle;
 
 use crate::connection::{Connection, Progress, connections};
@@ -50,6 +50,8 @@ pub struct Driver {
     in_user_code: AtomicU32,
     /// The driver's task was woken and has not been polled since.
     called: AtomicBool,
+    /// Its task has replaced a stuck one and has not been polled since: another one would wait just as long.
+    fresh: AtomicBool,
     /// Counts the steps of the driver's task, round and round: one that is stuck makes none.
     steps: AtomicU32,
     /// What it was at the last tick of the watchdog.
@@ -172,6 +174,7 @@ impl Driver {
             role: AtomicU32::new(0),
             in_user_code: AtomicU32::new(0),
             called: AtomicBool::new(true),
+            fresh: AtomicBool::new(false),
             steps: AtomicU32::new(0),
             steps_at_tick: AtomicU32::new(0),
             thread: AtomicI32::new(0),
@@ -182,7 +185,10 @@ impl Driver {
             task,
         });
         drivers.insert(runtime.id(), Arc::downgrade(&driver));
-        watchdog::watch(&driver);
+        // A runtime of one thread has no other that could take over, and may not run at all for now.
+        if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
+            watchdog::watch(&driver);
+        }
         driver.start_task(0);
         driver
     }
@@ -258,7 +264,8 @@ impl Driver {
             (self.in_user_code.load(Ordering::Relaxed) != 0)
                 .then(|| Some(self.thread.load(Ordering::Relaxed)))
         } else {
-            self.called.load(Ordering::SeqCst).then_some(None)
+            let waits = self.called.load(Ordering::SeqCst) && !self.fresh.load(Ordering::Relaxed);
+            waits.then_some(None)
         };
         Some(Suspect {
             role,
@@ -280,6 +287,7 @@ impl Driver {
             return;
         }
         self.task.replace(generation);
+        self.fresh.store(true, Ordering::Relaxed);
         self.in_user_code.store(0, Ordering::Relaxed);
         self.others_first.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
@@ -325,6 +333,7 @@ impl Driver {
             return Poll::Ready(());
         }
         self.called.store(false, Ordering::SeqCst);
+        self.fresh.store(false, Ordering::Relaxed);
         self.thread.store(this_thread(), Ordering::Relaxed);
         if self.task.had_their_turn.swap(false, Ordering::SeqCst) {
             self.others_first.store(false, Ordering::SeqCst);
@@ -564,6 +573,7 @@ impl Drop for Driving {
             && driver.generation() == self.generation
         {
             let ready = driver.ready.lock().take();
+            driver.called.store(false, Ordering::SeqCst);
             // Without the lock: a connection that ends here may mark others.
             drop(ready);
         }

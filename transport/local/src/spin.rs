@@ -5,7 +5,7 @@
 //!
 //! 1. Each place that waits keeps a [`SpinRecord`] of its own. It is *hot* while half of its last sixteen spins
 //!    paid, and *cold* otherwise.
-//! 2. A hot place spins for 10 us where its peer runs on a CPU, and for 60 us where the peer was rung for and is
+//! 2. A hot place spins for 20 us where its peer runs on a CPU, and for 60 us where the peer was rung for and is
 //!    still coming up: nothing can come sooner then. It parks at once where the peer sleeps.
 //! 3. A spin pays if it finds something within 8 us: about a tenth of what parking and waking cost. One behind a
 //!    ring that finds something says nothing, because the ring's time is all that it measures.
@@ -147,7 +147,7 @@ impl PeerPosture {
 }
 
 /// Where the peer runs: what comes at all comes within the time of a few calls.
-const NEAR: Duration = Duration::from_micros(10);
+const NEAR: Duration = Duration::from_micros(20);
 /// Where a wake lies before the answer.
 const FAR: Duration = Duration::from_micros(60);
 /// A find within this time pays.

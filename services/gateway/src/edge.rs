@@ -18,11 +18,11 @@ use tokio::time::{sleep, timeout};
 
 /// Connections at once: each may have a body of 1 MiB under way, most of 16 KiB.
 const CONNECTIONS_MAX: usize = 512;
-/// How long a request's headers may take to come, and a connection may rest between two requests.
+/// The longest that a request's headers may take to come, and that a connection may rest between two requests.
 const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers, and of what is read ahead.
 const BUFFER_MAX_BYTES: usize = 16 << 10;
-/// How long a connection lasts at most: longer than an order is followed.
+/// The longest life of a connection: longer than an order is followed.
 const CONNECTION_MAX: Duration = Duration::from_secs(900);
 /// Pause after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

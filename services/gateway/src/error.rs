@@ -64,7 +64,7 @@ impl Problem {
         self
     }
 
-    /// What to tell of it.
+    /// The text that clients are told.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::error::Problem;
 
-/// How long a body of JSON may take to come: it is 1 MiB at most.
+/// The longest that a body of JSON may take to come: it is 1 MiB at most.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A body of JSON.

@@ -18,7 +18,7 @@ use crate::error::Problem;
 use crate::json::{Json, OrderJson, PlaceJson, Raw, read, read_order, status_name};
 use crate::shop::Shop;
 
-/// How long one request follows an order.
+/// The longest that one request follows an order.
 const FOLLOWED_MAX: Duration = Duration::from_secs(600);
 
 /// An order as the answer's body.

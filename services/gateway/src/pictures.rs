@@ -62,7 +62,7 @@ fn respond(head: &PictureHead, body: Body) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// How long the next piece of an upload may take to come.
+/// The longest that the next piece of an upload may take to come.
 const PIECE_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]

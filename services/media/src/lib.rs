@@ -27,7 +27,7 @@ use pictures::{DRAWS_MAX, Pictures, Stored};
 pub const UPLOAD_MAX_BYTES: usize = 4_000_000;
 /// Uploads that are taken in at once: each holds what has come of it.
 const UPLOADS_MAX: usize = 4;
-/// How long an upload may take, and may wait for its turn: one that trickles keeps others out no longer.
+/// The longest that an upload may take, and may wait for its turn: one that trickles keeps others out no longer.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(30);
 /// One message of a download.
 const PART_BYTES: usize = 64 << 10;

@@ -478,7 +478,7 @@ impl Connection {
             }
             // The user's code runs without the lock: it may block.
             drop(pass);
-            drop(brought.dropped);
+            self.drop_user_code(brought.dropped);
             if let Some(why) = brought.failed {
                 self.fail(why);
                 // Once more, to let go of descriptors and mappings.

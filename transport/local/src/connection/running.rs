@@ -79,6 +79,14 @@ impl Connection {
         self.run_all(first)
     }
 
+    /// Drops the futures of calls that have ended: what they own may block as well.
+    pub(super) fn drop_user_code(&self, dropped: Vec<Work>) {
+        if !dropped.is_empty() {
+            let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
+            drop(dropped);
+        }
+    }
+
     fn run_all(self: &Arc<Self>, first: &mut Option<Started>) -> Progress {
         let mut progress = Progress::Idle;
         if first.is_some() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringway_wire::{Negotiated, Role};
 use tokio::runtime::Handle;
 
+use crate::clock;
 use crate::config::LocalConfig;
 use crate::connection::{Connection, Parts, Wakeups};
 use crate::link::{self, LinkKind, Watch, queue};
@@ -58,7 +59,7 @@ fn start(
     let (out, into) = (sender.registration(), receiver.registration());
     let connection = Connection::start(Parts {
         kind: LinkKind::Inproc,
-        core: ringway_wire::Connection::new(role, &agreed, &config.wire, Connection::now()),
+        core: ringway_wire::Connection::new(role, &agreed, &config.wire, clock::now()),
         watch: Watch::Queue(receiver.watch()),
         sender: link::Sender::Queue(sender),
         receiver: link::Receiver::Queue(receiver),

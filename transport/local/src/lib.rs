@@ -11,6 +11,8 @@
 //! | `pace` | where a method's futures run, learned from how long they take |
 //! | `watchdog` | a thread that has drivers replaced which are stuck in the user's code |
 //! | `spin` | how long to poll before parking: the rules on one page |
+//! | `clock` | the clock that deadlines go by |
+//! | `runtime` | a runtime for callers that have none |
 //! | `waiting` | polling itself, and where it is possible |
 //!
 //! Start reading at [`Connection`] and [`Call`]. Messages are bytes here; the stubs' types are the
@@ -21,6 +23,7 @@
 mod call;
 mod child;
 mod client;
+pub mod clock;
 mod config;
 mod connection;
 mod directory;
@@ -36,6 +39,7 @@ mod pace;
 mod pipe;
 mod places;
 mod rendezvous;
+pub mod runtime;
 mod seldom;
 mod server;
 mod socket_file;
@@ -45,7 +49,7 @@ mod waiting;
 mod walk;
 mod watchdog;
 
-pub use call::{Call, CallSender, Encode, Form, Out};
+pub use call::{Call, CallSender, Encode, Form, Opening, Out};
 pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};

@@ -17,6 +17,7 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use crate::child::FarEnd;
+use crate::clock;
 use crate::config::LocalConfig;
 use crate::connection::Connection;
 use crate::error::{ConnectError, PipeError};
@@ -209,7 +210,7 @@ impl Ends {
             Some(_) => Role::Server,
             None => Role::Client,
         };
-        let core = ringway_wire::Connection::new(role, &agreed, &config.wire, Connection::now());
+        let core = ringway_wire::Connection::new(role, &agreed, &config.wire, clock::now());
         let reader = self.reader.into_nonblocking_fd().map_err(text)?;
         let writer = self.writer.into_nonblocking_fd().map_err(text)?;
         let stream = Stream::over_pipes(Pipes::new(reader, writer, far_end)).map_err(text)?;

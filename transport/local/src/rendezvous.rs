@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
+use crate::clock;
 use crate::config::{Links, LocalConfig, SocketEngine};
 use crate::connection::{Connection, Large, Parts, Wakeups};
 use crate::link::shm::{Blocks, Receiver, Sender};
@@ -144,8 +145,7 @@ impl Rendezvous<'_> {
         let endpoint = Endpoint::join(own, region, &self.config.memory)
             .map_err(|error| format!("the peer's region: {error}"))?;
         let reads_ahead = agreed.capabilities.has(Capabilities(READS_AHEAD));
-        let core =
-            ringway_wire::Connection::new(role, &agreed, &self.config.wire, Connection::now());
+        let core = ringway_wire::Connection::new(role, &agreed, &self.config.wire, clock::now());
         let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = Arc::new(OwnedFd::from(self.stream.into_std().map_err(text)?));
         let parts = assemble(
@@ -177,8 +177,7 @@ impl Rendezvous<'_> {
             true => SocketEngine::Epoll,
             false => engine,
         };
-        let core =
-            ringway_wire::Connection::new(role, agreed, &self.config.wire, Connection::now());
+        let core = ringway_wire::Connection::new(role, agreed, &self.config.wire, clock::now());
         let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = OwnedFd::from(self.stream.into_std().map_err(text)?);
         let stream = Stream::new(socket, engine).map_err(text)?;

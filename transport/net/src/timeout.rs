@@ -5,11 +5,11 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 /// The header's name.
@@ -75,7 +75,7 @@ pub(crate) fn exceeded() -> Status {
     Status::deadline_exceeded("Timeout expired")
 }
 
-/// When a call has to be over.
+/// When a call has to be over, by the clock of its runtime.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
@@ -88,7 +88,7 @@ impl Deadline {
         let at = Instant::now().checked_add(timeout)?;
         Some(Self {
             at,
-            sleep: Box::pin(tokio::time::sleep_until(at.into())),
+            sleep: Box::pin(tokio::time::sleep_until(at)),
         })
     }
 

@@ -1,7 +1,7 @@
 //! How many calls of a channel may be on their way, and how many may begin within a time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -56,15 +56,14 @@ impl Admission {
         (permits.is_some() || rate.is_some()).then_some(Self { permits, rate })
     }
 
-    /// Waits for a call's turn, for as long as the call may take; takes what it waited off that.
-    pub(crate) async fn admit(&self, time_left: &mut Option<Duration>) -> Result<Admitted, Status> {
-        let Some(limit) = *time_left else {
-            return Ok(self.turn().await);
-        };
-        let began = Instant::now();
-        let admitted = tokio::time::timeout(limit, self.turn()).await;
-        *time_left = Some(limit.saturating_sub(began.elapsed()));
-        admitted.map_err(|_| status::expired())
+    /// Waits for a call's turn, until its deadline at most.
+    pub(crate) async fn admit(&self, deadline: Option<StdInstant>) -> Result<Admitted, Status> {
+        match deadline {
+            None => Ok(self.turn().await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), self.turn())
+                .await
+                .map_err(|_| status::expired()),
+        }
     }
 
     async fn turn(&self) -> Admitted {
@@ -109,6 +108,8 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
+    use ringway_local::clock;
+
     use super::*;
 
     fn limited(limit: impl FnOnce(Endpoint) -> Endpoint) -> Admission {
@@ -116,17 +117,18 @@ mod tests {
         Admission::of(&limit(endpoint)).unwrap()
     }
 
+    fn within(seconds: u64) -> Option<StdInstant> {
+        clock::now().checked_add(Duration::from_secs(seconds))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_call_above_the_limit_waits_for_another_ones_response() {
         let admission = limited(|endpoint| endpoint.concurrency_limit(1));
-        let first = admission.admit(&mut None).await.unwrap();
-        let mut time = Some(Duration::from_secs(1));
-        let late = admission.admit(&mut time).await.unwrap_err();
+        let first = admission.admit(None).await.unwrap();
+        let late = admission.admit(within(1)).await.unwrap_err();
         assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
         drop(first);
-        let mut time = Some(Duration::from_secs(1));
-        admission.admit(&mut time).await.unwrap();
-        assert_eq!(time, Some(Duration::from_secs(1)));
+        admission.admit(within(1)).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -135,8 +137,7 @@ mod tests {
         let admission = limited(|endpoint| endpoint.rate_limit(2, second));
         let began = Instant::now();
         for calls in 1..=5 {
-            let mut time = Some(Duration::from_secs(10));
-            admission.admit(&mut time).await.unwrap();
+            admission.admit(within(10)).await.unwrap();
             let periods = (calls - 1) / 2;
             assert_eq!(began.elapsed().as_secs(), periods);
         }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prost::Message;
 use tokio_stream::Stream;
@@ -38,21 +38,19 @@ impl Caller for Channel {
         // In one piece: each future that a request and its response go through moves them once more.
         async move {
             let calling = Calling::begin(method.path());
-            let mut timeout = self.complete(request.metadata_mut());
+            let deadline = self.complete(request.metadata_mut());
             let _admitted = match &self.shared.admission {
                 None => None,
                 Some(_) => self
-                    .admit(&mut timeout)
+                    .admit(deadline)
                     .await
                     .inspect_err(|status| calling.failed(status))?,
             };
             let mut first = None;
             if let Some((instance, shared)) = self.at_hand() {
                 let connection = &instance.connection;
-                let head = Head::new(request.metadata(), timeout, calling.trace())
+                let head = Head::new(request.metadata(), deadline, calling.trace())
                     .inspect_err(|status| calling.failed(status))?;
-                // Asked for only where a further attempt has to know.
-                let began = timeout.map(|_| Instant::now());
                 let path = Path::over(connection);
                 let message = request.get_ref();
                 match client::unary(connection, path, method, options, &head, message).await {
@@ -70,7 +68,6 @@ impl Caller for Channel {
                     Err(failure) => {
                         first = Some(First {
                             instance: Arc::clone(instance),
-                            began,
                             failure,
                         })
                     }
@@ -80,7 +77,7 @@ impl Caller for Channel {
             let call = Call {
                 plan: Plan { method, options },
                 metadata,
-                timeout,
+                deadline,
                 extensions,
                 trace: calling.trace(),
             };
@@ -101,16 +98,16 @@ impl Caller for Channel {
         R: Message + Default + Unpin + 'static,
     {
         let (mut metadata, extensions, message) = request.into_parts();
-        let mut timeout = self.complete(&mut metadata);
+        let deadline = self.complete(&mut metadata);
         let calling = Calling::begin(method.path());
         let _admitted = self
-            .admit(&mut timeout)
+            .admit(deadline)
             .await
             .inspect_err(|status| calling.failed(status))?;
         let call = Call {
             plan: Plan { method, options },
             metadata,
-            timeout,
+            deadline,
             extensions,
             trace: calling.trace(),
         };
@@ -141,16 +138,16 @@ impl Caller for Channel {
             .await;
         }
         let (mut metadata, extensions, requests) = request.into_parts();
-        let mut timeout = self.complete(&mut metadata);
+        let deadline = self.complete(&mut metadata);
         let calling = Calling::begin(method.path());
         let _admitted = self
-            .admit(&mut timeout)
+            .admit(deadline)
             .await
             .inspect_err(|status| calling.failed(status))?;
         let call = Call {
             plan,
             metadata,
-            timeout,
+            deadline,
             extensions,
             trace: calling.trace(),
         };
@@ -177,16 +174,16 @@ impl Caller for Channel {
                 .await;
         }
         let (mut metadata, extensions, requests) = request.into_parts();
-        let mut timeout = self.complete(&mut metadata);
+        let deadline = self.complete(&mut metadata);
         let calling = Calling::begin(method.path());
         let _admitted = self
-            .admit(&mut timeout)
+            .admit(deadline)
             .await
             .inspect_err(|status| calling.failed(status))?;
         let call = Call {
             plan,
             metadata,
-            timeout,
+            deadline,
             extensions,
             trace: calling.trace(),
         };
@@ -201,7 +198,7 @@ impl Caller for Channel {
 struct Call<'a> {
     plan: Plan<'a>,
     metadata: MetadataMap,
-    timeout: Option<Duration>,
+    deadline: Option<Instant>,
     extensions: Extensions,
     trace: &'a Trace,
 }
@@ -209,7 +206,6 @@ struct Call<'a> {
 /// What became of the first attempt, made before anything was kept for a second one.
 struct First {
     instance: Arc<Instance>,
-    began: Option<Instant>,
     failure: Failure,
 }
 
@@ -217,11 +213,11 @@ impl Channel {
     /// Waits for a call's turn, where the endpoint limits how many there may be.
     pub(crate) async fn admit(
         &self,
-        time_left: &mut Option<Duration>,
+        deadline: Option<Instant>,
     ) -> Result<Option<Admitted>, Status> {
         match &self.shared.admission {
             None => Ok(None),
-            Some(admission) => Box::pin(admission.admit(time_left)).await.map(Some),
+            Some(admission) => Box::pin(admission.admit(deadline)).await.map(Some),
         }
     }
 
@@ -233,18 +229,13 @@ impl Channel {
         first: Option<First>,
     ) -> Result<Response<A::Answer>, Status> {
         let shared = Arc::clone(&self.shared);
-        let began = first.as_ref().and_then(|first| first.began);
         let mut attempts = Attempts::new(
             &shared.retries,
             call.plan.method,
-            call.timeout,
+            call.deadline,
             &call.extensions,
-            began,
         );
-        if let Some(First {
-            instance, failure, ..
-        }) = first
-        {
+        if let Some(First { instance, failure }) = first {
             self.note_failure(&instance, &failure);
             attempts.after(failure).await?;
         }
@@ -272,10 +263,9 @@ impl Channel {
         let route = attempts.within_deadline(route).await??;
         let mut metadata = call.metadata.clone();
         attempts.mark(&mut metadata);
-        let time_left = attempts.time_left();
         match route {
             Route::Local(instance) => {
-                let head = Head::new(&metadata, time_left, call.trace)?;
+                let head = Head::new(&metadata, call.deadline, call.trace)?;
                 let made = attempt
                     .over_local(call.plan, &instance.connection, &head)
                     .await;
@@ -288,7 +278,7 @@ impl Channel {
             Route::Net(instance) => {
                 let extensions = call.extensions.clone();
                 let mut request = Request::from_parts(metadata, extensions, ());
-                if let Some(time_left) = time_left {
+                if let Some(time_left) = attempts.time_left() {
                     request.set_timeout(time_left);
                 }
                 let (metadata, extensions, ()) = request.into_parts();

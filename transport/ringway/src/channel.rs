@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Uri;
 use parking_lot::Mutex;
-use ringway_local::{Connection, Links};
+use ringway_local::{Connection, Links, clock};
 use ringway_net::{Picked, Pool, rt};
 use tonic::codegen::StdError;
 use tonic::metadata::MetadataMap;
@@ -238,18 +238,17 @@ impl Channel {
         })
     }
 
-    /// Adds to a call's metadata what it inherits; how long it may take: the shortest of what it
+    /// Adds to a call's metadata what it inherits; returns when it has to be over: after the shortest of what it
     /// says, what the endpoint allows, and what is left to the call that is being handled.
-    pub(crate) fn complete(&self, metadata: &mut MetadataMap) -> Option<Duration> {
+    pub(crate) fn complete(&self, metadata: &mut MetadataMap) -> Option<Instant> {
         let inherited = context::pass_on(metadata);
         let stated = match metadata.is_empty() {
             true => None,
             false => ringway_net::timeout::of(metadata.as_ref()),
         };
-        let inherited =
-            inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let limits = [stated, inherited, self.shared.timeout()];
-        limits.into_iter().flatten().min()
+        let timeout = stated.into_iter().chain(self.shared.timeout()).min();
+        let own = timeout.and_then(|timeout| clock::now().checked_add(timeout));
+        inherited.into_iter().chain(own).min()
     }
 
     /// Lets go of a connection that took a call no further.

@@ -2,12 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, Connection, Inbound, Out, SendError};
+use ringway_local::{Call, Connection, Inbound, Opening, Out, SendError};
 use ringway_net::{Outgoing, Trailers};
 use ringway_wire::{MetadataBuf, ResponseHead};
 use tokio_stream::{Stream, StreamExt};
@@ -107,20 +106,20 @@ impl From<Status> for Failure {
 /// What a call's request says beside its message, ready for the wire.
 pub(crate) struct Head<'a> {
     block: MetadataBuf,
-    timeout: Option<Duration>,
+    deadline: Option<Instant>,
     trace: &'a Trace,
 }
 
 impl<'a> Head<'a> {
-    /// Of a call that may take `timeout` from now.
+    /// Of a call that has to be over at `deadline`.
     pub(crate) fn new(
         metadata: &MetadataMap,
-        timeout: Option<Duration>,
+        deadline: Option<Instant>,
         trace: &'a Trace,
     ) -> Result<Self, Status> {
         Ok(Self {
             block: metadata::encode(metadata)?,
-            timeout,
+            deadline,
             trace,
         })
     }
@@ -135,7 +134,7 @@ impl<'a> Head<'a> {
             method_number: method.number(),
             path: method.path(),
             metadata: self.block.as_metadata(),
-            timeout: self.timeout,
+            deadline: self.deadline,
             trace: self.trace.context(),
             published: None,
             end,
@@ -198,9 +197,10 @@ async fn open<M: Message>(
         }
     }
     let request = head.request(method, &options.limits, true);
+    let mut opening = Opening::new(connection, head.deadline);
     let opened = poll_fn(|context| {
         let encode = &mut |out: Out<'_>| encode_whole(message, out);
-        Call::poll_open(connection, context, &request, Some((len, encode)))
+        opening.poll(context, &request, Some((len, encode)))
     });
     let opened = opened.await.map_err(unsent)?;
     if let Some(span) = head.trace.span() {
@@ -223,17 +223,13 @@ async fn open_recorded<M: Message>(
         published: Some(&stamps.published),
         ..head.request(method, limits, true)
     };
+    let mut opening = Opening::new(connection, head.deadline);
     let opened = poll_fn(|context| {
         let encode = &mut |out: Out<'_>| {
             encode_whole(message, out);
             stamps.encoded.set();
         };
-        Call::poll_open(
-            connection,
-            context,
-            &request,
-            Some((message.encoded_len(), encode)),
-        )
+        opening.poll(context, &request, Some((message.encoded_len(), encode)))
     });
     let opened = opened.await.map_err(unsent)?;
     stamps.note(span);
@@ -468,11 +464,9 @@ where
         published: stamps.as_ref().map(|stamps| &stamps.published),
         ..head.request(method, &options.limits, false)
     };
-    let call = poll_fn(|context| -> Poll<Result<Call, SendError>> {
-        Call::poll_open(connection, context, &request, None)
-    })
-    .await
-    .map_err(unsent)?;
+    let mut opening = Opening::new(connection, head.deadline);
+    let opened = poll_fn(|context| opening.poll(context, &request, None)).await;
+    let call = opened.map_err(unsent)?;
     if let Some(span) = head.trace.span() {
         goes_over(connection, &**span);
         stamps.iter().for_each(|stamps| stamps.note(&**span));

@@ -15,6 +15,7 @@ use std::task;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
+use ringway_local::clock;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
@@ -144,7 +145,7 @@ impl Context {
     /// The time left until the deadline; zero once it has passed.
     pub fn time_left(&self) -> Option<Duration> {
         let deadline = self.deadline?;
-        Some(deadline.saturating_duration_since(Instant::now()))
+        Some(deadline.saturating_duration_since(clock::now()))
     }
 
     /// Who made the call; `None` on the `inproc` and `pipe` paths, whose ends know each other.
@@ -189,7 +190,7 @@ impl Context {
     /// The same with a deadline `timeout` from now, unless the call's own is earlier.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        let asked = Instant::now().checked_add(timeout);
+        let asked = clock::now().checked_add(timeout);
         self.deadline = self.deadline.into_iter().chain(asked).min();
         self
     }
@@ -411,7 +412,7 @@ mod tests {
     }
 
     fn call_within(timeout: Duration) -> Context {
-        Context::of_call(Instant::now().checked_add(timeout), None, Trace::None)
+        Context::of_call(clock::now().checked_add(timeout), None, Trace::None)
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, Connection, HandlerFuture, Inbound, PeerCredentials, Started};
+use ringway_local::{Call, Connection, HandlerFuture, Inbound, PeerCredentials, Started, clock};
 use tokio_stream::Stream;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -335,7 +335,7 @@ where
 pub(crate) fn context_of(started: &Started) -> Context {
     let deadline = started
         .timeout
-        .and_then(|timeout| Instant::now().checked_add(timeout));
+        .and_then(|timeout| clock::now().checked_add(timeout));
     let peer = started.call.connection().peer();
     let peer = peer.map(|PeerCredentials { pid, uid, gid }| Peer::Process { uid, gid, pid });
     match started.metadata.is_empty() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use ringway_local::clock;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Extensions, Status};
 
@@ -243,19 +244,17 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// A call that may take `timeout` since `began`, or since now.
+    /// A call that has to be over at `deadline`.
     pub(crate) fn new(
         retries: &'a Retries,
         method: &'static Method,
-        timeout: Option<Duration>,
+        deadline: Option<Instant>,
         extensions: &Extensions,
-        began: Option<Instant>,
     ) -> Self {
         Self {
             retries,
             policy: retries.policy(method.path()),
-            deadline: timeout
-                .and_then(|timeout| began.unwrap_or_else(Instant::now).checked_add(timeout)),
+            deadline,
             wait_for_ready: retries.waits_for_ready(extensions),
             ended: 0,
             backoffs: 0,
@@ -267,7 +266,7 @@ impl<'a> Attempts<'a> {
     /// The time that is left for the call; `None` if it has no deadline.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         self.deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+            .map(|deadline| deadline.saturating_duration_since(clock::now()))
     }
 
     /// Tells the server how often it, or another one, has been asked before.

@@ -2,11 +2,12 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use ringway_local::clock;
 use ringway_net::{Picked, timeout};
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -141,14 +142,15 @@ pub(crate) struct Ending {
 impl Ending {
     /// Of the call with these headers.
     pub(crate) fn of(trace: &Trace, headers: &HeaderMap) -> Self {
-        Self::within(trace, timeout::of(headers))
+        let deadline = timeout::of(headers).and_then(|timeout| clock::now().checked_add(timeout));
+        Self::at(trace, deadline)
     }
 
-    /// Of the call that may take `timeout` from now.
-    pub(crate) fn within(trace: &Trace, timeout: Option<Duration>) -> Self {
+    /// Of the call that has to be over at `deadline`.
+    pub(crate) fn at(trace: &Trace, deadline: Option<Instant>) -> Self {
         Self {
             trace: trace.clone(),
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            deadline,
         }
     }
 
@@ -174,7 +176,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         // Only if nothing else has ended it.
         match self.deadline {
-            Some(deadline) if deadline <= Instant::now() => {
+            Some(deadline) if deadline <= clock::now() => {
                 self.trace.end(Code::DeadlineExceeded, "Timeout expired");
             }
             _ => self

@@ -1,6 +1,8 @@
-//! One end's hold on a call: opens it, answers it, sends its messages. What arrives for it is [`read`]'s
-//! business.
+//! One end's hold on a call: answers it, sends its messages. How it comes to be open is [`opening`]'s business,
+//! and what arrives for it [`read`]'s.
 
+mod deadline;
+mod opening;
 mod read;
 
 use std::sync::Arc;
@@ -10,13 +12,14 @@ use bytes::BufMut;
 use ringway_ring::Filling;
 use ringway_wire::{CallId, Flags, code};
 
+use self::deadline::Deadline;
+pub use self::opening::Opening;
 use self::read::Course;
-use crate::connection::{Connection, HandlerFuture, Request, abandoned_status};
+use crate::connection::{Connection, HandlerFuture, Waiter, abandoned_status};
 use crate::error::{Lack, SendError};
 use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
 use crate::pace::Pace;
-use crate::waiting::in_pass;
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(Out<'_>);
@@ -63,6 +66,8 @@ pub struct Call {
     noted: Option<Noted>,
     /// Client: which pass had been the last to bring anything when the call was made.
     made_at: Option<u32>,
+    /// Client: when it has to be over.
+    deadline: Deadline,
 }
 
 /// What opening a call has already done for its first poll.
@@ -103,6 +108,7 @@ impl Call {
             polls: 0,
             noted: None,
             made_at: None,
+            deadline: Deadline::default(),
         }
     }
 
@@ -114,58 +120,6 @@ impl Call {
     /// Sends messages of this call.
     pub fn sender(&self) -> &CallSender {
         &self.sender
-    }
-
-    /// Opens a call and sends its request; pending while there is no room for it.
-    ///
-    /// # Errors
-    /// A [`SendError`]; nothing of the call has reached the peer then.
-    pub fn poll_open(
-        connection: &Arc<Connection>,
-        context: &mut Context<'_>,
-        request: &Request<'_>,
-        message: Option<(usize, Encode<'_>)>,
-    ) -> Poll<Result<Self, SendError>> {
-        let len = message.as_ref().map_or(0, |(len, _)| *len);
-        let mut message = message;
-        let made_at = connection.delivered();
-        let opened =
-            place(connection, None, request.max_head_len(), &mut message).and_then(|place| {
-                let payload = message.map(|(len, encode)| Payload { len, encode });
-                let mut state = connection.lock();
-                let waker = context.waker();
-                let others_are_active = state.others_are_active(None);
-                connection.habits().note(waker, others_are_active);
-                let id = state.open(request, payload, place)?;
-                connection.note_opened();
-                let mut noted = None;
-                if in_pass() || !connection.habits().is_alone(waker) {
-                    // Its first poll will not look, but wait: done here, it need not lock again.
-                    state.wait_to_read(id, waker);
-                    noted = Some(Noted {
-                        reader: waker.data() as usize,
-                        is_only: !others_are_active,
-                    });
-                }
-                Ok((id, state.needs_timer(), noted))
-            });
-        match opened {
-            Ok((id, needs_timer, noted)) => {
-                if needs_timer {
-                    connection.mark_ready();
-                }
-                let connection = Arc::clone(connection);
-                let mut call = Self::held(CallSender { connection, id }, Side::Client);
-                call.noted = noted;
-                call.made_at = Some(made_at);
-                Poll::Ready(Ok(call))
-            }
-            Err(SendError::Blocked(lack)) => {
-                wait(connection, lack, None, len, context);
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error)),
-        }
     }
 
     /// The connection that carries it.
@@ -356,7 +310,7 @@ impl CallSender {
         let Err(SendError::Blocked(lack)) = sent else {
             return Poll::Ready(sent);
         };
-        wait(&self.connection, lack, Some(self.id), len, context);
+        wait(&self.connection, lack, Waiter::Call(self.id), len, context);
         Poll::Pending
     }
 }
@@ -365,12 +319,12 @@ impl CallSender {
 fn wait(
     connection: &Connection,
     lack: Lack,
-    id: Option<CallId>,
+    sender: Waiter<'_>,
     len: usize,
     context: &mut Context<'_>,
 ) {
     let waker = context.waker();
-    let mut is_there = connection.lock().wait_to_send(lack, id, len, waker);
+    let mut is_there = connection.lock().wait_to_send(lack, sender, len, waker);
     if lack == Lack::Memory {
         is_there |= connection.blocks().is_some_and(Blocks::wait);
     }

@@ -3,6 +3,8 @@
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use ringway_wire::code;
+
 use super::{Call, CallSender, Side};
 use crate::connection::{Inbound, Looker};
 use crate::spin::Outcome;
@@ -33,7 +35,7 @@ impl Call {
         {
             self.polls = 1;
             self.wait_for_driver(noted.is_only);
-            return Poll::Pending;
+            return self.or_expired(context);
         }
         let may_look = self.may_look_now(context);
         if may_look {
@@ -47,7 +49,7 @@ impl Call {
             let is_fresh = self.polls == 1 && self.made_at == Some(seen);
             let there = if is_fresh { None } else { self.take() };
             if let Some(inbound) = there.or_else(|| self.look(context.waker(), seen)) {
-                return Poll::Ready(Some(inbound));
+                return Poll::Ready(Some(self.unless_late(inbound)));
             }
             self.course.in_a_row = 0;
         }
@@ -57,13 +59,34 @@ impl Call {
             drop(state);
             drop(handler);
             self.course.over = inbound.ends_call();
-            return Poll::Ready(Some(inbound));
+            return Poll::Ready(Some(self.unless_late(inbound)));
         }
         state.wait_to_read(id, context.waker());
         let is_only = !state.others_are_active(Some(id));
         drop(state);
         self.wait_for_driver(!may_look && is_only && self.side == Side::Client);
-        Poll::Pending
+        self.or_expired(context)
+    }
+
+    /// Waits, but not beyond the deadline.
+    fn or_expired(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        match self.deadline.poll_passed(context) {
+            true => Poll::Ready(Some(self.expire())),
+            false => Poll::Pending,
+        }
+    }
+
+    /// What has arrived, unless its call goes on and has no time left: a stream that is always ready never waits.
+    fn unless_late(&mut self, inbound: Inbound) -> Inbound {
+        match !self.course.over && self.deadline.has_passed() {
+            true => self.expire(),
+            false => inbound,
+        }
+    }
+
+    fn expire(&mut self) -> Inbound {
+        self.cancel(code::DEADLINE_EXCEEDED);
+        Inbound::Expired
     }
 
     /// The last step before a task waits. `first` says that it waits alone, and did not look by itself.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use ringway_wire::{RequestHead, StatusHead, TraceContext, code};
@@ -144,8 +144,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// A metadata block.
     pub metadata: ringway_wire::Metadata<'a>,
-    /// The time allowed for the call.
-    pub timeout: Option<Duration>,
+    /// When the call has to be over, by the [clock](crate::clock) of its caller.
+    pub deadline: Option<Instant>,
     /// The trace that it belongs to.
     pub trace: Option<&'a TraceContext>,
     /// Is set when the request goes out, where that is of interest.

@@ -22,6 +22,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -40,6 +41,7 @@ use self::pass::Pass;
 pub use self::registry::{connections, ended};
 use self::running::Backlog;
 use self::state::State;
+pub(crate) use self::state::{Ticket, Waiter};
 use crate::driver::Driver;
 use crate::error::Closed;
 use crate::habits::Habits;
@@ -164,7 +166,8 @@ impl fmt::Debug for Connection {
 }
 
 /// A connection's state, locked. What was sent meanwhile is rung for when the lock is free again:
-/// rung under it, the peer may get this very CPU, and everybody else waits for the lock until then.
+/// rung under it, the peer may get this very CPU, and everybody else waits for the lock until then. So is a task
+/// woken that waited for what was left.
 pub(crate) struct Locked<'a> {
     // Dropped in this order.
     state: MutexGuard<'a, State>,
@@ -174,6 +177,7 @@ pub(crate) struct Locked<'a> {
 struct Bell<'a> {
     watch: &'a Watch,
     due: bool,
+    next_in_line: Option<Waker>,
 }
 
 impl Deref for Locked<'_> {
@@ -193,6 +197,7 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         self.bell.due = self.state.take_ring();
+        self.bell.next_in_line = self.state.take_next_in_line();
     }
 }
 
@@ -200,6 +205,9 @@ impl Drop for Bell<'_> {
     fn drop(&mut self) {
         if self.due {
             self.watch.ring();
+        }
+        if let Some(next) = self.next_in_line.take() {
+            next.wake();
         }
     }
 }
@@ -417,6 +425,7 @@ impl Connection {
             bell: Bell {
                 watch: &self.watch,
                 due: false,
+                next_in_line: None,
             },
         }
     }
@@ -490,11 +499,6 @@ impl Connection {
                 return progress;
             }
         }
-    }
-
-    /// The time, for the core.
-    pub(crate) fn now() -> Instant {
-        Instant::now()
     }
 
     pub(crate) fn fail(&self, why: Closed) {

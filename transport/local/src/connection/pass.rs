@@ -19,6 +19,7 @@ use super::handlers::{Work, wakes_a_task};
 use super::inbound::Started;
 use super::state::{Deliveries, State};
 use super::{Connection, Progress};
+use crate::clock;
 use crate::error::Closed;
 use crate::link::shm::Blocks;
 use crate::link::{Frame, Receiver};
@@ -215,7 +216,7 @@ impl Pass {
             }
             false => judged,
         };
-        state.retry_blocked(fed, &mut self.deliveries);
+        let starving = state.retry_blocked(fed, &mut self.deliveries);
         let flushed = state.flush();
         // The timer belongs to the driver: a caller's thread may have no runtime.
         let timer = match waiting::in_pass() {
@@ -228,6 +229,9 @@ impl Pass {
             }
         };
         drop(state);
+        if starving && connection.blocks().is_some_and(Blocks::wait) {
+            connection.mark_ready();
+        }
         if let Some(looker) = looker {
             looker.owes = self.deliveries.owes();
         }
@@ -284,7 +288,7 @@ impl Pass {
 
     /// Takes note of a timer that has fired.
     fn note_timer(&mut self, state: &mut State) {
-        let now = Connection::now();
+        let now = clock::now();
         if self.timer.as_ref().is_some_and(|timer| timer.at <= now) {
             self.timer = None;
             state.timer_fired();

@@ -8,6 +8,7 @@ use ringway_wire::CallId;
 
 use super::handlers::Work;
 use super::inbound::Inbound;
+use super::state::Ticket;
 use crate::link::Position;
 
 /// A call to which nothing has happened while so many others were made on its connection is idle: a watch,
@@ -101,6 +102,8 @@ pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
     /// Who waits for credit.
     pub(crate) writer: Option<Waker>,
+    /// Its place in the line of those that lack what it lacks.
+    pub(crate) ticket: Option<Ticket>,
     /// It waits for the call's share of the connection's credit, and is listed with all that do.
     pub(crate) awaits_share: bool,
     /// The future that does the call's work, or the task that it is; empty while it is polled in a pass.
@@ -140,6 +143,7 @@ impl Slot {
         self.inbox.clear();
         self.reader = None;
         self.writer = None;
+        self.ticket = None;
         self.awaits_share = false;
         self.woken_meanwhile = false;
         self.sent = None;

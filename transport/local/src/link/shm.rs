@@ -23,7 +23,7 @@ use crate::error::{Closed, Lack, SendError};
 
 /// Payloads up to this length travel in the record itself: copying them once more costs less than
 /// a block's bookkeeping.
-const MAX_INLINE_BYTES: usize = 12 * 1024;
+pub(crate) const MAX_INLINE_BYTES: usize = 12 * 1024;
 /// Heads up to this length travel in the record, whatever goes with them.
 const MAX_SHORT_HEAD_BYTES: usize = 2 * 1024;
 /// Heads up to this length travel in the record if their payload leaves them the room: a record takes

@@ -18,10 +18,9 @@ mod server;
 mod stall;
 mod upload;
 
-use std::time::Instant;
-
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
+use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap};
 
 pub(crate) use self::client::TrailersAside;

@@ -64,7 +64,9 @@ where
         let timeout = asked.into_iter().chain(self.timeout).min();
         let deadline = timeout.and_then(Deadline::after);
         if let Some(deadline) = &deadline {
-            request.extensions_mut().insert(CallDeadline(deadline.at));
+            request
+                .extensions_mut()
+                .insert(CallDeadline(deadline.at.into_std()));
         }
         let over = CancellationToken::new();
         let request = request.map(|inner| {

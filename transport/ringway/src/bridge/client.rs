@@ -4,12 +4,12 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::BufMut;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, Inbound, Out, Pace, SendError};
+use ringway_local::{Call, Inbound, Opening, Out, Pace, SendError, clock};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
 use ringway_wire::MetadataBuf;
@@ -53,7 +53,7 @@ impl Service<Request<Body>> for Channel {
         let (mut parts, body) = request.into_parts();
         let mut metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
         let mut outgoing = Outgoing {
-            timeout: self.complete(&mut metadata),
+            deadline: self.complete(&mut metadata),
             metadata,
             parts,
             body,
@@ -66,7 +66,7 @@ impl Service<Request<Body>> for Channel {
             let mut channel = self.clone();
             return Box::pin(async move {
                 let _admitted = channel
-                    .admit(&mut outgoing.timeout)
+                    .admit(outgoing.deadline)
                     .await
                     .inspect_err(|status| calling.failed(status))?;
                 let answered = channel.carry(outgoing, calling.trace()).await;
@@ -91,12 +91,12 @@ impl Service<Request<Body>> for Channel {
     }
 }
 
-/// An HTTP request on its way out, of a call that may take `timeout`.
+/// An HTTP request on its way out, of a call that has to be over at `deadline`.
 struct Outgoing {
     /// Without its headers.
     parts: http::request::Parts,
     metadata: MetadataMap,
-    timeout: Option<Duration>,
+    deadline: Option<Instant>,
     body: Body,
     wait_for_ready: bool,
 }
@@ -115,7 +115,7 @@ impl Outgoing {
             method_number: method::number_of(self.parts.uri.path()),
             uri: std::mem::take(&mut self.parts.uri),
             block,
-            timeout: self.timeout,
+            deadline: self.deadline,
             messages: Messages::new(std::mem::take(&mut self.body)),
             wait_for_ready: self.wait_for_ready,
         }
@@ -129,7 +129,8 @@ impl Channel {
         mut outgoing: Outgoing,
         trace: &Trace,
     ) -> Result<Response<Body>, Status> {
-        match self.route(outgoing.wait_for_ready).await? {
+        let route = self.route(outgoing.wait_for_ready);
+        match within(outgoing.deadline, route).await?? {
             Route::Local(instance) => {
                 let block = metadata::encode(&outgoing.metadata)?;
                 let mut call = outgoing.over(Arc::clone(&self.shared), instance, block);
@@ -139,27 +140,28 @@ impl Channel {
                 let Outgoing {
                     mut parts,
                     metadata,
-                    timeout,
+                    deadline,
                     body,
                     ..
                 } = outgoing;
                 parts.headers = metadata.into_headers();
-                if let Some(timeout) = timeout {
-                    let value = timeout::encode(timeout);
+                if let Some(deadline) = deadline {
+                    let time_left = deadline.saturating_duration_since(clock::now());
+                    let value = timeout::encode(time_left);
                     parts.headers.insert(timeout::TIMEOUT_HEADER, value);
                 }
                 let request = Request::from_parts(parts, body);
                 let response = over_the_network(net, trace, request).await?;
-                Ok(ending(response, trace, timeout))
+                Ok(ending(response, trace, deadline))
             }
         }
     }
 }
 
 /// The response, whose body ends the call's span.
-fn ending(response: Response<Body>, trace: &Trace, timeout: Option<Duration>) -> Response<Body> {
+fn ending(response: Response<Body>, trace: &Trace, deadline: Option<Instant>) -> Response<Body> {
     match trace.span() {
-        Some(_) => Ending::within(trace, timeout).with(response),
+        Some(_) => Ending::at(trace, deadline).with(response),
         None => response,
     }
 }
@@ -185,7 +187,7 @@ struct LocalCall {
     method_number: u32,
     uri: Uri,
     block: MetadataBuf,
-    timeout: Option<Duration>,
+    deadline: Option<Instant>,
     messages: Messages<Body>,
     wait_for_ready: bool,
 }
@@ -217,7 +219,7 @@ impl LocalCall {
         let inbound = poll_fn(|context| call.poll_inbound(context)).await;
         trace.step(trace::Step::AnswerSeen);
         let response = answer(call, inbound, bare, trace)?;
-        Ok(ending(response, trace, self.timeout))
+        Ok(ending(response, trace, self.deadline))
     }
 
     async fn open(
@@ -228,50 +230,59 @@ impl LocalCall {
     ) -> Result<Call, Status> {
         let mut closed = 0;
         loop {
-            let opened = poll_fn(|context| self.poll_open(context, first, trace, stamps)).await;
+            let opened = self.open_once(first, trace, stamps).await;
             match opened {
                 // Nothing but the first message has been read, and that one is still here.
                 Err(SendError::Closed(_) | SendError::GoingAway) if closed < MAX_CLOSED => {
                     closed += 1;
-                    Box::pin(self.turn_to_another()).await?;
+                    let deadline = self.deadline;
+                    Box::pin(within(deadline, self.turn_to_another())).await??;
                 }
                 opened => return opened.map_err(|error| status::unsent(&error)),
             }
         }
     }
 
-    fn poll_open(
+    async fn open_once(
         &mut self,
-        context: &mut Context<'_>,
         first: &FirstMessage,
         trace: &Trace,
         stamps: Option<&Stamps>,
-    ) -> Poll<Result<Call, SendError>> {
+    ) -> Result<Call, SendError> {
+        // One by one: a body can't be shared between threads.
+        let Self {
+            instance,
+            method_number,
+            uri,
+            block,
+            deadline,
+            ..
+        } = self;
+        let compressed = |message: &Framed| message.compressed;
         let request = ringway_local::Request {
-            method_number: self.method_number,
-            path: self.uri.path(),
-            metadata: self.block.as_metadata(),
-            timeout: self.timeout,
+            method_number: *method_number,
+            path: uri.path(),
+            metadata: block.as_metadata(),
+            deadline: *deadline,
             trace: trace.context(),
             published: stamps.map(|stamps| &stamps.published),
             // What the stub takes is known to it alone.
             max_answer_bytes: u32::MAX,
             end: first.end,
-            compressed: first
-                .message
-                .as_ref()
-                .is_some_and(|message| message.compressed),
+            compressed: first.message.as_ref().is_some_and(compressed),
         };
-        let encode = &mut |out: Out<'_>| {
-            if let Some(message) = &first.message {
-                out.copy_from_slice(&message.bytes);
-            }
-        };
-        let message = first
-            .message
-            .as_ref()
-            .map(|message| (message.bytes.len(), encode as _));
-        Call::poll_open(&self.instance.connection, context, &request, message)
+        let mut opening = Opening::new(&instance.connection, *deadline);
+        poll_fn(|context| {
+            let encode = &mut |out: Out<'_>| {
+                if let Some(message) = &first.message {
+                    out.copy_from_slice(&message.bytes);
+                }
+            };
+            let message = first.message.as_ref();
+            let message = message.map(|message| (message.bytes.len(), encode as _));
+            opening.poll(context, &request, message)
+        })
+        .await
     }
 
     /// Has another local instance take the call.
@@ -285,6 +296,19 @@ impl LocalCall {
             }
             Route::Net(_) => Err(Status::unavailable("the local server went away")),
         }
+    }
+}
+
+/// Waits for `future`, but not beyond the deadline.
+async fn within<T>(
+    deadline: Option<Instant>,
+    future: impl Future<Output = T>,
+) -> Result<T, Status> {
+    match deadline {
+        None => Ok(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), future)
+            .await
+            .map_err(|_| status::expired()),
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `send.rs` | opens calls, sends frames, keeps who waits to send |
+//! | `send.rs` | opens calls, sends frames, has those wait who can't |
+//! | `waiting.rs` | who waits to send, in lines |
 //! | `receive.rs` | judges frames: the core's events become deliveries |
 
 mod receive;
 mod send;
+mod waiting;
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,11 +17,14 @@ use std::time::Instant;
 use ringway_wire::{CallId, ControlFrame, code};
 
 pub(crate) use self::receive::Deliveries;
-use self::send::Waiting;
+pub(crate) use self::send::Waiter;
+pub(crate) use self::waiting::Ticket;
+use self::waiting::Waiting;
 use super::counters::{ConnectionStats, Counts};
 use super::handlers::{Inline, Work};
 use super::inbound::{Inbound, ServedMethod};
 use super::slots::Slots;
+use crate::clock;
 use crate::error::Closed;
 use crate::link::Sender;
 
@@ -54,6 +59,10 @@ pub(crate) struct State {
     sender: Sender,
     slots: Slots,
     waiting: Waiting,
+    /// The calls whose writers, in their slots, wait for a share of the connection's credit.
+    awaiting_share: Vec<CallId>,
+    /// It is to be woken as soon as the lock is free: there is what it waits for.
+    next_in_line: Option<Waker>,
     control: Option<ControlFrame>,
     /// Server: what the client's method numbers stand for.
     routes: Vec<Option<Arc<ServedMethod>>>,
@@ -72,7 +81,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(core: ringway_wire::Connection, sender: Sender) -> Self {
         Self {
-            now: super::Connection::now(),
+            now: clock::now(),
             timer_at: None,
             left_reading: None,
             counts: Counts::default(),
@@ -80,6 +89,8 @@ impl State {
             sender,
             slots: Slots::default(),
             waiting: Waiting::default(),
+            awaiting_share: Vec::new(),
+            next_in_line: None,
             control: None,
             routes: Vec::new(),
             closed: None,
@@ -275,6 +286,7 @@ impl State {
     }
 
     fn vacate(&mut self, id: CallId) -> Option<Work> {
+        self.leave_line(id);
         let handler = self.slots.vacate(id)?;
         self.core.release(id);
         if self.core.wants_transmit() {

@@ -11,6 +11,7 @@ use ringway_wire::{CallId, Event, Flags, FrameHeader, Method, Verdict};
 
 use super::State;
 use crate::call::Call;
+use crate::clock;
 use crate::connection::counters::packed_messages;
 use crate::connection::handlers::Work;
 use crate::connection::inbound::{Inbound, Message, ServedMethod, Started};
@@ -87,7 +88,7 @@ impl State {
     pub(crate) fn note_time(&mut self, stirred: bool, frames: &[Frame]) {
         let matters = |frame: &Frame| self.core.needs_time(&frame.header, &frame.head);
         if stirred || frames.iter().any(matters) {
-            self.now = Connection::now();
+            self.now = clock::now();
         }
     }
 
@@ -236,8 +237,7 @@ impl State {
                 deliveries.wakers.extend(writer);
             }
             Event::WritableAll => {
-                deliveries.wakers.append(&mut self.waiting.credit);
-                self.wake_those_with_a_share(deliveries);
+                self.wake_those_with_credit(deliveries);
             }
             Event::PeerSilent => return Err(Closed::PeerSilent),
             _ => {}

@@ -1,17 +1,24 @@
 //! Opening calls and sending frames, and waiting where that is not possible now.
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway_ring::BlockRef;
 use ringway_wire::{CallId, Flags, FrameHeader, RequestHead};
 
 use super::receive::Deliveries;
+use super::waiting::Ticket;
 use super::{State, Work};
-use crate::connection::Connection;
+use crate::clock;
 use crate::connection::inbound::{Inbound, Request};
 use crate::error::{Closed, Lack, SendError};
+use crate::link::shm::MAX_INLINE_BYTES;
 use crate::link::{LinkError, Outgoing, Payload, Place};
+
+/// Waiters of a line that one pass wakes, at most: each has the next one woken when it has sent.
+const MAX_CALLED: usize = 16;
+/// What a record takes beside its payload, or so.
+const RECORD_BYTES: usize = 128;
 
 impl State {
     /// Opens a call and sends its request in one frame.
@@ -25,9 +32,19 @@ impl State {
         if payload.is_some() {
             self.check_credit()?;
         }
+        // Only these need the time, which costs about as much as all the rest here.
+        let now = match request.deadline.is_some() || self.core.keeps_time() {
+            true => clock::now(),
+            false => self.now,
+        };
+        let time_left = |at: Instant| at.saturating_duration_since(now);
+        let timeout = request.deadline.map(time_left);
+        if timeout == Some(Duration::ZERO) {
+            return Err(SendError::DeadlinePassed);
+        }
         let head = RequestHead {
             method: self.core.method(request.method_number, request.path),
-            timeout: request.timeout,
+            timeout,
             trace: request
                 .trace
                 .copied()
@@ -37,12 +54,6 @@ impl State {
         let head_len = head
             .encoded_len()
             .map_err(|error| SendError::Limit(error.to_string()))?;
-        // Only these need the time, which costs about as much as all the rest here.
-        let now = match request.timeout.is_some() || self.core.keeps_time() {
-            true => Connection::now(),
-            false => self.now,
-        };
-        let deadline = request.timeout.and_then(|timeout| now.checked_add(timeout));
         let message_len = payload.as_ref().map(|payload| payload.len);
         let flags = Flags::NONE
             .with(Flags::END, request.end)
@@ -54,7 +65,7 @@ impl State {
             place,
             finish: &mut |bytes| {
                 head.encode(bytes);
-                let (id, header) = open_call(core, now, deadline, head_len, message_len, flags)
+                let (id, header) = open_call(core, now, head_len, message_len, flags)
                     .map_err(|error| opened = Err(error))
                     .ok()?;
                 core.limit_messages(id, request.max_answer_bytes);
@@ -93,6 +104,7 @@ impl State {
             core.send_message(id, len, flags)
         })?;
         self.counts.note_sent(messages, len);
+        self.leave_line(id);
         Ok(())
     }
 
@@ -130,7 +142,9 @@ impl State {
 
     /// Client: sends no more messages on the call.
     pub(crate) fn half_close(&mut self, id: CallId) -> Result<(), SendError> {
-        self.send(&[], None, Place::Inline, |core| core.half_close(id))
+        self.send(&[], None, Place::Inline, |core| core.half_close(id))?;
+        self.leave_line(id);
+        Ok(())
     }
 
     /// Server: sends initial metadata.
@@ -141,7 +155,9 @@ impl State {
         place: Place,
     ) -> Result<(), SendError> {
         let len = metadata.len();
-        self.send(metadata, None, place, |core| core.send_headers(id, len))
+        self.send(metadata, None, place, |core| core.send_headers(id, len))?;
+        self.leave_line(id);
+        Ok(())
     }
 
     /// Server: sends the whole answer of a unary call. The call is over.
@@ -247,11 +263,12 @@ impl State {
         Ok(())
     }
 
-    /// Has `waker` called when what is missing may have come; true if it is there already.
+    /// Has `waker` called when what is missing may have come; true if it is there already. A sender that belongs
+    /// to no call yet keeps its place in line as `ticket`, and leaves by it.
     pub(crate) fn wait_to_send(
         &mut self,
         lack: Lack,
-        id: Option<CallId>,
+        sender: Waiter<'_>,
         len: usize,
         waker: &Waker,
     ) -> bool {
@@ -260,11 +277,26 @@ impl State {
             Lack::Credit | Lack::CallCredit | Lack::Share => self.counts.waits_for_credit += 1,
             Lack::Memory => self.counts.waits_for_memory += 1,
         }
-        // Told as well when its call ends.
-        if let Some(slot) = id.and_then(|id| self.slots.get(id)) {
-            slot.writer = Some(waker.clone());
-        }
-        if self.closed.is_some() {
+        let closed = self.closed.is_some();
+        let id = match sender {
+            Waiter::Opening(ticket) if !closed => {
+                *ticket = self.waiting.join(*ticket, lack, in_record(len), waker);
+                None
+            }
+            Waiter::Opening(_) => None,
+            Waiter::Call(id) => {
+                if let Some(slot) = self.slots.get(id) {
+                    // Told as well when its call ends.
+                    slot.writer = Some(waker.clone());
+                    if !closed {
+                        let len = in_record(len);
+                        slot.ticket = self.waiting.join(slot.ticket, lack, len, waker);
+                    }
+                }
+                Some(id)
+            }
+        };
+        if closed {
             return true;
         }
         match lack {
@@ -272,10 +304,7 @@ impl State {
                 let asked = id.map(|id| self.core.can_send(id));
                 asked != Some(Err(ringway_wire::SendError::Blocked))
             }
-            Lack::Credit => {
-                note_waker(&mut self.waiting.credit, waker);
-                self.core.has_credit()
-            }
+            Lack::Credit => self.core.has_credit(),
             Lack::Share => {
                 let Some(id) = id.filter(|id| !self.has_share(*id)) else {
                     return true;
@@ -283,19 +312,58 @@ impl State {
                 if let Some(slot) = self.slots.get(id)
                     && !std::mem::replace(&mut slot.awaits_share, true)
                 {
-                    self.waiting.share.push(id);
+                    self.awaiting_share.push(id);
                 }
                 false
             }
-            Lack::Room => {
-                note_waker(&mut self.waiting.room, waker);
-                self.sender.wait_for_room(len)
-            }
-            Lack::Memory => {
-                note_waker(&mut self.waiting.memory, waker);
-                false
-            }
+            Lack::Room => self.sender.wait_for_room(len),
+            Lack::Memory => false,
         }
+    }
+
+    /// Leaves the line in which a sender waited. What it leaves may be for the next one.
+    pub(crate) fn leave(&mut self, ticket: Ticket) {
+        self.waiting.leave(ticket);
+        self.call_next();
+    }
+
+    /// The same of a call, which has sent or is over.
+    pub(super) fn leave_line(&mut self, id: CallId) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let ticket = self.slots.get(id).and_then(|slot| slot.ticket.take());
+        ticket.into_iter().for_each(|ticket| self.leave(ticket));
+    }
+
+    /// Has one more waiter woken, as soon as the lock is free, if there is what it waits for.
+    fn call_next(&mut self) {
+        let next = &mut self.next_in_line;
+        if next.is_some() {
+            return;
+        }
+        let (sender, core) = (&mut self.sender, &self.core);
+        self.waiting.room.call(
+            |waiters, bytes| waiters == 1 && sender.wait_for_room(bytes),
+            |waker| *next = Some(waker.clone()),
+        );
+        if next.is_none() {
+            self.waiting.credit.call(
+                |waiters, _| waiters == 1 && core.has_credit(),
+                |waker| *next = Some(waker.clone()),
+            );
+        }
+        if next.is_none() {
+            self.waiting.memory.call(
+                |waiters, _| waiters == 1,
+                |waker| *next = Some(waker.clone()),
+            );
+        }
+    }
+
+    /// The waiter that is to be woken when the lock is free.
+    pub(crate) fn take_next_in_line(&mut self) -> Option<Waker> {
+        self.next_in_line.take()
     }
 
     fn has_share(&self, id: CallId) -> bool {
@@ -304,8 +372,13 @@ impl State {
 
     /// Wakes those for whom the connection's credit is enough now. The others stay asleep: there may be a
     /// thousand of them, and credit that comes bit by bit is for none of them.
-    pub(super) fn wake_those_with_a_share(&mut self, deliveries: &mut Deliveries) {
-        let mut waiting = std::mem::take(&mut self.waiting.share);
+    pub(super) fn wake_those_with_credit(&mut self, deliveries: &mut Deliveries) {
+        let core = &self.core;
+        self.waiting.credit.call(
+            |waiters, _| waiters <= MAX_CALLED && core.has_credit(),
+            |waker| deliveries.wakers.push(waker.clone()),
+        );
+        let mut waiting = std::mem::take(&mut self.awaiting_share);
         waiting.retain(|id| {
             let waits_on = !self.has_share(*id);
             let Some(slot) = self.slots.get(*id) else {
@@ -317,21 +390,30 @@ impl State {
             }
             waits_on
         });
-        self.waiting.share = waiting;
+        self.awaiting_share = waiting;
     }
 
-    /// Wakes those who wait for room, if there is some, and for memory, if `fed`.
-    pub(crate) fn retry_blocked(&mut self, fed: bool, deliveries: &mut Deliveries) {
-        let awaited = self.control.is_some() || !self.waiting.room.is_empty();
-        if !awaited {
+    /// Wakes those who wait for room, as many as it is enough for, and for memory, if `fed`. Those that are woken
+    /// leave their line when they have sent, and have the next ones woken.
+    /// Returns true if memory is still awaited by those that were not.
+    pub(crate) fn retry_blocked(&mut self, fed: bool, deliveries: &mut Deliveries) -> bool {
+        let (sender, line) = (&mut self.sender, &mut self.waiting.room);
+        let mut lacking = self.control.is_some() && !sender.wait_for_room(0);
+        line.call(
+            |waiters, bytes| waiters <= MAX_CALLED && sender.wait_for_room(bytes),
+            |waker| deliveries.wakers.push(waker.clone()),
+        );
+        lacking |= line.awaits();
+        if !lacking {
             self.sender.forget_room();
-        } else if self.sender.wait_for_room(0) {
-            self.sender.forget_room();
-            deliveries.wakers.append(&mut self.waiting.room);
         }
         if fed {
-            deliveries.wakers.append(&mut self.waiting.memory);
+            self.waiting.memory.call(
+                |waiters, _| waiters <= MAX_CALLED,
+                |waker| deliveries.wakers.push(waker.clone()),
+            );
         }
+        fed && self.waiting.memory.awaits()
     }
 
     fn check_open(&self) -> Result<(), SendError> {
@@ -363,46 +445,30 @@ impl State {
     }
 }
 
-/// Who waits to send, by what they lack.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    pub(super) room: Vec<Waker>,
-    /// The connection's credit; for a call's own its slot has a place.
-    pub(super) credit: Vec<Waker>,
-    /// The calls whose writers, in their slots, wait for a share of it.
-    pub(super) share: Vec<CallId>,
-    pub(super) memory: Vec<Waker>,
+/// The sender that waits.
+pub(crate) enum Waiter<'a> {
+    /// Of a call that is not open yet, which keeps its place itself.
+    Opening(&'a mut Option<Ticket>),
+    Call(CallId),
 }
 
-impl Waiting {
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> {
-        let Self {
-            room,
-            credit,
-            // Their slots have their wakers.
-            share: _,
-            memory,
-        } = std::mem::take(self);
-        room.into_iter().chain(credit).chain(memory)
-    }
-}
-
-/// Keeps `waker` once, however often it asks.
-fn note_waker(wakers: &mut Vec<Waker>, waker: &Waker) {
-    if !wakers.iter().any(|known| known.will_wake(waker)) {
-        wakers.push(waker.clone());
+/// The room that a message of a length takes in the ring: a long one takes a block beside it.
+fn in_record(len: usize) -> usize {
+    match len {
+        0..=MAX_INLINE_BYTES => len + RECORD_BYTES,
+        _ => RECORD_BYTES,
     }
 }
 
 fn open_call(
     core: &mut ringway_wire::Connection,
     now: Instant,
-    deadline: Option<Instant>,
     head_len: usize,
     message_len: Option<usize>,
     flags: Flags,
 ) -> Result<(CallId, FrameHeader), SendError> {
-    let id = core.open(now, deadline).map_err(open_error)?;
+    // The caller keeps the deadline, by its own clock.
+    let id = core.open(now, None).map_err(open_error)?;
     match core.request_frame(id, head_len, message_len, flags) {
         Ok(header) => Ok((id, header)),
         Err(error) => {

@@ -15,7 +15,7 @@ mod plugin;
 mod process;
 pub mod raw;
 mod running;
-mod seen;
+pub mod seen;
 mod shop;
 
 pub use addresses::{Addresses, free_address};

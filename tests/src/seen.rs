@@ -16,7 +16,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// Names the file to which a handler writes a line for each unary call that it executes.
 pub const EXECUTIONS_VARIABLE: &str = "RINGWAY_TEST_EXECUTIONS";
 /// How many calls meet where `x-do: meet` is asked for.
-const MEETING_SIZE: usize = 8;
+pub const MEETING_SIZE: usize = 8;
 
 /// Counts of what a handler has seen.
 #[derive(Debug)]

@@ -115,6 +115,9 @@ pub struct LocalConfig {
     pub socket_engine: SocketEngine,
     /// How callers and drivers wait. Default: what `RINGWAY_WAIT` says, else adaptive.
     pub wait_policy: WaitPolicy,
+    /// How long a peer may take nothing of what it was sent while calls wait; then it is given up, and they end
+    /// `UNAVAILABLE`. A process that is stopped or stuck is found out by it. `None`: for ever. Default: 20 s.
+    pub stall_timeout: Option<Duration>,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// Connections that a server holds at once for each of its names; further ones are turned away. Never more
@@ -133,6 +136,7 @@ impl Default for LocalConfig {
             links: Links::default(),
             socket_engine: SocketEngine::default(),
             wait_policy: WaitPolicy::from_environment(),
+            stall_timeout: Some(Duration::from_secs(20)),
             handshake_timeout: Duration::from_secs(5),
             max_connections: 4096,
             max_connections_per_uid: 2048,

@@ -8,6 +8,11 @@
 //! block its thread. No wake comes for a task that is stuck so. The [`watchdog`] finds it out within a few
 //! milliseconds, and another task takes the driving over, under a new *generation*. The stuck one finds its
 //! generation gone and ends.
+//!
+//! A runtime may end before the connections that it has made do. Then its driver moves, with all of them, to the
+//! runtime that makes the next call: see [`home`].
+
+mod home;
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -21,7 +26,9 @@ use ringway_sys::schedule::thread_id;
 use tokio::runtime::{Handle, Id, RuntimeFlavor, RuntimeMetrics};
 use tokio::task::AbortHandle;
 
+use self::home::Home;
 use crate::connection::{Connection, Progress, connections};
+use crate::runtime;
 use crate::spin::{Outcome, PeerPosture, SpinRecord, WaitPolicy};
 use crate::waiting::{Pass, Seen, look_until, may_spin, wake_later};
 use crate::watchdog;
@@ -37,8 +44,8 @@ const MAX_BUSY: usize = 64;
 /// Drives the connections of one runtime.
 #[derive(Debug)]
 pub struct Driver {
-    runtime: Handle,
-    /// `None` once the runtime has ended: connections keep their driver, so it must not keep them.
+    home: Home,
+    /// `None` while no task drives: connections keep their driver, so it must not keep them.
     ready: Mutex<Option<Vec<Arc<Connection>>>>,
     /// Whether `ready` holds any.
     listed: AtomicBool,
@@ -150,25 +157,24 @@ impl Wake for DriverTask {
 }
 
 impl Driver {
-    /// The driver of the current tokio runtime; the first caller starts it.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime, as tokio's own types do.
+    /// The driver of the tokio runtime [at hand](runtime::at_hand); the first caller starts it.
     pub fn current() -> Arc<Self> {
-        Self::of(&Handle::current())
+        Self::of(&runtime::at_hand())
     }
 
     /// The driver of a runtime; the first caller starts it.
     pub(crate) fn of(runtime: &Handle) -> Arc<Self> {
         static DRIVERS: OnceLock<Mutex<HashMap<Id, Weak<Driver>>>> = OnceLock::new();
         let mut drivers = DRIVERS.get_or_init(Mutex::default).lock();
-        if let Some(driver) = drivers.get(&runtime.id()).and_then(Weak::upgrade) {
+        let known = drivers.get(&runtime.id()).and_then(Weak::upgrade);
+        // One that has moved away since drives connections of other runtimes.
+        if let Some(driver) = known.filter(|known| known.home.is(runtime.id())) {
             return driver;
         }
         drivers.retain(|_, driver| driver.strong_count() > 0);
         let task = Arc::<DriverTask>::default();
         let driver = Arc::new(Self {
-            runtime: runtime.clone(),
+            home: Home::at(runtime),
             ready: Mutex::new(Some(Vec::new())),
             listed: AtomicBool::new(false),
             role: AtomicU32::new(0),
@@ -189,18 +195,26 @@ impl Driver {
         if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
             watchdog::watch(&driver);
         }
-        driver.start_task(0);
+        driver.start_task(runtime, 0);
         driver
     }
 
-    fn start_task(self: &Arc<Self>, generation: u32) {
+    fn start_task(self: &Arc<Self>, runtime: &Handle, generation: u32) {
         let task = drive(Arc::downgrade(self), generation);
-        self.runtime.spawn(tokio::task::unconstrained(task));
+        runtime.spawn(tokio::task::unconstrained(task));
     }
 
-    /// Runs `work` beside the driver, whatever thread asks.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.runtime.spawn(work).abort_handle()
+    /// Runs `work` beside the driver, whatever thread asks. Drops it if the runtime has ended.
+    pub(crate) fn spawn(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortHandle> {
+        let runtime = self.home.runtime()?;
+        Some(runtime.spawn(work).abort_handle())
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
     }
 
     /// Notes that the pass has spawned a task that may block its worker.
@@ -286,22 +300,96 @@ impl Driver {
         if replaced.is_err() {
             return;
         }
+        let Some(runtime) = self.home.runtime() else {
+            return;
+        };
+        self.begin_anew(&runtime, generation);
+        tracing::debug!(
+            generation,
+            "a driver was stuck in user code and was replaced"
+        );
+    }
+
+    /// Starts the task of a new generation, which looks at all connections.
+    fn begin_anew(self: &Arc<Self>, runtime: &Handle, generation: u32) {
         self.task.replace(generation);
         self.fresh.store(true, Ordering::Relaxed);
         self.in_user_code.store(0, Ordering::Relaxed);
         self.others_first.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
         self.later.lock().clear();
-        let of_this = |connection: &Arc<Connection>| connection.is_driven_by(self);
-        connections()
-            .into_iter()
-            .filter(of_this)
+        self.connections()
             .for_each(|connection| connection.list_anew());
-        self.start_task(generation);
-        tracing::debug!(
-            generation,
-            "a driver was stuck in user code and was replaced"
-        );
+        self.start_task(runtime, generation);
+    }
+
+    fn connections(self: &Arc<Self>) -> impl Iterator<Item = Arc<Connection>> {
+        let driven = connections().into_iter();
+        driven.filter(|connection| connection.is_driven_by(self))
+    }
+
+    /// Has the runtime at hand drive if none does, or one that is only a refuge: a connection belongs to the
+    /// process, not to the runtime that made it.
+    #[inline]
+    pub(crate) fn ensure_driven(self: &Arc<Self>) {
+        if self.home.is_astray() {
+            self.move_to(&runtime::at_hand());
+        }
+    }
+
+    #[cold]
+    fn move_to(self: &Arc<Self>, runtime: &Handle) {
+        let was_lost = self.home.is_lost();
+        let serves = |connection: Arc<Connection>| !connection.is_client();
+        if !was_lost && (self.home.is(runtime.id()) || self.connections().any(serves)) {
+            return;
+        }
+        if !self.home.move_to(runtime) {
+            return;
+        }
+        if was_lost {
+            // What served there has ended with its handlers.
+            let served = self.connections().filter(|served| !served.is_client());
+            served.for_each(|served| served.close());
+        }
+        let generation = self.next_generation();
+        self.ready.lock().get_or_insert_default();
+        self.begin_anew(runtime, generation);
+        tracing::debug!("connections of a runtime that has ended are driven by another one");
+    }
+
+    /// Makes every task that drives one of a former generation.
+    fn next_generation(&self) -> u32 {
+        let next = |role: u32| Some(((role >> 1).wrapping_add(1) & (u32::MAX >> 1)) << 1);
+        let former = self
+            .role
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+        let (Ok(former) | Err(former)) = former;
+        (former >> 1).wrapping_add(1) & (u32::MAX >> 1)
+    }
+
+    /// The task of a generation was dropped, with its runtime. Where calls of other runtimes wait, the process's
+    /// own drives from now on; else whichever makes the next call.
+    fn lose_home(self: &Arc<Self>, generation: u32) {
+        if self.generation() != generation {
+            return;
+        }
+        self.home.lose();
+        self.next_generation();
+        self.called.store(false, Ordering::SeqCst);
+        self.in_user_code.store(0, Ordering::Relaxed);
+        let ready = self.ready.lock().take();
+        self.listed.store(false, Ordering::SeqCst);
+        // Without the lock: a connection that ends here may mark others.
+        drop(ready);
+        let mut awaited = false;
+        for connection in self.connections() {
+            connection.lose_driver();
+            awaited |= connection.is_client() && connection.calls_in_flight() > 0;
+        }
+        if awaited {
+            self.move_to(runtime::own());
+        }
     }
 
     /// Whether tasks were woken that have not all had their turn.
@@ -561,7 +649,7 @@ impl Turn {
     }
 }
 
-/// Lets go of what is ready when the driver's task is dropped: with its runtime.
+/// Has the driver look for another home when its task is dropped: with its runtime.
 struct Driving {
     driver: Weak<Driver>,
     generation: u32,
@@ -569,13 +657,8 @@ struct Driving {
 
 impl Drop for Driving {
     fn drop(&mut self) {
-        if let Some(driver) = self.driver.upgrade()
-            && driver.generation() == self.generation
-        {
-            let ready = driver.ready.lock().take();
-            driver.called.store(false, Ordering::SeqCst);
-            // Without the lock: a connection that ends here may mark others.
-            drop(ready);
+        if let Some(driver) = self.driver.upgrade() {
+            driver.lose_home(self.generation);
         }
     }
 }

@@ -186,7 +186,7 @@ pub enum Closed {
     PeerGone,
     /// The peer did not answer a keepalive ping in time. It may still be there, stopped or cut off,
     /// and act on what it was sent when it comes to.
-    #[error("the peer did not answer in time")]
+    #[error("the peer took nothing, or answered no ping, in time: it may be stopped or stuck")]
     PeerSilent,
     /// The peer was a child process of this one, and has gone.
     #[error("the child process has gone: {0}")]

@@ -70,7 +70,7 @@ fn start(
         socket_peer: None,
         runtime: runtime.flatten(),
     });
-    connection.set_wait_policy(config.wait_policy);
+    connection.configure(config);
     out.belongs_to(&connection);
     into.belongs_to(&connection);
     connection

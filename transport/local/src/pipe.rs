@@ -215,7 +215,7 @@ impl Ends {
         let writer = self.writer.into_nonblocking_fd().map_err(text)?;
         let stream = Stream::over_pipes(Pipes::new(reader, writer, far_end)).map_err(text)?;
         let connection = start_over(&stream, LinkKind::Pipe, core, service, (self.peer, None))?;
-        connection.set_wait_policy(config.wait_policy);
+        connection.configure(config);
         Ok(connection)
     }
 }

@@ -161,7 +161,7 @@ impl Rendezvous<'_> {
             socket_peer,
             ..parts
         });
-        connection.set_wait_policy(self.config.wait_policy);
+        connection.configure(self.config);
         Ok(connection)
     }
 
@@ -183,7 +183,7 @@ impl Rendezvous<'_> {
         let stream = Stream::new(socket, engine).map_err(text)?;
         let peers = (Some(self.peer), socket_peer);
         let connection = start_over(&stream, LinkKind::Socket, core, service, peers)?;
-        connection.set_wait_policy(self.config.wait_policy);
+        connection.configure(self.config);
         Ok(connection)
     }
 
@@ -345,7 +345,7 @@ fn assemble(
     deprecated,
     reason = "its successor is unsafe, for types that lie about their descriptor; ours own it"
 )]
-fn watched<T: AsFd + AsRawFd>(descriptor: T) -> Result<AsyncFd<T>, String> {
+pub(crate) fn watched<T: AsFd + AsRawFd>(descriptor: T) -> Result<AsyncFd<T>, String> {
     AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(text)
 }
 

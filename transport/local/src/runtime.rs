@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::{pin::Pin, thread};
 
 use tokio::runtime::{Builder, EnterGuard, Handle};
+use tokio::task::JoinHandle;
 
 /// The runtime at hand: the current one, or else the process's own.
 ///
@@ -25,6 +26,14 @@ pub fn enter() -> Option<EnterGuard<'static>> {
         Ok(_) => None,
         Err(_) => Some(own().enter()),
     }
+}
+
+/// Spawns a task in the runtime at hand.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    at_hand().spawn(future)
 }
 
 /// Polls a future inside the process's own runtime wherever there is no current one.
@@ -46,8 +55,15 @@ impl<F: Future + Unpin> Future for Anywhere<F> {
     }
 }
 
-fn own() -> &'static Handle {
-    static OWN: OnceLock<Handle> = OnceLock::new();
+/// Returns true if it is the process's own.
+pub(crate) fn is_own(runtime: &Handle) -> bool {
+    OWN.get().is_some_and(|own| own.id() == runtime.id())
+}
+
+static OWN: OnceLock<Handle> = OnceLock::new();
+
+/// The process's own runtime; the first caller starts it.
+pub(crate) fn own() -> &'static Handle {
     OWN.get_or_init(|| {
         let runtime = Builder::new_current_thread()
             .enable_all()

@@ -1,4 +1,5 @@
-//! A thread of the process that has drivers replaced which are stuck in the user's code.
+//! A thread of the process that has drivers replaced which are stuck in the user's code, and connections given up
+//! whose peer takes nothing any more.
 //!
 //! It is the one thing here that runs outside of tokio, because what it looks for stops tokio as well: the worker
 //! that is stuck may be the one that waits for all descriptors and timers of its runtime. It ticks while drivers
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use ringway_sys::schedule::run_delay_of;
 
+use crate::connection::connections;
 use crate::driver::{Driver, Suspect};
 
 /// The time between two looks at drivers that are at work. A look costs some 5 us of CPU.
@@ -21,6 +23,8 @@ const CONFIRM_AFTER: Duration = Duration::from_millis(1);
 /// The time after which a driver is replaced that waits to be polled. On a busy runtime it may only wait for its
 /// turn; behind a task that blocks it waits in vain.
 const UNPOLLED_AFTER: Duration = Duration::from_millis(8);
+/// The time between two looks at connections whose peer may take nothing any more.
+pub(crate) const LOOK_AT_PEERS_EVERY: Duration = Duration::from_secs(1);
 /// Ticks without work after which the thread sleeps until a driver wakes it.
 const LINGER_TICKS: u32 = 16;
 /// The longest sleep: bounds what a driver can lose that has just missed to wake the thread.
@@ -39,10 +43,14 @@ static WATCHDOG: Watchdog = Watchdog {
     thread: OnceLock::new(),
 };
 
-/// Watches `driver` from now on, for as long as it lives. The first call starts the thread; where none can be
-/// started, nothing is watched.
+/// Watches `driver` from now on, for as long as it lives.
 pub(crate) fn watch(driver: &Arc<Driver>) {
     WATCHDOG.drivers.lock().push(Arc::downgrade(driver));
+    start();
+}
+
+/// Starts the thread, with the first call; where none can be started, nothing is watched.
+pub(crate) fn start() {
     WATCHDOG.thread.get_or_init(|| {
         let builder = thread::Builder::new().name("ringway-watch".to_owned());
         match builder.spawn(run) {
@@ -76,7 +84,14 @@ fn wake() {
 fn run() {
     let mut idle_ticks = 0;
     let mut suspects: Vec<(Weak<Driver>, Suspicion)> = Vec::new();
+    let mut looked = Instant::now();
     loop {
+        if looked.elapsed() >= LOOK_AT_PEERS_EVERY {
+            looked = Instant::now();
+            connections()
+                .iter()
+                .for_each(|connection| connection.look_at_peer());
+        }
         if idle_ticks >= LINGER_TICKS {
             WATCHDOG.ticking.store(false, Ordering::SeqCst);
             thread::park_timeout(LONGEST_SLEEP);

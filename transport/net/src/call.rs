@@ -20,6 +20,7 @@ use tonic::{
     metadata::MetadataMap,
 };
 
+use crate::fate::Fate;
 use crate::guard::{Guarded, Trailers, TrailersAside};
 use crate::outgoing::{Outgoing, OutgoingCodec};
 
@@ -199,8 +200,17 @@ where
 async fn wait_for<T: GrpcService<Body>>(mut channel: T) -> Result<Guarded<T>, Status> {
     future::poll_fn(|cx| channel.poll_ready(cx))
         .await
-        .map_err(|error| Status::unknown(format!("Service was not ready: {}", error.into())))?;
+        .map_err(|error| not_ready(error.into()))?;
     Ok(Guarded::new(channel))
+}
+
+/// A connection that would not take the call says so itself: nothing was sent.
+fn not_ready(error: BoxError) -> Status {
+    match error.downcast::<Status>() {
+        Ok(status) if Fate::of(&status) == Fate::Unsent => *status,
+        Ok(status) => Status::unknown(format!("Service was not ready: {status}")),
+        Err(error) => Status::unknown(format!("Service was not ready: {error}")),
+    }
 }
 
 fn with_trailers<R>(mut response: Response<R>, aside: &TrailersAside) -> Response<R> {

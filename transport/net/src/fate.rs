@@ -33,7 +33,8 @@ impl Fate {
     /// ```
     pub fn of(status: &Status) -> Self {
         for error in sources(status) {
-            if error.is::<ConnectionOver>() {
+            // The queue before a connection closes with the runtime that has made both.
+            if error.is::<ConnectionOver>() || error.is::<tower::buffer::error::Closed>() {
                 return Self::Unsent;
             }
             if let Some(error) = error.downcast_ref::<hyper::Error>()
@@ -76,8 +77,13 @@ pub(crate) fn mapped(status: Status) -> Status {
     if status.code() == Code::Unavailable || !is_broken(&status) {
         return status;
     }
-    let why = sources(&status).last().map(ToString::to_string);
-    let why = why.unwrap_or_default();
+    let why = match sources(&status).last() {
+        Some(error) if error.downcast_ref().is_some_and(has_lost_its_runtime) => {
+            "the runtime that had made it has ended".to_owned()
+        }
+        Some(error) => error.to_string(),
+        None => String::new(),
+    };
     let mut mapped = Status::unavailable(format!("the connection broke: {why}"));
     mapped.set_source(Arc::new(Kept(status)));
     mapped
@@ -100,7 +106,15 @@ fn is_broken(status: &Status) -> bool {
 struct Kept(#[source] Status);
 
 fn is_lost(error: &hyper::Error) -> bool {
-    error.is_canceled() || error.is_closed() || error.is_incomplete_message()
+    error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || has_lost_its_runtime(error)
+}
+
+/// Its connection's task was dropped with its runtime, which hyper tells in words alone.
+fn has_lost_its_runtime(error: &hyper::Error) -> bool {
+    error.is_user() && format!("{error:?}").contains("DispatchGone")
 }
 
 fn ends_all(error: &h2::Error) -> bool {

@@ -27,6 +27,11 @@ use crate::{
 pub struct Position(pub(crate) u64);
 
 impl Position {
+    /// The bytes before it, counted round and round.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
     /// Whether a consumer whose cursor is `cursor` has taken everything before this position.
     ///
     /// Positions wrap, so they compare only within half of their range: ages more than a ring holds.

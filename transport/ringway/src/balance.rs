@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::select_ok;
 use parking_lot::RwLock;
+use ringway_local::runtime;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::codegen::BoxFuture;
@@ -63,20 +64,20 @@ fn routed(shared: Arc<Shared>) -> BoxFuture<Way, Status> {
 
 impl Channel {
     /// A channel whose calls go to all of `endpoints` in turn; those that can't be reached are passed
-    /// over. Within a tokio runtime.
+    /// over.
     pub fn balance_list(endpoints: impl Iterator<Item = Endpoint>) -> Self {
         Self::balanced(Arc::new(Members::of(endpoints)))
     }
 
     /// The same of endpoints that come and go, as the sender says; up to `capacity` changes wait. Once
-    /// the sender is dropped, the endpoints stay as they are. Within a tokio runtime.
+    /// the sender is dropped, the endpoints stay as they are.
     pub fn balance_channel<K>(capacity: usize) -> (Self, mpsc::Sender<Change<K, Endpoint>>)
     where
         K: Hash + Eq + Send + Clone + 'static,
     {
         let members = Arc::new(Members::default());
         let (changes, changed) = mpsc::channel(capacity);
-        tokio::spawn(follow(Arc::downgrade(&members), changed));
+        runtime::spawn(follow(Arc::downgrade(&members), changed));
         (Self::balanced(members), changes)
     }
 }

@@ -1,10 +1,12 @@
 //! Calls over a channel: the first attempt over a connection at hand, and all further ones.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use prost::Message;
+use ringway_local::runtime;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{CancellationHandle, Extensions, Request, Response, Status, Streaming};
@@ -81,7 +83,8 @@ impl Caller for Channel {
                 extensions,
                 trace: calling.trace(),
             };
-            let answered = Box::pin(self.make(call, One::new(message), first)).await;
+            let answered = Box::pin(self.make(call, One::new(message), first));
+            let answered = runtime::anywhere(answered).await;
             calling.end(&answered);
             answered
         }
@@ -111,7 +114,10 @@ impl Caller for Channel {
             extensions,
             trace: calling.trace(),
         };
-        let answered = self.make(call, OneToMany(One::new(message)), None).await;
+        let answered = {
+            let answered = pin!(self.make(call, OneToMany(One::new(message)), None));
+            runtime::anywhere(answered).await
+        };
         calling.end_unless_ok(&answered);
         answered
     }
@@ -152,7 +158,10 @@ impl Caller for Channel {
             trace: calling.trace(),
         };
         let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
-        let answered = self.make(call, attempt, None).await;
+        let answered = {
+            let answered = pin!(self.make(call, attempt, None));
+            runtime::anywhere(answered).await
+        };
         calling.end(&answered);
         answered
     }
@@ -188,7 +197,10 @@ impl Caller for Channel {
             trace: calling.trace(),
         };
         let attempt = ManyToOne::new(requests, self.shared.endpoint.retry_buffer_bytes);
-        let answered = self.make(call, ManyToMany(attempt), None).await;
+        let answered = {
+            let answered = pin!(self.make(call, ManyToMany(attempt), None));
+            runtime::anywhere(answered).await
+        };
         calling.end_unless_ok(&answered);
         answered
     }
@@ -217,7 +229,10 @@ impl Channel {
     ) -> Result<Option<Admitted>, Status> {
         match &self.shared.admission {
             None => Ok(None),
-            Some(admission) => Box::pin(admission.admit(deadline)).await.map(Some),
+            Some(admission) => {
+                let admitted = Box::pin(admission.admit(deadline));
+                runtime::anywhere(admitted).await.map(Some)
+            }
         }
     }
 

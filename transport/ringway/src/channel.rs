@@ -195,6 +195,9 @@ impl Channel {
             .is_some_and(|stay| stay.goes_on(instances))
         {
             self.stay = instances.choose();
+            if self.stay.is_some() {
+                self.shared.look_for_more();
+            }
             self.note_path();
         }
         Some((self.stay.as_ref()?.instance(), &self.shared))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use ringway_local::{ConnectError, LocalConfig, SocketEngine};
+use ringway_local::{ConnectError, LocalConfig, SocketEngine, runtime};
 use ringway_net::Backoff;
 
 use crate::channel::{LOOK_AGAIN_AFTER, Local, Shared};
@@ -44,13 +44,20 @@ impl Shared {
             return Err(error);
         }
         *self.local.lock() = Local::default();
-        if self.endpoint.pipe.is_none() && !self.looking.swap(true, Ordering::SeqCst) {
-            tokio::spawn(look_for_more(Arc::downgrade(self)));
-        }
+        self.look_for_more();
         self.instances.choose().ok_or_else(|| Error::Forced {
             path: self.local_path(),
             reason: format!("`{}` takes no calls just now", self.endpoint.name),
         })
+    }
+
+    /// Has a task look for further instances, unless one does. One that ended with its runtime is replaced when
+    /// calls take a way anew.
+    pub(crate) fn look_for_more(self: &Arc<Self>) {
+        if self.endpoint.pipe.is_none() && !self.looking.swap(true, Ordering::SeqCst) {
+            let looking = Looking(Arc::downgrade(self));
+            runtime::spawn(async move { look_for_more(&looking.0).await });
+        }
     }
 
     /// Connects to the instance that is the first to answer. One that is silent, such as a process that is
@@ -80,7 +87,7 @@ impl Shared {
             at_once = usize::from(trying.is_empty());
         }
         // Those that are still silent may answer later.
-        tokio::spawn(async move { while trying.next().await.is_some() {} });
+        runtime::spawn(async move { while trying.next().await.is_some() {} });
         Ok(())
     }
 
@@ -193,9 +200,20 @@ impl Found {
     }
 }
 
+/// The task that looks for further instances, until it ends.
+struct Looking(Weak<Shared>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.looking.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
 /// Connects to instances that come, lets go of those that went, and tries again, with backoff, what
 /// could not be connected; for as long as the channel is there.
-async fn look_for_more(shared: Weak<Shared>) {
+async fn look_for_more(shared: &Weak<Shared>) {
     let mut refused: HashMap<String, (Backoff, Instant)> = HashMap::new();
     let mut calls_before = None;
     loop {

@@ -14,6 +14,7 @@ pub mod floor;
 pub mod limits;
 pub mod pipe;
 pub mod process;
+pub mod queued;
 pub mod schedule;
 pub mod uring;
 

@@ -323,6 +323,7 @@ fn wait(
     len: usize,
     context: &mut Context<'_>,
 ) {
+    connection.ensure_driven();
     let waker = context.waker();
     let mut is_there = connection.lock().wait_to_send(lack, sender, len, waker);
     if lack == Lack::Memory {

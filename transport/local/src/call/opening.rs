@@ -65,6 +65,7 @@ impl<'a> Opening<'a> {
         mut message: Option<(usize, Encode<'_>)>,
     ) -> Result<Call, SendError> {
         let connection = self.connection;
+        connection.ensure_driven();
         let made_at = connection.delivered();
         let place = place(connection, None, request.max_head_len(), &mut message)?;
         let payload = message.map(|(len, encode)| Payload { len, encode });

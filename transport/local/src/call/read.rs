@@ -91,6 +91,7 @@ impl Call {
 
     /// The last step before a task waits. `first` says that it waits alone, and did not look by itself.
     fn wait_for_driver(&self, first: bool) {
+        self.connection().ensure_driven();
         if first && !in_pass() {
             // The driver looks instead, after this task and on this very worker.
             self.connection().ask_for_a_look();

@@ -34,6 +34,8 @@ pub(crate) fn wakes_a_task(waker: Waker) -> bool {
 pub(crate) struct Inline {
     pub(crate) future: HandlerFuture,
     pub(crate) pace: Arc<Pace>,
+    /// It came from outside of any runtime, and may be polled in each.
+    pub(crate) anywhere: bool,
 }
 
 /// A call's future, kept for the call's end.

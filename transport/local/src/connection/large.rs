@@ -51,7 +51,10 @@ impl Connection {
             && !large.watched.load(Ordering::Relaxed)
             && !large.watched.swap(true, Ordering::SeqCst)
         {
-            self.driver.spawn(trim(Weak::clone(&self.me)));
+            self.driver.spawn(trim(Watching {
+                connection: Weak::clone(&self.me),
+                over: false,
+            }));
         }
     }
 
@@ -77,13 +80,31 @@ impl Connection {
     }
 }
 
-async fn trim(connection: Weak<Connection>) {
+/// A task that looks; where its runtime ends, the next large message starts another.
+struct Watching {
+    connection: Weak<Connection>,
+    over: bool,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if !self.over
+            && let Some(connection) = self.connection.upgrade()
+            && let Some(large) = &connection.large
+        {
+            large.watched.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+async fn trim(mut watching: Watching) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let Some(connection) = connection.upgrade() else {
+        let Some(connection) = watching.connection.upgrade() else {
             return;
         };
         if !connection.is_open() || connection.trim_large() {
+            watching.over = true;
             return;
         }
     }

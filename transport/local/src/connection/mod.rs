@@ -15,6 +15,7 @@ mod pass;
 mod registry;
 mod running;
 mod slots;
+mod stall;
 mod state;
 mod waking;
 
@@ -40,8 +41,10 @@ pub(crate) use self::large::Large;
 use self::pass::Pass;
 pub use self::registry::{connections, ended};
 use self::running::Backlog;
+use self::stall::Stall;
 use self::state::State;
 pub(crate) use self::state::{Ticket, Waiter};
+use crate::config::LocalConfig;
 use crate::driver::Driver;
 use crate::error::Closed;
 use crate::habits::Habits;
@@ -51,6 +54,7 @@ use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
 use crate::socket_peer::SocketPeer;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
+use crate::watchdog;
 
 /// How often a draining connection looks whether its calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -141,6 +145,8 @@ pub struct Connection {
     /// What waiting for an answer has taught its callers.
     spin_record: SpinRecord,
     wait_policy: OnceLock<WaitPolicy>,
+    stall_timeout: OnceLock<Option<Duration>>,
+    stall: Stall,
     large: Option<Large>,
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
@@ -225,6 +231,7 @@ impl Connection {
             .runtime
             .as_ref()
             .map_or_else(Driver::current, Driver::of);
+        let home = driver.home().changes();
         let connection = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             kind: parts.kind,
@@ -241,13 +248,15 @@ impl Connection {
             parts: AtomicU32::new(0),
             lookers: AtomicU32::new(0),
             armed: AtomicBool::new(false),
-            pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, me)),
+            pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, home, me)),
             state: Mutex::new(State::new(parts.core, parts.sender)),
             handlers: Handlers::new(me),
             backlog: Backlog::default(),
             habits: Habits::default(),
             spin_record: SpinRecord::default(),
             wait_policy: OnceLock::new(),
+            stall_timeout: OnceLock::new(),
+            stall: Stall::default(),
             large: parts.large,
             service: parts.service,
             peer: parts.peer,
@@ -405,10 +414,12 @@ impl Connection {
             .unwrap_or_else(WaitPolicy::from_environment)
     }
 
-    /// Sets how its callers and its driver wait. Once.
-    pub(crate) fn set_wait_policy(&self, policy: WaitPolicy) {
-        // A second policy would be the same.
-        let _ = self.wait_policy.set(policy);
+    /// Sets how its callers and its driver wait, and how long a peer may take nothing. Once.
+    pub(crate) fn configure(&self, config: &LocalConfig) {
+        // A second configuration would be the same.
+        let _ = self.wait_policy.set(config.wait_policy);
+        let _ = self.stall_timeout.set(config.stall_timeout);
+        watchdog::start();
     }
 
     pub(crate) fn peer_posture(&self) -> PeerPosture {

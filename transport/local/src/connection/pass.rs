@@ -23,6 +23,7 @@ use crate::clock;
 use crate::error::Closed;
 use crate::link::shm::Blocks;
 use crate::link::{Frame, Receiver};
+use crate::rendezvous::watched;
 use crate::waiting;
 
 /// Receives of one pass, at most, where a receive leaves something: then other connections have their turn. A
@@ -51,6 +52,8 @@ pub(crate) struct Pass {
     receiver: Receiver,
     wakeups: Wakeups,
     timer: Option<Timer>,
+    /// The change of the driver's runtime as of which both are registered.
+    home: u32,
     stir: Waker,
     frames: Vec<Frame>,
     deliveries: Deliveries,
@@ -75,11 +78,18 @@ struct Timer {
 }
 
 impl Pass {
-    pub(crate) fn new(receiver: Receiver, wakeups: Wakeups, connection: &Weak<Connection>) -> Self {
+    /// `home` is the change of the driver's runtime as of which `wakeups` are registered.
+    pub(crate) fn new(
+        receiver: Receiver,
+        wakeups: Wakeups,
+        home: u32,
+        connection: &Weak<Connection>,
+    ) -> Self {
         Self {
             receiver,
             wakeups,
             timer: None,
+            home,
             stir: Waker::from(Arc::new(Stir(Weak::clone(connection)))),
             frames: Vec::new(),
             deliveries: Deliveries::default(),
@@ -137,11 +147,19 @@ impl Pass {
         first: &mut Option<Started>,
     ) -> Result<Progress, Closed> {
         // What the peer wrote before it went still counts, so its end is judged last.
-        let stirred = connection.stirred.load(Ordering::Relaxed)
+        let mut stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
-        let end = match stirred {
-            true => self.look_at_descriptors(),
-            false => Ok(false),
+        let end = match stirred && self.home != connection.driver.home().changes() {
+            true => self.move_in(connection).map(|moved| stirred = moved),
+            false => Ok(()),
+        };
+        let end = match end {
+            Ok(()) if stirred => self.look_at_descriptors(),
+            end => end.map(|()| false),
+        };
+        let end = match stirred && connection.stall.is_long() {
+            true => end.and(Err(Closed::PeerSilent)),
+            false => end,
         };
         let mut end = end.map(|rung| {
             if rung {
@@ -241,6 +259,29 @@ impl Pass {
         progress = progress.max(self.wake());
         judged.and(flushed)?;
         Ok((progress, timer))
+    }
+
+    /// Registers descriptors and the timer anew, with the runtime to which the driver has moved; false, and left to
+    /// the driver, on any other thread.
+    #[cold]
+    fn move_in(&mut self, connection: &Connection) -> Result<bool, Closed> {
+        let home = connection.driver.home();
+        let changes = home.changes();
+        if !waiting::in_pass() || !home.is_here() {
+            connection.stir();
+            return Ok(false);
+        }
+        self.home = changes;
+        self.timer = None;
+        connection.lock().timer_fired();
+        let Wakeups { doorbell, socket } = std::mem::take(&mut self.wakeups);
+        let doorbell = doorbell.map(|doorbell| watched(doorbell.into_inner()));
+        let socket = socket.map(|socket| watched(socket.into_inner()));
+        self.wakeups = Wakeups {
+            doorbell: doorbell.transpose().map_err(Closed::Io)?,
+            socket: socket.transpose().map_err(Closed::Io)?,
+        };
+        Ok(true)
     }
 
     /// Looks at doorbell and socket, so that the reactor tells of the next stir; true if the doorbell

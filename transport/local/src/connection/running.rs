@@ -130,21 +130,36 @@ impl Connection {
         let begun = pace.begin_inline();
         let made = catch_unwind(AssertUnwindSafe(|| service.start(started)));
         if let Ok(future) = made {
-            self.poll_inline(id, Inline { future, pace }, begun);
+            let inline = Inline {
+                future,
+                pace,
+                anywhere: false,
+            };
+            self.poll_inline(id, inline, begun);
         }
         Progress::Busy
     }
 
     /// Gives a call a future that runs beside it from now on: a client's request stream.
     pub(crate) fn attach(self: &Arc<Self>, id: CallId, future: HandlerFuture, pace: Arc<Pace>) {
-        // Outside of a runtime there is no other place for it than the passes of its connection.
-        if !pace.is_inline()
-            && let Ok(runtime) = Handle::try_current()
+        // User code is polled inside its own runtime alone. Outside of all there is no other place for it than the
+        // passes of its connection.
+        let here = Handle::try_current();
+        if let Ok(runtime) = &here
+            && !(pace.is_inline() && self.driver.home().is(runtime.id()))
         {
             let spawned = Spawned::new(self, id, pace, Begun::Is(future));
-            return self.spawn(id, spawned, Some(&runtime));
+            return self.spawn(id, spawned, Some(runtime));
         }
-        self.keep(id, Inline { future, pace });
+        let anywhere = here.is_err();
+        self.keep(
+            id,
+            Inline {
+                future,
+                pace,
+                anywhere,
+            },
+        );
         self.handlers.wake(id.slot());
         if waiting::in_pass() {
             self.mark_ready();
@@ -176,7 +191,7 @@ impl Connection {
         if handler.pace.is_inline() {
             self.keep(id, handler);
         } else {
-            let Inline { future, pace } = handler;
+            let Inline { future, pace, .. } = handler;
             self.spawn(id, Spawned::new(self, id, pace, Begun::Is(future)), None);
         }
     }
@@ -192,12 +207,14 @@ impl Connection {
 
     fn spawn(&self, id: CallId, spawned: Spawned, runtime: Option<&Handle>) {
         let task = match runtime {
-            Some(runtime) => runtime.spawn(spawned).abort_handle(),
+            Some(runtime) => Some(runtime.spawn(spawned).abort_handle()),
             None => {
                 self.driver.note_spawned();
                 self.driver.spawn(spawned)
             }
         };
+        // Without a runtime it was dropped, and its call has ended.
+        let Some(task) = task else { return };
         let task = Work::Task(AbortOnDrop::new(task));
         let rejected = self.lock().keep_task(id, task);
         drop(rejected);
@@ -246,12 +263,22 @@ impl Spawned {
         }
     }
 
+    /// Returns true if its method is quick, and the driver polls in the runtime that polls it now.
+    fn may_go_inline(&self) -> bool {
+        self.pace.is_inline() && self.connection.driver.home().is_here()
+    }
+
     /// Goes on inline from here on.
     fn hand_over(&mut self) {
         let begun = std::mem::replace(&mut self.begun, Begun::Not(None));
         if let Begun::Is(future) = begun {
             let pace = Arc::clone(&self.pace);
-            self.connection.keep(self.id, Inline { future, pace });
+            let inline = Inline {
+                future,
+                pace,
+                anywhere: false,
+            };
+            self.connection.keep(self.id, inline);
             // Its wakers are those of this task.
             self.connection.handlers.wake(self.id.slot());
             self.connection.mark_ready();
@@ -282,7 +309,7 @@ impl Future for Spawned {
             return polled;
         }
         self.polls = self.polls.saturating_add(1);
-        if self.polls >= POLLS_BEFORE_INLINE && self.pace.is_inline() {
+        if self.polls >= POLLS_BEFORE_INLINE && self.may_go_inline() {
             self.over = true;
             self.hand_over();
             return Poll::Ready(());

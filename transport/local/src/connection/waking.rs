@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
+
+use ringway_wire::code;
 
 use super::Connection;
 use crate::driver::Driver;
@@ -85,6 +88,33 @@ impl Connection {
     /// Returns true if it is `driver` that drives the connection.
     pub(crate) fn is_driven_by(&self, driver: &Arc<Driver>) -> bool {
         Arc::ptr_eq(&self.driver, driver)
+    }
+
+    /// The driver's task has ended with its runtime: nothing is on its list, and nobody looks for it. What that
+    /// runtime polled in passes is gone with it.
+    pub(crate) fn lose_driver(&self) {
+        self.listed.store(false, Ordering::SeqCst);
+        self.stirred.store(true, Ordering::SeqCst);
+        if self.look_wanted.swap(false, Ordering::SeqCst) {
+            self.lookers.fetch_sub(1, Ordering::SeqCst);
+        }
+        if self.driver_looks.swap(false, Ordering::SeqCst) {
+            self.lookers.fetch_sub(1, Ordering::SeqCst);
+        }
+        if self.is_client() {
+            let gone = self.lock().take_inline_work();
+            for (id, work) in gone {
+                drop(work);
+                let reader = self.lock().give_up(id, code::CANCELLED);
+                reader.into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+
+    /// Has the driver's task run in the runtime at hand where its own has ended.
+    #[inline]
+    pub(crate) fn ensure_driven(&self) {
+        self.driver.ensure_driven();
     }
 
     /// Puts the connection on the driver's list, also if it stood on that of a driver that was replaced.

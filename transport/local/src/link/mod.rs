@@ -228,6 +228,20 @@ impl Sender {
         }
     }
 
+    /// A count that grows as the peer takes what was sent, as long as some of it is not taken; `None` where all is, or
+    /// where the peer is this very process.
+    pub(crate) fn untaken(&mut self) -> Option<u64> {
+        match self {
+            Self::Shm(sender) => {
+                let cursor = sender.producer.peer_cursor().ok()?;
+                let taken = sender.producer.position().reached_by(cursor);
+                (!taken).then(|| cursor.get())
+            }
+            Self::Stream(sender) => sender.untaken(),
+            Self::Queue(_) => None,
+        }
+    }
+
     /// How full the link is; empty where it has no bounds of its own.
     pub(crate) fn fill(&mut self) -> Fill {
         let Self::Shm(sender) = self else {

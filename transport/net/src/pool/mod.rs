@@ -194,14 +194,17 @@ impl Pool {
 impl Shared {
     /// Finds the instances; at the first call, because many channels never leave their host.
     fn start(self: &Arc<Self>) {
-        if self.started.swap(true, Ordering::SeqCst) {
+        if self.started.load(Ordering::Relaxed) || self.started.swap(true, Ordering::SeqCst) {
             return;
         }
         match &self.target {
             Target::Unix(path) => self.set_addresses(vec![Address::Unix(path.clone())]),
             Target::Network { host, port, .. } => match literal(host, *port) {
                 Some(address) => self.set_addresses(vec![Address::Tcp(address)]),
-                None => drop(tokio::spawn(keep_resolved(Arc::downgrade(self)))),
+                None => {
+                    let resolving = KeepsResolved(Arc::downgrade(self));
+                    tokio::spawn(async move { keep_resolved(&resolving.0).await });
+                }
             },
         }
     }
@@ -246,6 +249,7 @@ impl Shared {
         let (mut aside, mut connecting, mut failed) = (None, false, None);
         for offset in 0..subchannels.len() {
             let subchannel = &subchannels[turn.wrapping_add(offset) % subchannels.len()];
+            subchannel.keep();
             match subchannel.state() {
                 State::Ready(transport) => {
                     let picked = Picked {
@@ -291,8 +295,20 @@ fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::new(host.parse().ok()?, port))
 }
 
+/// A task that resolves the server's name, until it ends: with its runtime at the earliest, and then the next call
+/// has another one do it.
+struct KeepsResolved(Weak<Shared>);
+
+impl Drop for KeepsResolved {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.started.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
 /// Resolves the server's name: at once, every interval, and when instances go astray.
-async fn keep_resolved(pool: Weak<Shared>) {
+async fn keep_resolved(pool: &Weak<Shared>) {
     let Some(first) = pool.upgrade() else { return };
     let Target::Network { host, port, .. } = first.target.clone() else {
         return;

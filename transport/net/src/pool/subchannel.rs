@@ -68,6 +68,9 @@ pub(crate) struct Subchannel {
     changed: Arc<Notify>,
     /// Told when the instance was lost or can't be reached.
     astray: Arc<Notify>,
+    connector: Arc<Connector>,
+    /// A task keeps it connected.
+    kept: AtomicBool,
 }
 
 /// What an instance can do for a call.
@@ -90,7 +93,7 @@ pub(crate) struct Transport {
 }
 
 impl Subchannel {
-    /// Begins to connect; goes on for as long as the subchannel is held.
+    /// Begins to connect; goes on for as long as the subchannel is held. Within a tokio runtime.
     pub(crate) fn start(
         address: Address,
         connector: &Arc<Connector>,
@@ -104,13 +107,22 @@ impl Subchannel {
             pause: Arc::default(),
             changed: Arc::clone(changed),
             astray: Arc::clone(astray),
+            connector: Arc::clone(connector),
+            kept: AtomicBool::new(false),
         });
-        tokio::spawn(keep_connected(
-            Arc::downgrade(&subchannel),
-            subchannel.address.clone(),
-            Arc::clone(connector),
-        ));
+        subchannel.keep();
         subchannel
+    }
+
+    /// Has a task keep it connected, if the one that did has ended with its runtime, and its connection with it.
+    /// Within a tokio runtime.
+    pub(crate) fn keep(self: &Arc<Self>) {
+        if self.kept.load(Ordering::Relaxed) || self.kept.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let kept = Kept(Arc::downgrade(self));
+        let (address, connector) = (self.address.clone(), Arc::clone(&self.connector));
+        tokio::spawn(async move { keep_connected(&kept.0, address, connector).await });
     }
 
     /// What it can do for a call.
@@ -136,7 +148,24 @@ impl Subchannel {
     }
 }
 
-async fn keep_connected(subchannel: Weak<Subchannel>, address: Address, connector: Arc<Connector>) {
+/// A task that keeps a subchannel connected, until it ends.
+struct Kept(Weak<Subchannel>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(subchannel) = self.0.upgrade() {
+            subchannel.kept.store(false, Ordering::SeqCst);
+            // A call that comes now has it connected anew.
+            subchannel.enter(State::Connecting);
+        }
+    }
+}
+
+async fn keep_connected(
+    subchannel: &Weak<Subchannel>,
+    address: Address,
+    connector: Arc<Connector>,
+) {
     let mut backoff = Backoff::new(connector.backoff);
     while subchannel.strong_count() > 0 {
         let began = Instant::now();

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::BufMut;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, Inbound, Opening, Out, Pace, SendError, clock};
+use ringway_local::{Call, Inbound, Opening, Out, Pace, SendError, clock, runtime};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
 use ringway_wire::MetadataBuf;
@@ -64,7 +64,7 @@ impl Service<Request<Body>> for Channel {
         let at_hand = at_hand.filter(|_| !limited);
         let Some(instance) = at_hand else {
             let mut channel = self.clone();
-            return Box::pin(async move {
+            let call = Box::pin(async move {
                 let _admitted = channel
                     .admit(outgoing.deadline)
                     .await
@@ -73,6 +73,7 @@ impl Service<Request<Body>> for Channel {
                 calling.end_unless_ok(&answered);
                 answered
             });
+            return Box::pin(runtime::anywhere(call));
         };
         let block = match metadata::encode(&outgoing.metadata) {
             Ok(block) => block,
@@ -236,7 +237,8 @@ impl LocalCall {
                 Err(SendError::Closed(_) | SendError::GoingAway) if closed < MAX_CLOSED => {
                     closed += 1;
                     let deadline = self.deadline;
-                    Box::pin(within(deadline, self.turn_to_another())).await??;
+                    let turning = Box::pin(within(deadline, self.turn_to_another()));
+                    runtime::anywhere(turning).await??;
                 }
                 opened => return opened.map_err(|error| status::unsent(&error)),
             }

@@ -1,6 +1,9 @@
 //! Channels to an endpoint.
 
+use std::pin::pin;
+
 use http::Uri;
+use ringway_local::runtime;
 use ringway_net::{Pool, rt};
 use tonic::codegen::StdError;
 use tower::Service;
@@ -19,12 +22,12 @@ impl Endpoint {
     /// other. A program that starts before its server asks again, or takes [`Self::connect_lazy`].
     pub async fn connect(&self) -> Result<Channel, Error> {
         let channel = Channel::new(self.clone())?;
-        channel.connect_now().await?;
+        runtime::anywhere(pin!(channel.connect_now())).await?;
         Ok(channel)
     }
 
-    /// A channel that connects with its first call. Within a tokio runtime. Settings that contradict each
-    /// other fail each call with `FAILED_PRECONDITION`.
+    /// A channel that connects with its first call. Settings that contradict each other fail each call with
+    /// `FAILED_PRECONDITION`.
     pub fn connect_lazy(&self) -> Channel {
         Channel::new(self.clone()).unwrap_or_else(|error| Channel::refusing(self.clone(), &error))
     }
@@ -42,7 +45,8 @@ impl Endpoint {
         StdError: From<C::Error> + Send,
     {
         let target = self.target_of_connector()?;
-        let pool = ringway_net::connect_through(target, &self.net, connector).await?;
+        let connecting = ringway_net::connect_through(target, &self.net, connector);
+        let pool = runtime::anywhere(pin!(connecting)).await?;
         Ok(Channel::through(self.over_the_network(), pool))
     }
 
@@ -54,6 +58,7 @@ impl Endpoint {
         C::Future: Send,
         StdError: From<C::Error> + Send,
     {
+        let _around = runtime::enter();
         let pool = self.target_of_connector().and_then(|target| {
             let pool = ringway_net::connect_through_lazy(target, &self.net, connector);
             Ok(pool?)

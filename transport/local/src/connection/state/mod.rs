@@ -251,6 +251,14 @@ impl State {
         }
     }
 
+    /// Takes the waiting futures that belong to the runtime whose passes polled them.
+    pub(crate) fn take_inline_work(&mut self) -> Vec<(CallId, Work)> {
+        let belongs = |work: &mut Work| matches!(work, Work::Inline(inline) if !inline.anywhere);
+        let held = self.slots.held();
+        held.filter_map(|(id, slot)| Some((id, slot.handler.take_if(belongs)?)))
+            .collect()
+    }
+
     /// Takes the future in a slot, to poll it.
     pub(crate) fn take_handler(&mut self, slot: u32) -> Option<(CallId, Inline)> {
         let slot = self.slots.at(slot)?;

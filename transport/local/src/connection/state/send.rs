@@ -221,6 +221,12 @@ impl State {
         self.in_flight() > 0 || !self.sender.is_drained()
     }
 
+    /// What the peer has taken of what was sent, while calls wait and it has not taken all.
+    pub(crate) fn untaken_by_peer(&mut self) -> Option<u64> {
+        let awaited = self.closed.is_none() && (self.in_flight() > 0 || !self.waiting.is_empty());
+        awaited.then(|| self.sender.untaken()).flatten()
+    }
+
     /// Whether no call is in flight, nothing waits to be sent, and none can come: the client has
     /// heard that this side goes away, or is `told` for long enough.
     pub(crate) fn has_drained(&self, told: bool) -> bool {

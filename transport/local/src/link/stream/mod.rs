@@ -32,6 +32,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 use ringway_ring::BufferPool;
+use ringway_sys::queued;
 
 use self::bell::{Bell, Source};
 use self::outbox::Outbox;
@@ -319,6 +320,18 @@ impl Sender {
         let mut outbox = self.0.outbox.lock();
         outbox.end(Closed::PeerGone);
         !outbox.has_sent(position)
+    }
+
+    /// What the peer has received of the stream, if it has not received all.
+    pub(crate) fn untaken(&self) -> Option<u64> {
+        let queued = match &self.0.mover {
+            Mover::Epoll(socket) => queued::in_socket(socket.descriptor()).unwrap_or(0),
+            Mover::Uring(socket) => socket.queued(),
+            Mover::Pipes(pipes) => pipes.queued(),
+        };
+        let outbox = self.0.outbox.lock();
+        let taken = outbox.end_position() - outbox.len() as u64;
+        (queued > 0 || outbox.len() > 0).then(|| taken.saturating_sub(queued))
     }
 
     pub(crate) fn is_drained(&self) -> bool {

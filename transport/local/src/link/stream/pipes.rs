@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use ringway_sys::pipe::Writer;
+use ringway_sys::queued;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::{Errno, read};
@@ -38,6 +39,13 @@ impl Pipes {
             broken: AtomicBool::new(false),
             far_end,
         }
+    }
+
+    /// Bytes on their way to the peer.
+    pub(super) fn queued(&self) -> u64 {
+        let writer = self.writer.read();
+        let queued = writer.as_ref().map(|writer| queued::in_pipe(writer));
+        queued.and_then(Result::ok).unwrap_or(0)
     }
 
     /// Writes until nothing waits or the pipe takes no more; true if the link turned out to be

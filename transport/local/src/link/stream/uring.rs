@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use ringway_sys::Error;
+use ringway_sys::queued;
 use ringway_sys::uring::{Completion, Settings, SocketId, Support, Tier, Uring};
 use rustix::net::{Shutdown, shutdown};
 
@@ -99,6 +100,13 @@ impl Socket {
     pub(super) fn is_drained(&self) -> bool {
         let ring = self.ring.lock();
         ring.uring.backlog_bytes(ring.id) == 0
+    }
+
+    /// Bytes on their way to the peer.
+    pub(super) fn queued(&self) -> u64 {
+        let ring = self.ring.lock();
+        let backlog = ring.uring.backlog_bytes(ring.id) as u64;
+        backlog + queued::in_socket(&self.socket).unwrap_or(0)
     }
 
     pub(super) fn receive(&self, parser: &mut Parser) -> Received {

@@ -7,12 +7,12 @@
 //!    paid, and *cold* otherwise.
 //! 2. A hot place spins for 20 us where its peer runs on a CPU, and for 60 us where the peer was rung for and is
 //!    still coming up: nothing can come sooner then. It parks at once where the peer sleeps.
-//! 3. A spin pays if it finds something within 8 us: about a tenth of what parking and waking cost. One behind a
-//!    ring that finds something says nothing, because the ring's time is all that it measures.
+//! 3. A spin pays if it finds something. One behind a ring that does says nothing, because the ring's time is all
+//!    that it measures.
 //! 4. A cold place parks at once, but for a probe of 60 us after 16 waits, then 32, and so on up to 1,024. A probe
 //!    that finds anything makes the place hot on trial: its peer may be cold only because this side is. A trial
 //!    that fails doubles the distance to the next probe.
-//! 5. A link that does not tell what its peer does (a socket, a pipe) is spun on for 60 us, and any find pays.
+//! 5. A link that does not tell what its peer does (a socket, a pipe) is spun on for 60 us.
 //!
 //! A fixed [`WaitPolicy`] is the same code with a constant budget.
 
@@ -59,8 +59,6 @@ pub(crate) struct SpinRules {
     pub(crate) near: Duration,
     /// The budget where a wake lies before the answer.
     pub(crate) far: Duration,
-    /// A find within this time pays.
-    pub(crate) pays_within: Duration,
     /// Waits from a place's turning cold to its first probe; zero for no probe at all.
     pub(crate) first_distance: u16,
     /// The most waits between two probes.
@@ -75,7 +73,6 @@ impl SpinRules {
     pub(crate) const SHIPPED: Self = Self {
         near: Duration::from_micros(20),
         far: Duration::from_micros(60),
-        pays_within: Duration::from_micros(8),
         first_distance: 16,
         max_distance: 1024,
         hot: 8,
@@ -130,7 +127,9 @@ impl Learned {
     ) -> (Option<Spin>, Self) {
         match policy {
             WaitPolicy::Park => (None, self),
-            WaitPolicy::Spin(budget) => ((!budget.is_zero()).then_some(Spin { budget, peer }), self),
+            WaitPolicy::Spin(budget) => {
+                ((!budget.is_zero()).then_some(Spin { budget, peer }), self)
+            }
             WaitPolicy::Adaptive => self.begin_adaptive(rules, peer),
         }
     }
@@ -172,9 +171,8 @@ impl Learned {
         }
         let paid = match (outcome, spin.peer) {
             (Outcome::Missed, _) => false,
-            (Outcome::Found(_), PeerPosture::Unknown) => true,
             (Outcome::Found(_), PeerPosture::ComingUp) => return self,
-            (Outcome::Found(after), _) => after <= rules.pays_within,
+            (Outcome::Found(_), _) => true,
         };
         let history = self.history << 1 | u16::from(paid);
         let learned = Self { history, ..self };
@@ -312,16 +310,18 @@ mod tests {
         assert!(first < 8, "{first}");
         let later = spins(&record, 10_000, PeerPosture::Runs, Outcome::Missed);
         assert!((8..20).contains(&later), "{later}");
-        // Finds that come as late as after a wake are no better, but for the trials that probes lead to.
-        let late = spins(&record, 10_000, PeerPosture::Runs, LATE);
-        assert!(late < 80, "{late}");
     }
 
     #[test]
     fn a_probe_that_pays_makes_a_place_hot_again() {
         let record = SpinRecord::default();
         spins(&record, 100, PeerPosture::Runs, Outcome::Missed);
-        spins(&record, u32::from(RULES.max_distance), PeerPosture::Runs, SOON);
+        spins(
+            &record,
+            u32::from(RULES.max_distance),
+            PeerPosture::Runs,
+            SOON,
+        );
         assert_eq!(spins(&record, 100, PeerPosture::Runs, SOON), 100);
     }
 

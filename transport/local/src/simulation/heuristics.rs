@@ -38,13 +38,6 @@ fn switched_off() -> Vec<(&'static str, Rules)> {
             }),
         ),
         (
-            "pays within: any find pays",
-            spin(SpinRules {
-                pays_within: std::time::Duration::MAX,
-                ..shipped
-            }),
-        ),
-        (
             "probes: cold for ever",
             spin(SpinRules {
                 first_distance: 0,

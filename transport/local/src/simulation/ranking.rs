@@ -154,8 +154,7 @@ fn polls_win_where_two_processes_talk_to_each_other() {
 /// Known regret, as shares of the best fixed policy. An answer that takes longer than the near budget, of a peer that
 /// runs, is not waited for: to spin for it as long as for a wake costs the shop a tenth of its CPU. And a place that
 /// slow answers have made cold learns of quick ones by its next probe.
-const KNOWN_REGRET: [(&str, f64); 3] = [
-    ("unary, handlers of 12 us", 0.2),
+const KNOWN_REGRET: [(&str, f64); 2] = [
     ("unary, handlers of 30 us", 0.4),
     ("unary, slow and quick in turn", 0.5),
 ];

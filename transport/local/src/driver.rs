@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use ringway_ring::{DriverRole, RoleSnapshot};
 use ringway_sys::schedule::thread_id;
 use tokio::runtime::{Handle, Id, RuntimeFlavor, RuntimeMetrics};
 use tokio::task::AbortHandle;
@@ -47,12 +48,8 @@ pub struct Driver {
     home: Home,
     /// `None` while no task drives: connections keep their driver, so it must not keep them.
     ready: Mutex<Option<Vec<Arc<Connection>>>>,
-    /// Whether `ready` holds any.
-    listed: AtomicBool,
-    /// The generation of the task that drives, times two, and one while it is at work: then it will look at
-    /// `ready` again before it sleeps. Waking it would only have the runtime poll it once more, and wake
-    /// another worker for that.
-    role: AtomicU32,
+    /// Which task drives, whether it is at work, and whether `ready` holds any.
+    role: DriverRole,
     /// The generation, plus one, whose task runs the user's code just now; zero if none does.
     in_user_code: AtomicU32,
     /// The driver's task was woken and has not been polled since.
@@ -80,7 +77,7 @@ pub struct Driver {
 /// A driver that may be stuck: it is if it is found unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Suspect {
-    role: u32,
+    role: RoleSnapshot,
     steps: u32,
     /// The thread that runs the user's code, where that is the driver's own.
     pub(crate) thread: Option<i32>,
@@ -176,8 +173,7 @@ impl Driver {
         let driver = Arc::new(Self {
             home: Home::at(runtime),
             ready: Mutex::new(Some(Vec::new())),
-            listed: AtomicBool::new(false),
-            role: AtomicU32::new(0),
+            role: DriverRole::default(),
             in_user_code: AtomicU32::new(0),
             called: AtomicBool::new(true),
             fresh: AtomicBool::new(false),
@@ -224,20 +220,7 @@ impl Driver {
 
     /// Changes when another task takes the driving over.
     pub(crate) fn generation(&self) -> u32 {
-        self.role.load(Ordering::Relaxed) >> 1
-    }
-
-    /// Says whether the task of a generation is at work; false if it was replaced.
-    fn set_at_work(&self, generation: u32, at_work: bool) -> bool {
-        let role = |at_work| generation << 1 | u32::from(at_work);
-        let (from, to) = (role(!at_work), role(at_work));
-        match self
-            .role
-            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
-        {
-            Ok(_) => true,
-            Err(role) => role == to,
-        }
+        self.role.generation()
     }
 
     /// Marks the begin of user code in a pass of the driver; returns what marks its end.
@@ -257,8 +240,7 @@ impl Driver {
             Some(ready) => ready.push(connection),
             None => return,
         }
-        self.listed.store(true, Ordering::SeqCst);
-        if self.role.load(Ordering::SeqCst) & 1 == 0 {
+        if self.role.note_listed() {
             self.called.store(true, Ordering::SeqCst);
             self.task.call();
         }
@@ -273,8 +255,8 @@ impl Driver {
     /// The state of a driver that only the user's code can keep from progress, if it makes none: its own, or that
     /// of a task on the worker in whose queue it waits.
     pub(crate) fn suspect(&self) -> Option<Suspect> {
-        let role = self.role.load(Ordering::SeqCst);
-        let thread = if role & 1 == 1 {
+        let role = self.role.snapshot();
+        let thread = if role.is_at_work() {
             (self.in_user_code.load(Ordering::Relaxed) != 0)
                 .then(|| Some(self.thread.load(Ordering::Relaxed)))
         } else {
@@ -290,16 +272,9 @@ impl Driver {
 
     /// Has another task drive. The connections of the stuck one are all looked at anew: it may hold any.
     pub(crate) fn take_over(self: &Arc<Self>, stuck: Suspect) {
-        let generation = ((stuck.role >> 1) + 1) & (u32::MAX >> 1);
-        let replaced = self.role.compare_exchange(
-            stuck.role,
-            generation << 1,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
-        if replaced.is_err() {
+        let Some(generation) = self.role.take_over(stuck.role) else {
             return;
-        }
+        };
         let Some(runtime) = self.home.runtime() else {
             return;
         };
@@ -360,12 +335,11 @@ impl Driver {
 
     /// Makes every task that drives one of a former generation.
     fn next_generation(&self) -> u32 {
-        let next = |role: u32| Some(((role >> 1).wrapping_add(1) & (u32::MAX >> 1)) << 1);
-        let former = self
-            .role
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
-        let (Ok(former) | Err(former)) = former;
-        (former >> 1).wrapping_add(1) & (u32::MAX >> 1)
+        loop {
+            if let Some(generation) = self.role.take_over(self.role.snapshot()) {
+                return generation;
+            }
+        }
     }
 
     /// The task of a generation was dropped, with its runtime. Where calls of other runtimes wait, the process's
@@ -379,7 +353,7 @@ impl Driver {
         self.called.store(false, Ordering::SeqCst);
         self.in_user_code.store(0, Ordering::Relaxed);
         let ready = self.ready.lock().take();
-        self.listed.store(false, Ordering::SeqCst);
+        self.role.take_listed();
         // Without the lock: a connection that ends here may mark others.
         drop(ready);
         let mut awaited = false;
@@ -415,7 +389,7 @@ impl Driver {
 
     fn poll(&self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         if !self.task.register(turn.generation, context.waker())
-            || !self.set_at_work(turn.generation, true)
+            || !self.role.begin_work(turn.generation)
         {
             turn.hand_over();
             return Poll::Ready(());
@@ -447,15 +421,15 @@ impl Driver {
             let now = Instant::now();
             if !self.wait(turn, progress, now) {
                 turn.sleep();
-                self.set_at_work(turn.generation, false);
-                if !self.listed.load(Ordering::SeqCst) {
+                self.role.finish_work(turn.generation);
+                if !self.role.is_listed() {
                     return Poll::Pending;
                 }
-                self.set_at_work(turn.generation, true);
+                self.role.begin_work(turn.generation);
             }
             let elapsed = now - started;
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
-                self.set_at_work(turn.generation, false);
+                self.role.finish_work(turn.generation);
                 self.come_back_after_others();
                 return Poll::Pending;
             }
@@ -481,12 +455,12 @@ impl Driver {
             turn.sleep();
             true
         };
-        self.set_at_work(turn.generation, false);
+        self.role.finish_work(turn.generation);
         // This worker may be the one that waits for all descriptors and timers, and it runs next what was spawned
         // last, of which no other worker has heard: a task that wakes itself while it is polled has another
         // worker come.
         let spawned = self.spawned.swap(false, Ordering::Relaxed);
-        if spawned || !quiet || self.listed.load(Ordering::SeqCst) {
+        if spawned || !quiet || self.role.is_listed() {
             // There is more to do already: any worker may do it.
             context.waker().wake_by_ref();
         } else if !turn.busy.is_empty() || self.others_first() {
@@ -497,11 +471,10 @@ impl Driver {
 
     /// Drives what is ready; keeps what was busy for the look that follows.
     fn pass(&self, turn: &mut Turn) -> Progress {
-        if self.listed.load(Ordering::SeqCst) {
-            self.listed.store(false, Ordering::SeqCst);
-            if let Some(ready) = &mut *self.ready.lock() {
-                std::mem::swap(ready, &mut turn.ready);
-            }
+        if self.role.take_listed()
+            && let Some(ready) = &mut *self.ready.lock()
+        {
+            std::mem::swap(ready, &mut turn.ready);
         }
         let _pass = Pass::enter();
         let mut total = Progress::Idle;
@@ -565,7 +538,7 @@ impl Driver {
     }
 
     fn anything(&self, turn: &Turn) -> bool {
-        turn.busy.iter().any(|busy| busy.has_work()) || self.listed.load(Ordering::SeqCst)
+        turn.busy.iter().any(|busy| busy.has_work()) || self.role.is_listed()
     }
 }
 

@@ -30,6 +30,7 @@ pub mod mock;
 mod peer_arena;
 mod poison;
 mod pool;
+mod posture;
 #[cfg(not(loom))]
 mod probe;
 mod producer;
@@ -37,6 +38,7 @@ mod record;
 #[cfg(not(loom))]
 mod region;
 mod release;
+mod role;
 mod sealed;
 mod sync;
 
@@ -51,11 +53,13 @@ pub use error::{ArenaError, Corrupt, RegionError, ReserveError};
 pub use layout::{RegionConfig, RegionLimits};
 pub use peer_arena::{Block, BlockCopy, PeerArena, SegmentLimits};
 pub use pool::{BufferPool, PooledBuffer};
+pub use posture::{Announce, SidePosture};
 #[cfg(not(loom))]
 pub use probe::{MemoryStep, probe_memory};
 pub use producer::{Batch, Position, Producer, Reservation, RoomPeek};
 pub use record::{BLOCK_REF_BYTES, BlockRef, Record, Records, SegmentId, records};
 #[cfg(not(loom))]
 pub use region::{OwnRegion, PeerRegion};
+pub use role::{DriverRole, RoleSnapshot};
 #[cfg(not(loom))]
 pub use sealed::check_file_size_limit;

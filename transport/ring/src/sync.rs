@@ -6,11 +6,19 @@
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Mutex,
-    atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex,
-    atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
+
+/// Stands between two sequentially consistent accesses whose single order another thread relies on. Compiles to
+/// nothing but under loom, which takes such accesses for acquires and releases.
+#[inline]
+pub(crate) fn between_seq_cst() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}

@@ -27,6 +27,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use ringway_ring::SidePosture;
 use ringway_sys::PeerCredentials;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -120,23 +121,16 @@ pub struct Connection {
     open: AtomicBool,
     /// It stands on the driver's list.
     listed: AtomicBool,
-    /// The driver is to look at the ring for somebody, even if its pass finds nothing.
-    look_wanted: AtomicBool,
     /// Somebody could not get `pass`, and wants it run once more.
     again: AtomicBool,
     /// Its doorbell, socket or timer stirred.
     stirred: AtomicBool,
-    /// How many calls were opened, counted round and round; written under `state`.
-    opened: AtomicU32,
     /// How many passes brought anything, counted round and round; written under `pass`.
     delivered: AtomicU32,
     /// How often some of a message came ahead of its frame, counted round and round; written under `pass`.
     parts: AtomicU32,
-    /// How many threads look at the ring by themselves, the driver that is about to included; while it is 0
-    /// the doorbell is armed.
-    lookers: AtomicU32,
-    /// The peer was asked to ring: there is something to disarm.
-    armed: AtomicBool,
+    /// Which threads poll the ring, and what the peer is told of it.
+    posture: SidePosture,
     pass: Mutex<Pass>,
     state: Mutex<State>,
     handlers: Handlers,
@@ -151,8 +145,6 @@ pub struct Connection {
     service: Option<Arc<dyn Serve>>,
     peer: Option<PeerCredentials>,
     socket_peer: Option<Arc<SocketPeer>>,
-    /// The driver looks at the ring: counted in `lookers`.
-    driver_looks: AtomicBool,
     ended: Notify,
     id: u64,
     since: Instant,
@@ -240,14 +232,11 @@ impl Connection {
             watch: parts.watch,
             open: AtomicBool::new(true),
             listed: AtomicBool::new(false),
-            look_wanted: AtomicBool::new(false),
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
-            opened: AtomicU32::new(0),
             delivered: AtomicU32::new(0),
             parts: AtomicU32::new(0),
-            lookers: AtomicU32::new(0),
-            armed: AtomicBool::new(false),
+            posture: SidePosture::default(),
             pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, home, me)),
             state: Mutex::new(State::new(parts.core, parts.sender)),
             handlers: Handlers::new(me),
@@ -261,7 +250,6 @@ impl Connection {
             service: parts.service,
             peer: parts.peer,
             socket_peer: parts.socket_peer,
-            driver_looks: AtomicBool::new(false),
             ended: Notify::new(),
             id: registry::next_id(),
             since: Instant::now(),
@@ -447,12 +435,11 @@ impl Connection {
 
     /// Counts a call that was just opened. Call it with `state` locked.
     pub(crate) fn note_opened(&self) {
-        let opened = self.opened.load(Ordering::Relaxed).wrapping_add(1);
-        self.opened.store(opened, Ordering::Relaxed);
+        self.posture.note_opened();
     }
 
     pub(crate) fn opened(&self) -> u32 {
-        self.opened.load(Ordering::Relaxed)
+        self.posture.opened()
     }
 
     /// Changes with each pass that brought anything.

@@ -1,14 +1,48 @@
-//! Who looks at a connection's ring, who sleeps, and how the driver is called.
+//! Who looks at a connection's ring, who sleeps, and how the driver is called. The rules of it are
+//! [`SidePosture`]'s, which loom checks; here they meet the link and the driver.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use ringway_wire::code;
 
+use ringway_ring::Announce;
+
 use super::Connection;
 use crate::driver::Driver;
 use crate::link::shm::Blocks;
+
+impl Announce for Connection {
+    fn announce_sleep(&self) {
+        self.watch.arm();
+        self.watch.arm_for_room(self.memory_awaited());
+        self.tallies.sleeps.add_one();
+    }
+
+    fn announce_yield(&self) {
+        self.watch.step_out();
+    }
+
+    fn announce_polling(&self) {
+        self.watch.disarm();
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.watch.is_armed()
+    }
+
+    fn ring_before_sleep(&self) {
+        if self.watch.ring_before_sleep() {
+            self.tallies.rings.add_one();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.watch.has_work()
+            || (self.memory_awaited() && self.blocks().is_some_and(Blocks::may_have_room))
+    }
+}
 
 impl Connection {
     /// Whether a pass would find something to do.
@@ -33,22 +67,8 @@ impl Connection {
     /// Has the driver look at the ring for somebody who waits and did not look. Until it comes, this side is
     /// away, not asleep.
     pub(crate) fn ask_for_a_look(&self) {
-        if self.promise_look() {
-            self.armed.store(true, Ordering::SeqCst);
-            self.watch.step_out();
-        }
+        self.posture.request_poll_and_yield(self);
         self.mark_ready();
-    }
-
-    /// The driver is to look, and counts as one who does from here on, until [`Self::unlist`] hands that over.
-    /// True if it was not to look yet.
-    fn promise_look(&self) -> bool {
-        let first = !self.look_wanted.load(Ordering::SeqCst)
-            && !self.look_wanted.swap(true, Ordering::SeqCst);
-        if first {
-            self.lookers.fetch_add(1, Ordering::SeqCst);
-        }
-        first
     }
 
     /// Whether tasks were woken that have not all had their turn.
@@ -58,7 +78,7 @@ impl Connection {
 
     /// Lets tasks run that this thread has woken, and has the driver look at the ring after them.
     pub(crate) fn let_others_run(&self) {
-        let unasked = self.promise_look();
+        let unasked = self.posture.request_poll();
         self.driver
             .let_others_run(unasked.then(|| Weak::clone(&self.me)));
     }
@@ -67,16 +87,7 @@ impl Connection {
     /// at the ring: it does from here on, as if it had said [`Self::keep_awake`].
     pub(crate) fn unlist(&self) -> bool {
         self.listed.store(false, Ordering::SeqCst);
-        let looks = self.look_wanted.load(Ordering::SeqCst)
-            && self.look_wanted.swap(false, Ordering::SeqCst);
-        if looks {
-            if self.driver_looks.swap(true, Ordering::SeqCst) {
-                // It counts already.
-                self.lookers.fetch_sub(1, Ordering::SeqCst);
-            }
-            self.step_in();
-        }
-        looks
+        self.posture.accept_request(self)
     }
 
     /// Notes that a descriptor or the timer wants to be looked at.
@@ -93,14 +104,10 @@ impl Connection {
     /// The driver's task has ended with its runtime: nothing is on its list, and nobody looks for it. What that
     /// runtime polled in passes is gone with it.
     pub(crate) fn lose_driver(&self) {
-        self.listed.store(false, Ordering::SeqCst);
+        self.unlist();
         self.stirred.store(true, Ordering::SeqCst);
-        if self.look_wanted.swap(false, Ordering::SeqCst) {
-            self.lookers.fetch_sub(1, Ordering::SeqCst);
-        }
-        if self.driver_looks.swap(false, Ordering::SeqCst) {
-            self.lookers.fetch_sub(1, Ordering::SeqCst);
-        }
+        // The next driver looks at it, whatever lies there.
+        let _ = self.posture.finish_driver_polling(self);
         if self.is_client() {
             let gone = self.lock().take_inline_work();
             for (id, work) in gone {
@@ -126,101 +133,65 @@ impl Connection {
 
     /// The driver looks at the ring from here on, on behalf of all that wait.
     pub(crate) fn look_as_driver(&self) {
-        if !self.driver_looks.swap(true, Ordering::SeqCst) {
-            self.keep_awake();
-        }
+        self.posture.begin_driver_polling(self);
     }
 
     /// The end of [`Self::look_as_driver`]. A driver that was replaced does not look any more, whatever it finds
     /// when it goes on: so the doorbell is armed in any case.
     pub(crate) fn cease_to_look_as_driver(&self) {
-        if self.driver_looks.swap(false, Ordering::SeqCst) {
-            self.lookers.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.rely_on_doorbell();
+        let work = self.posture.finish_driver_polling(self);
+        self.have_it_driven(work);
     }
 
     /// Somebody looks at the ring by itself from here on: the peer need not ring.
     pub(crate) fn keep_awake(&self) {
-        self.lookers.fetch_add(1, Ordering::SeqCst);
-        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
-            self.watch.disarm();
-        }
+        self.posture.begin_polling(self);
     }
 
     /// The end of [`Self::keep_awake`]. The last one arms the doorbell.
     pub(crate) fn let_sleep(&self) {
-        self.lookers.fetch_sub(1, Ordering::SeqCst);
-        self.rely_on_doorbell();
+        let work = self.posture.finish_polling(self);
+        self.have_it_driven(work);
     }
 
     /// Whoever looks goes to run tasks, and will look again after them; false if there is something to
     /// do first.
     pub(crate) fn step_out(&self) -> bool {
-        self.armed.store(true, Ordering::SeqCst);
-        self.watch.step_out();
-        !self.has_work()
+        !self.posture.yield_to_tasks(self)
     }
 
     /// Whoever stepped out looks again.
     pub(crate) fn step_in(&self) {
-        if self.armed.swap(false, Ordering::SeqCst) {
-            self.watch.disarm();
-        }
+        self.posture.resume(self);
     }
 
-    /// The same for a caller that has its answer. `quiet` says that no other call was in flight, as
-    /// of which opening: then nobody waits, and whoever comes to wait arms the doorbell. Compared
-    /// only after this side has ceased to look, so that a call opened meanwhile either is seen here
-    /// or sees that nobody looks. A doorbell that is armed all the same, by somebody whom this look has
-    /// crossed, may have been rung for while the driver relied on the look: it is armed anew.
+    /// Ends [`Self::keep_awake`] of a caller that has its answer. `quiet` says that no other call was in flight, as
+    /// of which opening.
     pub(crate) fn let_sleep_if_awaited(&self, quiet: Option<u32>) {
-        self.lookers.fetch_sub(1, Ordering::SeqCst);
-        if quiet != Some(self.opened.load(Ordering::SeqCst)) || self.watch.is_armed() {
-            self.rely_on_doorbell();
-        }
+        let work = self.posture.finish_answered(self, quiet);
+        self.have_it_driven(work);
     }
 
-    /// Has the peer ring for whoever waits from now on, unless somebody looks, or has asked for it already:
-    /// if the peer has rung since, the driver comes and asks anew.
+    /// Has the peer ring for whoever waits from now on, unless somebody looks, or has asked for it already.
     pub(crate) fn wait_for_doorbell(&self) {
-        fence(Ordering::SeqCst);
-        if !self.watch.is_armed() {
-            self.arm_unless_somebody_looks();
-        } else {
-            self.ring_before_sleep();
-        }
-    }
-
-    fn ring_before_sleep(&self) {
-        if self.watch.ring_before_sleep() {
-            self.tallies.rings.add_one();
-        }
+        let work = self.posture.wait_for_doorbell(self);
+        self.have_it_driven(work);
     }
 
     /// Has the peer ring for what it sends from now on, unless somebody looks; then looks once
     /// more. Whoever goes to sleep calls it last.
     pub(crate) fn rely_on_doorbell(&self) {
-        // Whoever looks may just cease to: it compares `opened` then (`let_sleep_if_awaited`).
-        fence(Ordering::SeqCst);
-        self.arm_unless_somebody_looks();
+        let work = self.posture.rely_on_doorbell(self);
+        self.have_it_driven(work);
     }
 
-    /// Call it after a fence.
-    fn arm_unless_somebody_looks(&self) {
-        if self.lookers.load(Ordering::SeqCst) > 0 {
-            return;
-        }
-        // Always anew, whatever `armed` says: the peer rings once for each time, and may have rung
-        // for the last one already. Somebody who came to look meanwhile arms again when it leaves.
-        self.armed.store(true, Ordering::SeqCst);
-        self.watch.arm();
-        let memory_awaited = self.blocks().is_some_and(Blocks::is_awaited);
-        self.watch.arm_for_room(memory_awaited);
-        self.ring_before_sleep();
-        self.tallies.sleeps.add_one();
-        if self.has_work() || (memory_awaited && self.blocks().is_some_and(Blocks::may_have_room)) {
+    fn have_it_driven(&self, work: bool) {
+        if work {
             self.mark_ready();
         }
+    }
+
+    fn memory_awaited(&self) -> bool {
+        self.blocks().is_some_and(Blocks::is_awaited)
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p ringway-ring --release loom`
 
+mod posture;
+mod role;
+
 use std::sync::Arc;
 
 use loom::{

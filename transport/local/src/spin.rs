@@ -6,7 +6,8 @@
 //! 1. Each place that waits keeps a [`SpinRecord`] of its own. It is *hot* while half of its last sixteen spins
 //!    paid, and *cold* otherwise.
 //! 2. A hot place spins for 20 us where its peer runs on a CPU, and for 60 us where the peer was rung for and is
-//!    still coming up: nothing can come sooner then. It parks at once where the peer sleeps.
+//!    still coming up: nothing can come sooner then. It parks at once where the peer sleeps. Where all of its last
+//!    sixteen spins paid it spins for 60 us as well: its peer is interrupted by the machine, and will go on.
 //! 3. A spin pays if it finds something. One behind a ring that does says nothing, because the ring's time is all
 //!    that it measures.
 //! 4. A cold place parks at once, but for a probe of 60 us after 16 waits, then 32, and so on up to 1,024. A probe
@@ -139,8 +140,10 @@ impl Learned {
         match self.until_probe {
             0 => {
                 let budget = match peer {
-                    PeerPosture::Runs => spin(rules.near),
-                    PeerPosture::ComingUp | PeerPosture::Unknown => spin(rules.far),
+                    PeerPosture::Runs if self.history != u16::MAX => spin(rules.near),
+                    PeerPosture::Runs | PeerPosture::ComingUp | PeerPosture::Unknown => {
+                        spin(rules.far)
+                    }
                     PeerPosture::Asleep => None,
                 };
                 (budget, self)

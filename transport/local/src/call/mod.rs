@@ -19,7 +19,7 @@ use crate::connection::{Connection, HandlerFuture, Waiter, abandoned_status};
 use crate::error::{Lack, SendError};
 use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
-use crate::pace::Pace;
+use crate::pace::{Pace, note_frame};
 
 /// Writes a message of a known length; called once, unless the link is full.
 pub type Encode<'a> = &'a mut dyn FnMut(Out<'_>);
@@ -262,6 +262,9 @@ impl CallSender {
                 place,
             )
         });
+        if sent.is_ok() {
+            note_frame();
+        }
         self.or_wait(context, len, sent)
     }
 

@@ -13,6 +13,7 @@
 //! | `spin` | how long to poll before parking: the rules on one page |
 //! | `clock` | the clock that deadlines go by |
 //! | `runtime` | a runtime for callers that have none |
+//! | `shared_cpu` | two ends that have come to share a CPU |
 //! | `waiting` | polling itself, and where it is possible |
 //!
 //! Start reading at [`Connection`] and [`Call`]. Messages are bytes here; the stubs' types are the
@@ -42,6 +43,7 @@ mod rendezvous;
 pub mod runtime;
 mod seldom;
 mod server;
+mod shared_cpu;
 #[cfg(test)]
 mod simulation;
 mod socket_file;

@@ -7,7 +7,8 @@ use ringway_wire::code;
 
 use super::{Call, CallSender, Side};
 use crate::connection::{Inbound, Looker};
-use crate::spin::Outcome;
+use crate::shared_cpu::SIT_OUT;
+use crate::spin::{Outcome, WaitPolicy};
 use crate::waiting::{Seen, in_pass, is_blocked, look_until, may_spin, wake_later};
 
 /// So often may a call have its task go on without a break while other calls are active, whose tasks may
@@ -151,15 +152,24 @@ impl Call {
             return None;
         }
         let start = Instant::now();
-        if !may_spin() || connection.peer_waits_for_this_cpu() {
+        if !may_spin() {
             return None;
         }
         let record = connection.spin_record();
-        let spin = record.begin(connection.wait_policy(), connection.peer_posture())?;
+        let spin = if connection.peer_waits_for_this_cpu() {
+            None
+        } else {
+            Some(record.begin(connection.wait_policy(), connection.peer_posture())?)
+        };
+        let budget = match &spin {
+            Some(spin) => spin.budget,
+            None if self.may_poll_on() => SIT_OUT,
+            None => return None,
+        };
         connection.keep_awake();
         let mut found = None;
         let mut parts = connection.parts();
-        let mut outcome = look_until(start, spin.budget, || {
+        let mut outcome = look_until(start, budget, || {
             if connection.has_work() || connection.handlers().any_woken() {
                 woke_others |= connection.drive_for(Some(looker)).gives_way() && shares_worker;
             }
@@ -192,11 +202,21 @@ impl Call {
         if found.is_none() && !woke_others {
             outcome = Outcome::Missed;
         }
-        if found.is_some() || !woke_others {
+        if let Some(spin) = spin
+            && (found.is_some() || !woke_others)
+        {
             record.learn(spin, outcome);
         }
         connection.tallies().note_look(found.is_some());
         found
+    }
+}
+
+impl Call {
+    /// Whether to poll on though the peer waits for this CPU; not where the user wants threads parked.
+    fn may_poll_on(&self) -> bool {
+        let connection = self.connection();
+        connection.wait_policy() != WaitPolicy::Park && connection.polls_on_shared_cpu()
     }
 }
 

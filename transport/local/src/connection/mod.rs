@@ -53,6 +53,7 @@ use crate::link::shm::Blocks;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
+use crate::shared_cpu::SharedCpu;
 use crate::socket_peer::SocketPeer;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 use crate::watchdog;
@@ -138,6 +139,7 @@ pub struct Connection {
     habits: Habits,
     /// What waiting for an answer has taught its callers.
     spin_record: SpinRecord,
+    shared_cpu: SharedCpu,
     wait_policy: OnceLock<WaitPolicy>,
     stall_timeout: OnceLock<Option<Duration>>,
     stall: Stall,
@@ -243,6 +245,7 @@ impl Connection {
             backlog: Backlog::default(),
             habits: Habits::default(),
             spin_record: SpinRecord::default(),
+            shared_cpu: SharedCpu::default(),
             wait_policy: OnceLock::new(),
             stall_timeout: OnceLock::new(),
             stall: Stall::default(),
@@ -388,6 +391,12 @@ impl Connection {
 
     pub(crate) fn habits(&self) -> &Habits {
         &self.habits
+    }
+
+    /// Returns true if a caller on whose CPU the peer waits polls on nevertheless.
+    #[cold]
+    pub(crate) fn polls_on_shared_cpu(&self) -> bool {
+        self.shared_cpu.polls_on(self.delivered())
     }
 
     pub(crate) fn spin_record(&self) -> &SpinRecord {

@@ -10,8 +10,9 @@ use tokio::time::Sleep;
 use crate::clock;
 use crate::runtime;
 
-/// The time at which a call has to be over, by the clock of the runtime that polls it. A timer is set only by a
-/// call that waits.
+/// The time at which a call has to be over, by the clock of the runtime that polls it: where the driver's own timer
+/// can't keep it, because the call is not open yet, or is made from another runtime. A timer is set only by a call
+/// that waits.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
     at: Option<Instant>,

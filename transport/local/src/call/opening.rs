@@ -69,11 +69,14 @@ impl<'a> Opening<'a> {
         let made_at = connection.delivered();
         let place = place(connection, None, request.max_head_len(), &mut message)?;
         let payload = message.map(|(len, encode)| Payload { len, encode });
+        // The driver has one timer for all; to set one for each call costs more than many a call. It goes by the
+        // clock of its runtime.
+        let expires = request.deadline.is_some() && connection.is_driven_here();
         let mut state = connection.lock();
         let waker = context.waker();
         let others_are_active = state.others_are_active(None);
         connection.habits().note(waker, others_are_active);
-        let id = state.open(request, payload, place)?;
+        let id = state.open(request, expires, payload, place)?;
         connection.note_opened();
         let mut noted = None;
         if in_pass() || !connection.habits().is_alone(waker) {
@@ -93,7 +96,9 @@ impl<'a> Opening<'a> {
         let mut call = Call::held(CallSender { connection, id }, Side::Client);
         call.noted = noted;
         call.made_at = Some(made_at);
-        call.deadline = std::mem::take(&mut self.deadline);
+        if !expires {
+            call.deadline = std::mem::take(&mut self.deadline);
+        }
         Ok(call)
     }
 

@@ -124,6 +124,11 @@ impl Connection {
         self.driver.ensure_driven();
     }
 
+    /// Returns true if this thread is inside the runtime that drives it.
+    pub(crate) fn is_driven_here(&self) -> bool {
+        self.driver.home().is_here()
+    }
+
     /// Puts the connection on the driver's list, also if it stood on that of a driver that was replaced.
     pub(crate) fn list_anew(&self) {
         self.listed.store(false, Ordering::SeqCst);

@@ -21,10 +21,12 @@ const MAX_CALLED: usize = 16;
 const RECORD_BYTES: usize = 128;
 
 impl State {
-    /// Opens a call and sends its request in one frame.
+    /// Opens a call and sends its request in one frame. `expires` says that its deadline is kept here, by the
+    /// driver's timer; else its caller keeps it.
     pub(crate) fn open(
         &mut self,
         request: &Request<'_>,
+        expires: bool,
         payload: Option<Payload<'_>>,
         place: Place,
     ) -> Result<CallId, SendError> {
@@ -54,6 +56,7 @@ impl State {
         let head_len = head
             .encoded_len()
             .map_err(|error| SendError::Limit(error.to_string()))?;
+        let deadline = request.deadline.filter(|_| expires);
         let message_len = payload.as_ref().map(|payload| payload.len);
         let flags = Flags::NONE
             .with(Flags::END, request.end)
@@ -65,7 +68,7 @@ impl State {
             place,
             finish: &mut |bytes| {
                 head.encode(bytes);
-                let (id, header) = open_call(core, now, head_len, message_len, flags)
+                let (id, header) = open_call(core, now, deadline, head_len, message_len, flags)
                     .map_err(|error| opened = Err(error))
                     .ok()?;
                 core.limit_messages(id, request.max_answer_bytes);
@@ -469,12 +472,12 @@ fn in_record(len: usize) -> usize {
 fn open_call(
     core: &mut ringway_wire::Connection,
     now: Instant,
+    deadline: Option<Instant>,
     head_len: usize,
     message_len: Option<usize>,
     flags: Flags,
 ) -> Result<(CallId, FrameHeader), SendError> {
-    // The caller keeps the deadline, by its own clock.
-    let id = core.open(now, None).map_err(open_error)?;
+    let id = core.open(now, deadline).map_err(open_error)?;
     match core.request_frame(id, head_len, message_len, flags) {
         Ok(header) => Ok((id, header)),
         Err(error) => {

@@ -6,8 +6,9 @@
 //! 1. Each place that waits keeps a [`SpinRecord`] of its own. It is *hot* while half of its last sixteen spins
 //!    paid, and *cold* otherwise.
 //! 2. A hot place spins for 20 us where its peer runs on a CPU, and for 60 us where the peer was rung for and is
-//!    still coming up: nothing can come sooner then. It parks at once where the peer sleeps. Where all of its last
-//!    sixteen spins paid it spins for 60 us as well: its peer is interrupted by the machine, and will go on.
+//!    still coming up: nothing can come sooner then. It parks at once where the peer sleeps. It spins for 60 us as
+//!    well where all of its last sixteen spins paid, since its peer is then interrupted by the machine and will go on;
+//!    and once a spin of 20 us has missed, until one of 60 us does.
 //! 3. A spin pays if it finds something. One behind a ring that does says nothing, because the ring's time is all
 //!    that it measures.
 //! 4. A cold place parks at once, but for a probe of 60 us after 16 waits, then 32, and so on up to 1,024. A probe
@@ -107,6 +108,8 @@ pub(crate) struct Learned {
     until_probe: u16,
     /// Waits from one probe to the next.
     distance: u16,
+    /// Where the peer runs it spins for long as well: a short spin has missed, and no long one has since.
+    long: bool,
 }
 
 impl Learned {
@@ -116,6 +119,7 @@ impl Learned {
             history: rules.on_trial,
             until_probe: 0,
             distance: rules.first_distance,
+            long: false,
         }
     }
 
@@ -140,7 +144,7 @@ impl Learned {
         match self.until_probe {
             0 => {
                 let budget = match peer {
-                    PeerPosture::Runs if self.history != u16::MAX => spin(rules.near),
+                    PeerPosture::Runs if !self.spins_long() => spin(rules.near),
                     PeerPosture::Runs | PeerPosture::ComingUp | PeerPosture::Unknown => {
                         spin(rules.far)
                     }
@@ -164,6 +168,10 @@ impl Learned {
         }
     }
 
+    fn spins_long(self) -> bool {
+        self.long || self.history == u16::MAX
+    }
+
     /// Returns what is known after a spin.
     pub(crate) fn learn(self, rules: &SpinRules, spin: Spin, outcome: Outcome) -> Self {
         if self.until_probe > 0 {
@@ -178,7 +186,15 @@ impl Learned {
             (Outcome::Found(_), _) => true,
         };
         let history = self.history << 1 | u16::from(paid);
-        let learned = Self { history, ..self };
+        let long = match outcome {
+            Outcome::Missed => spin.budget < rules.far,
+            Outcome::Found(_) => self.long,
+        };
+        let learned = Self {
+            history,
+            long,
+            ..self
+        };
         if history.count_ones() < rules.hot {
             return learned.cold(rules);
         }
@@ -205,6 +221,7 @@ impl Learned {
     fn cold(self, rules: &SpinRules) -> Self {
         Self {
             history: 0,
+            long: false,
             // A place without probes parks for ever.
             until_probe: if rules.first_distance == 0 {
                 u16::MAX
@@ -225,7 +242,10 @@ impl Learned {
     }
 
     fn pack(self) -> u64 {
-        u64::from(self.history) | u64::from(self.until_probe) << 16 | u64::from(self.distance) << 32
+        u64::from(self.history)
+            | u64::from(self.until_probe) << 16
+            | u64::from(self.distance) << 32
+            | u64::from(self.long) << 48
     }
 
     fn unpack(bits: u64) -> Self {
@@ -234,6 +254,7 @@ impl Learned {
             history: field(0),
             until_probe: field(16),
             distance: field(32),
+            long: field(48) != 0,
         }
     }
 }

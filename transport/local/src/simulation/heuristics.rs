@@ -107,7 +107,7 @@ fn switched_off() -> Vec<(&'static str, Rules)> {
 fn workloads() -> Vec<(Workload, Machine)> {
     let mut lazy = TWO_CPUS;
     lazy.costs.balance = u64::MAX / 2;
-    let mut all: Vec<_> = [1, 4, 16, 64].map(shop).into();
+    let mut all: Vec<_> = [1, 4, 16].map(shop).into();
     all.extend([unary(1, 0), unary(64, 0), unary(1, 2), join(), paced()]);
     all.extend([computing(12), slow_and_quick()]);
     let mut all: Vec<_> = all

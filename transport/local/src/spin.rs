@@ -58,6 +58,8 @@ impl PeerPosture {
 pub(crate) struct SpinRules {
     /// The budget where the peer runs: what comes at all comes within the time of a few calls.
     pub(crate) near: Duration,
+    /// Where all of the last sixteen spins paid, the budget is the far one.
+    pub(crate) far_if_all_paid: bool,
     /// The budget where a wake lies before the answer.
     pub(crate) far: Duration,
     /// Waits from a place's turning cold to its first probe; zero for no probe at all.
@@ -73,6 +75,7 @@ pub(crate) struct SpinRules {
 impl SpinRules {
     pub(crate) const SHIPPED: Self = Self {
         near: Duration::from_micros(20),
+        far_if_all_paid: true,
         far: Duration::from_micros(60),
         first_distance: 16,
         max_distance: 1024,
@@ -139,8 +142,9 @@ impl Learned {
         let spin = |budget| Some(Spin { budget, peer });
         match self.until_probe {
             0 => {
+                let all_paid = rules.far_if_all_paid && self.history == u16::MAX;
                 let budget = match peer {
-                    PeerPosture::Runs if self.history != u16::MAX => spin(rules.near),
+                    PeerPosture::Runs if !all_paid => spin(rules.near),
                     PeerPosture::Runs | PeerPosture::ComingUp | PeerPosture::Unknown => {
                         spin(rules.far)
                     }

@@ -11,6 +11,8 @@
 //! | `pace` | where a method's futures run, learned from how long they take |
 //! | `watchdog` | a thread that has drivers replaced which are stuck in the user's code |
 //! | `spin` | how long to poll before parking: the rules on one page |
+//! | `wait_policy` | the policy of a program, by name |
+//! | `simulation` | who polls, parks and wakes in virtual time, over the shipped rules; tests only |
 //! | `clock` | the clock that deadlines go by |
 //! | `runtime` | a runtime for callers that have none |
 //! | `shared_cpu` | two ends that have come to share a CPU |

@@ -59,6 +59,10 @@ impl PeerPosture {
 pub(crate) struct SpinRules {
     /// The budget where the peer runs: what comes at all comes within the time of a few calls.
     pub(crate) near: Duration,
+    /// Where all of the last sixteen spins paid, the budget is the far one.
+    pub(crate) far_if_all_paid: bool,
+    /// Where a spin of the near budget has missed, the next one has the far one, until one of those misses.
+    pub(crate) far_after_miss: bool,
     /// The budget where a wake lies before the answer.
     pub(crate) far: Duration,
     /// Waits from a place's turning cold to its first probe; zero for no probe at all.
@@ -74,6 +78,8 @@ pub(crate) struct SpinRules {
 impl SpinRules {
     pub(crate) const SHIPPED: Self = Self {
         near: Duration::from_micros(20),
+        far_if_all_paid: true,
+        far_after_miss: true,
         far: Duration::from_micros(60),
         first_distance: 16,
         max_distance: 1024,
@@ -144,7 +150,7 @@ impl Learned {
         match self.until_probe {
             0 => {
                 let budget = match peer {
-                    PeerPosture::Runs if !self.spins_long() => spin(rules.near),
+                    PeerPosture::Runs if !self.spins_long(rules) => spin(rules.near),
                     PeerPosture::Runs | PeerPosture::ComingUp | PeerPosture::Unknown => {
                         spin(rules.far)
                     }
@@ -168,8 +174,8 @@ impl Learned {
         }
     }
 
-    fn spins_long(self) -> bool {
-        self.long || self.history == u16::MAX
+    fn spins_long(self, rules: &SpinRules) -> bool {
+        self.long || rules.far_if_all_paid && self.history == u16::MAX
     }
 
     /// Returns what is known after a spin.
@@ -187,7 +193,7 @@ impl Learned {
         };
         let history = self.history << 1 | u16::from(paid);
         let long = match outcome {
-            Outcome::Missed => spin.budget < rules.far,
+            Outcome::Missed => rules.far_after_miss && spin.budget < rules.far,
             Outcome::Found(_) => self.long,
         };
         let learned = Self {

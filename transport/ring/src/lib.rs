@@ -5,6 +5,9 @@
 //! is loaded once, checked, and the first impossible one ends the [`Endpoint`] with a [`Corrupt`]
 //! that names it. There is no runtime and no socket here; descriptors and doorbells are the caller's.
 //!
+//! Beside the regions stand two structs about threads, [`SidePosture`] and [`DriverRole`]: loom checks them together
+//! with the doorbell.
+//!
 //! Start reading at [`Endpoint`]. This crate holds all of the project's `unsafe` that concerns memory.
 
 #![cfg_attr(

@@ -1,6 +1,5 @@
 //! What each rule is worth: the matrix of workloads with one rule switched off at a time.
 
-use super::machine::Machine;
 use super::sides::{Figures, FirstPoll, Rules};
 use super::workloads::{
     TWO_CPUS, Workload, computing, join, paced, run, run_from, sharing_a_cpu, shop, slow_and_quick,
@@ -27,6 +26,20 @@ fn switched_off() -> Vec<(&'static str, Rules)> {
             "near budget: 60 us everywhere",
             spin(SpinRules {
                 near: far,
+                ..shipped
+            }),
+        ),
+        (
+            "far budget where all paid",
+            spin(SpinRules {
+                far_if_all_paid: false,
+                ..shipped
+            }),
+        ),
+        (
+            "far budget after a miss",
+            spin(SpinRules {
+                far_after_miss: false,
                 ..shipped
             }),
         ),
@@ -73,6 +86,13 @@ fn switched_off() -> Vec<(&'static str, Rules)> {
             },
         ),
         (
+            "sitting out a shared CPU",
+            Rules {
+                sits_out: false,
+                ..SHIPPED
+            },
+        ),
+        (
             "woken tasks first",
             Rules {
                 others_first: false,
@@ -103,18 +123,10 @@ fn switched_off() -> Vec<(&'static str, Rules)> {
     ]
 }
 
-/// The workloads, and a machine that lets two threads share a CPU for as long as they like.
-fn workloads() -> Vec<(Workload, Machine)> {
-    let mut lazy = TWO_CPUS;
-    lazy.costs.balance = u64::MAX / 2;
-    let mut all: Vec<_> = [1, 4, 16, 64].map(shop).into();
+fn workloads() -> Vec<Workload> {
+    let mut all: Vec<_> = [1, 4, 16].map(shop).into();
     all.extend([unary(1, 0), unary(64, 0), unary(1, 2), join(), paced()]);
-    all.extend([computing(12), slow_and_quick()]);
-    let mut all: Vec<_> = all
-        .into_iter()
-        .map(|workload| (workload, TWO_CPUS))
-        .collect();
-    all.push((sharing_a_cpu(), lazy));
+    all.extend([computing(12), slow_and_quick(), sharing_a_cpu()]);
     all
 }
 
@@ -130,9 +142,9 @@ struct Loss {
 fn losses() -> Vec<Loss> {
     let workloads: Vec<_> = workloads()
         .into_iter()
-        .map(|(workload, machine)| {
-            let shipped = run(&workload, machine, SHIPPED);
-            (workload, machine, shipped)
+        .map(|workload| {
+            let shipped = run(&workload, TWO_CPUS, SHIPPED);
+            (workload, shipped)
         })
         .collect();
     let loss_of = |what, first_seed, rules| {
@@ -141,8 +153,8 @@ fn losses() -> Vec<Loss> {
             rate: (1.0, String::new()),
             cpu: (1.0, String::new()),
         };
-        for (workload, machine, shipped) in &workloads {
-            let without = run_from(first_seed, workload, *machine, rules);
+        for (workload, shipped) in &workloads {
+            let without = run_from(first_seed, workload, TWO_CPUS, rules);
             note(&mut loss.rate, rate(&without) / rate(shipped), workload);
             note(&mut loss.cpu, shipped.cpu_us() / without.cpu_us(), workload);
         }
@@ -197,6 +209,8 @@ fn the_table_of_rules_that_are_switched_off() {
         "peer's posture",
         "far budget",
         "probes",
+        "waits for this CPU",
+        "sitting out",
         "woken tasks first",
         "yielded",
         "first poll: never",

@@ -32,6 +32,8 @@ pub(super) struct Costs {
     pub(super) granularity: Nanos,
     /// The time between two looks of the kernel for threads that wait while a CPU idles.
     pub(super) balance: Nanos,
+    /// It sees those that have waited for so long.
+    pub(super) wanting: Nanos,
 }
 
 /// A machine: its CPUs and its costs.
@@ -82,6 +84,7 @@ struct Thread {
     since: Nanos,
     cpu_ns: Nanos,
     woke_at: Nanos,
+    queued_at: Nanos,
     /// Steps of the past do not end.
     epoch: u64,
 }
@@ -119,6 +122,7 @@ impl Scheduler {
             since: 0,
             cpu_ns: 0,
             woke_at: 0,
+            queued_at: 0,
             epoch: 0,
         };
         let mut this = Self {
@@ -214,6 +218,7 @@ impl Scheduler {
             return true;
         }
         of.place = Place::Queued;
+        of.queued_at = self.now;
         let fair_ns = of.fair_ns;
         self.cpus[cpu].queue.push_back(thread);
         if let Some(running) = self.cpus[cpu].running
@@ -308,6 +313,7 @@ impl Scheduler {
         if let Some(running) = self.cpus[cpu].running.take() {
             self.account(running);
             self.threads[running].place = Place::Queued;
+            self.threads[running].queued_at = self.now;
             self.threads[running].epoch += 1;
             self.cpus[cpu].queue.push_back(running);
             self.told.push_back(Event::OffCpu(running));
@@ -338,7 +344,10 @@ impl Scheduler {
         let (Some(idle), Some(full)) = (idle, full) else {
             return;
         };
-        if let Some(thread) = self.cpus[full].queue.pop_front() {
+        let wanting = self.cpus[full].queue.front().is_some_and(|thread| {
+            self.now - self.threads[*thread].queued_at >= self.machine.costs.wanting
+        });
+        if wanting && let Some(thread) = self.cpus[full].queue.pop_front() {
             self.threads[thread].cpu = idle;
             self.threads[thread].fair_ns = self.cpus[idle].least_fair_ns;
             self.cpus[idle].queue.push_back(thread);

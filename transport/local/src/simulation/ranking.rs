@@ -75,6 +75,7 @@ fn the_table_of_policies() {
     for row in matrix() {
         println!("{}", row.workload.name);
         for (policy, figures) in POLICIES.iter().zip(&row.figures) {
+            assert!(figures.done > 0, "{}: {policy}", row.workload.name);
             let each = |count: u64| count as f64 / figures.done.max(1) as f64;
             println!(
                 "  {:10} {:>9.0} {:>7.1} {:>5.1} {:>5.1} {:>5.1} {:>8.1} {:>8.1}",

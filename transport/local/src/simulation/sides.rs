@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::machine::{Event, Machine, Nanos, Place, Scheduler};
 use super::program::{CallOf, Program};
 use crate::habits::Habits;
+use crate::shared_cpu::{SIT_OUT, SharedCpu};
 use crate::spin::{Learned, Outcome, PeerPosture, Spin, SpinRules, WaitPolicy};
 use ringway_ring::{Announce, SidePosture};
 
@@ -32,6 +33,8 @@ pub(super) struct Rules {
     pub(super) yields: bool,
     /// A side makes way for a peer that was rung for and slept on this CPU.
     pub(super) waits_for_this_cpu: bool,
+    /// Now and then it polls on nevertheless, so that the kernel takes one of the two elsewhere.
+    pub(super) sits_out: bool,
     /// The rules know what the peer does.
     pub(super) posture_known: bool,
 }
@@ -53,6 +56,7 @@ impl Rules {
             others_first: true,
             yields: true,
             waits_for_this_cpu: true,
+            sits_out: true,
             posture_known: true,
         }
     }
@@ -131,6 +135,9 @@ struct Link {
     sides: [Side; 2],
     place: Learned,
     habits: Habits,
+    shared_cpu: SharedCpu,
+    /// Counts what was taken in at the client's end.
+    delivered: u32,
     in_flight: u32,
     lock_free_at: Nanos,
 }
@@ -190,7 +197,8 @@ enum Op {
 /// A poll in progress: of the driver, or of a caller on one link.
 #[derive(Debug, Clone, Copy)]
 struct Poll {
-    spin: Spin,
+    /// `None` of one that sits out the sharing of a CPU.
+    spin: Option<Spin>,
     since: Nanos,
     until: Nanos,
     /// When it looks next.
@@ -292,6 +300,8 @@ impl Simulation {
                 sides: link.drivers.map(side),
                 place: Learned::new(&rules.spin),
                 habits: Habits::default(),
+                shared_cpu: SharedCpu::default(),
+                delivered: 0,
                 in_flight: 0,
                 lock_free_at: 0,
             })
@@ -986,6 +996,10 @@ impl Simulation {
             };
             drop(ring);
             brought = true;
+            if side == CLIENT {
+                let of = &mut self.links[link];
+                of.delivered = of.delivered.wrapping_add(1);
+            }
             let op = match record {
                 Record::Request { script, job } => Op::Serve { link, script, job },
                 Record::Answer { job } => Op::Deliver { link, job },
@@ -1005,19 +1019,12 @@ impl Simulation {
             return false;
         }
         if let Some(link) = caller
-            && let Some(peer) = self.peer(thread, &[(link, CLIENT)])
+            && let Some((spin, budget)) = self.begin_caller(thread, link)
         {
-            let (spin, place) =
-                self.links[link]
-                    .place
-                    .begin(&self.rules.spin, self.rules.policy, peer);
-            self.links[link].place = place;
-            if let Some(spin) = spin {
-                let side = &self.links[link].sides[CLIENT];
-                side.posture.begin_polling(&side.end);
-                self.poll(thread, spin, Some(link));
-                return true;
-            }
+            let side = &self.links[link].sides[CLIENT];
+            side.posture.begin_polling(&side.end);
+            self.poll(thread, spin, budget, Some(link));
+            return true;
         }
         if let Some(link) = caller {
             self.with_posture(thread, link, CLIENT, |posture, end| {
@@ -1044,13 +1051,28 @@ impl Simulation {
         let Some(spin) = spin else {
             return false;
         };
-        self.poll(thread, spin, None);
+        self.poll(thread, Some(spin), spin.budget, None);
         true
     }
 
-    fn poll(&mut self, thread: usize, spin: Spin, link: Option<usize>) {
+    /// The poll of a caller, as `Call::look_as` begins it.
+    fn begin_caller(&mut self, thread: usize, link: usize) -> Option<(Option<Spin>, Duration)> {
+        let Some(peer) = self.peer(thread, &[(link, CLIENT)]) else {
+            let of = &self.links[link];
+            let sits_out = self.rules.sits_out
+                && self.rules.policy != WaitPolicy::Park
+                && of.shared_cpu.polls_on(of.delivered);
+            return sits_out.then_some((None, SIT_OUT));
+        };
+        let place = self.links[link].place;
+        let (spin, place) = place.begin(&self.rules.spin, self.rules.policy, peer);
+        self.links[link].place = place;
+        spin.map(|spin| (Some(spin), spin.budget))
+    }
+
+    fn poll(&mut self, thread: usize, spin: Option<Spin>, budget: Duration, link: Option<usize>) {
         let now = self.machine.now;
-        let budget = u64::try_from(spin.budget.as_nanos()).unwrap_or(u64::MAX);
+        let budget = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
         let until = now + budget;
         let next = self.next_line(thread, link).unwrap_or(until).min(until);
         let poll = Poll {
@@ -1087,7 +1109,9 @@ impl Simulation {
     fn end_poll(&mut self, thread: usize, poll: Poll, outcome: Outcome) {
         let Some(link) = poll.link else {
             let worker = &mut self.workers[thread];
-            worker.place = worker.place.learn(&self.rules.spin, poll.spin, outcome);
+            if let Some(spin) = poll.spin {
+                worker.place = worker.place.learn(&self.rules.spin, spin, outcome);
+            }
             if outcome == Outcome::Missed {
                 self.workers[thread].ops.push_back(Op::Park);
             }
@@ -1095,9 +1119,11 @@ impl Simulation {
         };
         let found = outcome != Outcome::Missed;
         let brought = found && self.take_records(thread, link, CLIENT);
-        if brought || !found {
+        if let Some(spin) = poll.spin
+            && (brought || !found)
+        {
             let place = self.links[link].place;
-            self.links[link].place = place.learn(&self.rules.spin, poll.spin, outcome);
+            self.links[link].place = place.learn(&self.rules.spin, spin, outcome);
         }
         let in_flight = self.links[link].in_flight;
         self.with_posture(thread, link, CLIENT, |posture, end| {

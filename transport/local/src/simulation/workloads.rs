@@ -23,6 +23,7 @@ pub(super) const TWO_CPUS: Machine = Machine {
         slice: 3 * MS,
         granularity: MS,
         balance: 4 * MS,
+        wanting: 20 * US,
     },
 };
 
@@ -113,7 +114,7 @@ pub(super) fn sharing_a_cpu() -> Workload {
     let mut workload = unary(1, 0);
     workload.name = "unary, both on one of two CPUs".to_owned();
     workload.homes = Some(vec![0, 0]);
-    workload.span = 12 * MS;
+    workload.span = 60 * MS;
     workload
 }
 

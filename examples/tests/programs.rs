@@ -2,18 +2,34 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// What a program prints, in a rendezvous directory of its own.
+/// Longer than any takes, and one that hangs is to fail its test.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Returns the text that a program prints, in a rendezvous directory of its own.
 fn printed_by(program: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
-    let output = Command::new(program)
+    let mut child = Command::new(program)
         .env("RINGWAY_DIR", directory.path())
         .env_remove("RINGWAY_PATH")
-        .output()
+        .env_remove("RINGWAY_WAIT")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > LIMIT {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program}: {said}");
+    let status = output.status;
+    assert!(status.success(), "{program} ended with {status}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 

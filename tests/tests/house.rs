@@ -54,6 +54,56 @@ const UNSAFE: [&str; 17] = [
     "transport/sys/src/uring/engine.rs",
 ];
 
+/// The types that people start from, by the files that have them.
+const STARTED_FROM: [(&str, &str); 22] = [
+    ("transport/build/src/builder.rs", "Builder"),
+    ("transport/local/src/config.rs", "LocalConfig"),
+    ("transport/local/src/config.rs", "UidPolicy"),
+    ("transport/local/src/spin.rs", "WaitPolicy"),
+    ("transport/net/src/connect.rs", "NetOptions"),
+    ("transport/net/src/listen.rs", "ListenAddress"),
+    ("transport/net/src/server.rs", "ServerOptions"),
+    ("transport/ringway/src/channel.rs", "Channel"),
+    ("transport/ringway/src/child.rs", "Child"),
+    (
+        "transport/ringway/src/compression/by_message.rs",
+        "MessageCompression",
+    ),
+    ("transport/ringway/src/context.rs", "Context"),
+    ("transport/ringway/src/endpoint/mod.rs", "Endpoint"),
+    ("transport/ringway/src/endpoint/mod.rs", "LocalPolicy"),
+    ("transport/ringway/src/path.rs", "Path"),
+    ("transport/ringway/src/pipe.rs", "Pipe"),
+    ("transport/ringway/src/retry.rs", "RetryPolicy"),
+    ("transport/ringway/src/retry.rs", "WaitForReady"),
+    ("transport/ringway/src/server/bound.rs", "BoundServer"),
+    ("transport/ringway/src/server/mod.rs", "Server"),
+    ("transport/telemetry/src/edge.rs", "Edge"),
+    ("transport/telemetry/src/sampling.rs", "Sampler"),
+    ("transport/telemetry/src/settings.rs", "Builder"),
+];
+
+/// They compile, because they are documentation tests: none of them is `ignore` or `text`.
+#[test]
+fn types_that_people_start_from_have_an_example() {
+    for (file, name) in STARTED_FROM {
+        let source = fs::read_to_string(root().join(file)).unwrap();
+        let lines: Vec<_> = source.lines().collect();
+        let defined = ["struct", "enum"].map(|kind| format!("pub {kind} {name}"));
+        let at = lines.iter().position(|line| {
+            let after = defined.iter().find_map(|start| line.strip_prefix(start));
+            after.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        });
+        let at = at.unwrap_or_else(|| panic!("{file} has no {name}"));
+        let has_example = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+            .any(|line| ["/// ```", "/// ```no_run"].contains(line));
+        assert!(has_example, "{name} in {file} has no example that compiles");
+    }
+}
+
 #[test]
 fn crates_depend_one_way() {
     for (directory, allowed) in MAY_DEPEND_ON {

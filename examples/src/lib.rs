@@ -1,6 +1,6 @@
-//! What the examples share: the generated stubs, and the service that most of them call.
+//! Holds the code that the examples share: the generated stubs, and the service that most of them call.
 //!
-//! | program | what it shows |
+//! | program | shows |
 //! | --- | --- |
 //! | `unary` | a server, a client, and the transport that a call took |
 //! | `streaming` | streams from the server, from the client, and both ways |
@@ -30,7 +30,7 @@ pub mod weather {
     tonic::include_proto!("weather");
 }
 
-/// Greets by name, and refuses to greet nobody.
+/// Greets by name, and refuses an empty one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Polite;
 

@@ -1,11 +1,11 @@
-//! Runs each example as it is built, and checks what it prints.
+//! Runs each example as it is built, and checks its output.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longer than any takes, and one that hangs is to fail its test.
+/// Longer than any takes: one that hangs is to fail its test.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns the text that a program prints, in a rendezvous directory of its own.

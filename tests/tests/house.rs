@@ -55,11 +55,10 @@ const UNSAFE: [&str; 17] = [
 ];
 
 /// The types that people start from, by the files that have them.
-const STARTED_FROM: [(&str, &str); 22] = [
+const STARTED_FROM: [(&str, &str); 21] = [
     ("transport/build/src/builder.rs", "Builder"),
     ("transport/local/src/config.rs", "LocalConfig"),
     ("transport/local/src/config.rs", "UidPolicy"),
-    ("transport/local/src/spin.rs", "WaitPolicy"),
     ("transport/net/src/connect.rs", "NetOptions"),
     ("transport/net/src/listen.rs", "ListenAddress"),
     ("transport/net/src/server.rs", "ServerOptions"),

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Bound before it serves: a client that comes early waits in the socket.
     let server = Server::builder()
-        .name("greeter:50051") // local clients find it by what they dial
+        .name("greeter:50051") // local clients find it by the name that they dial
         .listen("127.0.0.1:0")? // all others come by gRPC
         .add_service(GreeterServer::new(Polite))
         .bind()

@@ -1,5 +1,5 @@
-//! What is promised of the pages: the README is one screen and a few minutes, links lead somewhere, and code that
-//! a page shows stands in a program that is compiled.
+//! Holds the promises of the pages: the README is one screen and a few minutes, links lead somewhere, and code on
+//! a page stands in a program that is compiled.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +79,7 @@ fn every_page_of_docs_is_linked_from_the_readme() {
     for page in pages().iter().filter(|page| page.starts_with("docs")) {
         assert!(
             links(&readme).any(|target| Path::new(target) == page),
-            "{} is found by no reader",
+            "{} is linked from nowhere",
             page.display()
         );
     }

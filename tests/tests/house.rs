@@ -164,6 +164,23 @@ fn no_tls_and_no_compression_comes_unasked() {
     }
 }
 
+/// Cargo reads the manifests of all members, whichever it builds.
+#[test]
+fn all_members_of_the_workspace_go_into_the_image() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, members) = manifest.split_once("members = [").unwrap();
+    let (members, _) = members.split_once(']').unwrap();
+    let sent = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    for member in members.split('"').skip(1).step_by(2) {
+        let (top, _) = member.split_once('/').unwrap_or((member, ""));
+        let exception = format!("!{top}");
+        assert!(
+            sent.lines().any(|line| line == exception),
+            ".dockerignore keeps {member} out"
+        );
+    }
+}
+
 #[test]
 fn unsafe_stays_where_it_is_known() {
     let found: BTreeSet<String> = [

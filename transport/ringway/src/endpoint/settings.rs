@@ -59,18 +59,6 @@ impl Endpoint {
 
     /// How calls wait for a local server: they poll, park, or learn which pays. Default: what `RINGWAY_WAIT` says
     /// (`adaptive`, `park`, `spin:20us`), else adaptive.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::time::Duration;
-    ///
-    /// use ringway::{Endpoint, WaitPolicy};
-    ///
-    /// let policy: WaitPolicy = "spin:20us".parse()?;
-    /// assert_eq!(policy, WaitPolicy::Spin(Duration::from_micros(20)));
-    /// let endpoint = Endpoint::new("catalog:50051")?.wait_policy(policy);
-    /// # drop(endpoint); Ok(()) }
-    /// ```
     #[must_use]
     pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
         self.local.ask(move |local| local.wait_policy = policy);

@@ -1,4 +1,4 @@
-//! Takes the service's files out of the README: each code block that follows a line `` `PATH`: ``.
+//! Takes the package's files out of the README: each code block that follows a line with `` `PATH`: `` in it.
 
 use std::error::Error;
 use std::fs;
@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is set by Cargo")?);
     for path in [
         "proto/greeter.proto",
+        "src/lib.rs",
         "src/bin/server.rs",
         "src/bin/client.rs",
     ] {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A crate's directory, and the crates of ours that it may depend on.
-const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 11] = [
     ("transport/wire", &[]),
     ("transport/ring", &[]),
     ("transport/sys", &[]),
@@ -29,10 +29,11 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("transport/build", &[]),
     ("transport/report", &[]),
     ("proto", &["ringway"]),
+    ("examples", &["ringway"]),
 ];
 
 /// The files that hold `unsafe`; each block in them says why it is sound (clippy sees to it).
-const UNSAFE: [&str; 17] = [
+const UNSAFE: [&str; 18] = [
     "transport/ring/src/arena/block.rs",
     "transport/ring/src/arena/filling.rs",
     "transport/ring/src/arena/mod.rs",
@@ -52,6 +53,56 @@ const UNSAFE: [&str; 17] = [
     "transport/sys/src/uring/buffers.rs",
     "transport/sys/src/uring/engine.rs",
 ];
+
+/// The types that people start from, by the files that have them.
+const STARTED_FROM: [(&str, &str); 22] = [
+    ("transport/build/src/builder.rs", "Builder"),
+    ("transport/local/src/config.rs", "LocalConfig"),
+    ("transport/local/src/config.rs", "UidPolicy"),
+    ("transport/local/src/wait_policy.rs", "WaitPolicy"),
+    ("transport/net/src/connect.rs", "NetOptions"),
+    ("transport/net/src/listen.rs", "ListenAddress"),
+    ("transport/net/src/server.rs", "ServerOptions"),
+    ("transport/ringway/src/channel.rs", "Channel"),
+    ("transport/ringway/src/child.rs", "Child"),
+    (
+        "transport/ringway/src/compression/by_message.rs",
+        "MessageCompression",
+    ),
+    ("transport/ringway/src/context.rs", "Context"),
+    ("transport/ringway/src/endpoint/mod.rs", "Endpoint"),
+    ("transport/ringway/src/endpoint/mod.rs", "LocalPolicy"),
+    ("transport/ringway/src/path.rs", "Path"),
+    ("transport/ringway/src/pipe.rs", "Pipe"),
+    ("transport/ringway/src/retry.rs", "RetryPolicy"),
+    ("transport/ringway/src/retry.rs", "WaitForReady"),
+    ("transport/ringway/src/server/bound.rs", "BoundServer"),
+    ("transport/ringway/src/server/mod.rs", "Server"),
+    ("transport/telemetry/src/edge.rs", "Edge"),
+    ("transport/telemetry/src/sampling.rs", "Sampler"),
+    ("transport/telemetry/src/settings.rs", "Builder"),
+];
+
+/// They compile, because they are documentation tests: none of them is `ignore` or `text`.
+#[test]
+fn types_that_people_start_from_have_an_example() {
+    for (file, name) in STARTED_FROM {
+        let source = fs::read_to_string(root().join(file)).unwrap();
+        let lines: Vec<_> = source.lines().collect();
+        let defined = ["struct", "enum"].map(|kind| format!("pub {kind} {name}"));
+        let at = lines.iter().position(|line| {
+            let after = defined.iter().find_map(|start| line.strip_prefix(start));
+            after.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        });
+        let at = at.unwrap_or_else(|| panic!("{file} has no {name}"));
+        let has_example = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+            .any(|line| ["/// ```", "/// ```no_run"].contains(line));
+        assert!(has_example, "{name} in {file} has no example that compiles");
+    }
+}
 
 #[test]
 fn crates_depend_one_way() {
@@ -114,12 +165,30 @@ fn no_tls_and_no_compression_comes_unasked() {
     }
 }
 
+/// Cargo reads the manifests of all members, whichever it builds.
+#[test]
+fn all_members_of_the_workspace_go_into_the_image() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, members) = manifest.split_once("members = [").unwrap();
+    let (members, _) = members.split_once(']').unwrap();
+    let sent = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    for member in members.split('"').skip(1).step_by(2) {
+        let (top, _) = member.split_once('/').unwrap_or((member, ""));
+        let exception = format!("!{top}");
+        assert!(
+            sent.lines().any(|line| line == exception),
+            ".dockerignore keeps {member} out"
+        );
+    }
+}
+
 #[test]
 fn unsafe_stays_where_it_is_known() {
     let found: BTreeSet<String> = [
         "transport",
         "services",
         "proto",
+        "examples",
         "tests/src",
         "tests/tests",
         "tests/fuzz/fuzz_targets",
@@ -134,7 +203,7 @@ fn unsafe_stays_where_it_is_known() {
 
 #[test]
 fn every_other_crate_forbids_unsafe() {
-    for directory in ["transport", "services", "proto", "tests/src"] {
+    for directory in ["transport", "services", "proto", "examples", "tests/src"] {
         for file in sources(&root().join(directory)) {
             let is_root = file.ends_with("src/lib.rs") || file.ends_with("src/main.rs");
             let may = ["transport/ring", "transport/sys"]

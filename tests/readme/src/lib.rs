@@ -1,7 +1,17 @@
-//! The README's service, compiled and run as it stands there: `build.rs` takes it out of the page.
+//! The README's service, compiled and run as it stands there: `build.rs` takes it out of the page. The pages
+//! themselves are checked by `tests/pages.rs`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg(test)]
+
+// The programs name the package's library.
+extern crate self as greeter;
+
+#[allow(missing_docs)]
+mod stubs {
+    include!(concat!(env!("OUT_DIR"), "/lib.rs"));
+}
+pub use stubs::*;
 
 mod server {
     #![allow(dead_code, missing_docs, unreachable_pub)]

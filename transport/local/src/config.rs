@@ -11,7 +11,15 @@ use crate::spin::WaitPolicy;
 /// Chooses the engine of sockets where the settings do not.
 const ENGINE_VARIABLE: &str = "RINGWAY_SOCKET_ENGINE";
 
-/// Which users may be at the other end.
+/// The users that may be at the other end, as far as the kernel tells.
+///
+/// ```
+/// use ringway_local::UidPolicy;
+///
+/// assert!(UidPolicy::SameUser.allows(0)); // root
+/// assert!(UidPolicy::Only([1000].into()).allows(1000));
+/// assert!(!UidPolicy::Only([1000].into()).allows(1001));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum UidPolicy {
     /// This process's own user, and root.
@@ -101,6 +109,13 @@ impl FromStr for SocketEngine {
 }
 
 /// Settings of the local paths. The defaults suit.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut config = ringway_local::LocalConfig::default();
+/// config.handshake_timeout = Duration::from_secs(30); // a plugin that takes long to start
+/// ```
 #[derive(Debug, Clone)]
 pub struct LocalConfig {
     /// Windows, numbers of calls, keepalive.

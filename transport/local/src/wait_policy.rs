@@ -5,7 +5,17 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How a program waits for its peers on local paths.
+/// Chooses between polling and parking while a program waits for its peers on local paths.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringway_local::WaitPolicy;
+///
+/// let policy: WaitPolicy = "spin:20us".parse()?;
+/// assert_eq!(policy, WaitPolicy::Spin(Duration::from_micros(20)));
+/// # Ok::<(), ringway_local::UnknownWaitPolicy>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitPolicy {

@@ -22,6 +22,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
 
 /// How a client connects. The defaults are those that served tonic best.
+///
+/// ```
+/// let mut options = ringway_net::NetOptions::default();
+/// options.connection_window_bytes = 64 << 20; // many streams that are read at different speeds
+/// ```
 #[derive(Clone, Debug)]
 pub struct NetOptions {
     /// What an attempt to connect may take at least, before it is given up for the next one: gRPC's

@@ -27,6 +27,11 @@ use crate::{
 };
 
 /// How a server serves.
+///
+/// ```
+/// let mut options = ringway_net::ServerOptions::default();
+/// options.max_concurrent_streams = Some(100);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// HTTP/2 window of each stream. Default: 4 MiB.

@@ -97,6 +97,14 @@ impl RetryPolicy {
 ///
 /// A channel has `max_tokens`; each failure that might be retried takes one, each success gives
 /// back `token_ratio`. While half of them or more are gone, nothing is retried.
+///
+/// ```
+/// use ringway::{Endpoint, RetryThrottling};
+///
+/// # fn main() -> Result<(), ringway::Error> {
+/// let endpoint = Endpoint::new("catalog:50051")?.retry_throttling(RetryThrottling::default());
+/// # drop(endpoint); Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryThrottling {
     /// Tokens at first, and at most; 1 to 1,000. Default: 10.

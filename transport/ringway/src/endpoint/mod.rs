@@ -33,7 +33,17 @@ const PATH_VARIABLE: &str = "RINGWAY_PATH";
 /// The name of a socket without io_uring.
 const EPOLL: &str = "socket+epoll";
 
-/// Whether calls may stay on the host although TLS is asked for.
+/// Permits calls to stay on the host although TLS is asked for, or forbids it.
+///
+/// ```
+/// use ringway::{Endpoint, LocalPolicy, UidPolicy};
+///
+/// # fn main() -> Result<(), ringway::Error> {
+/// // A server that runs as user 1000, or as root, needs no certificate to be called over memory.
+/// let trusted = LocalPolicy::Allow(UidPolicy::Only([0, 1000].into()));
+/// let endpoint = Endpoint::new("catalog:50051")?.allow_local(trusted);
+/// # drop(endpoint); Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LocalPolicy {
     /// Not where TLS is asked for: a local path proves a uid, not a certificate.

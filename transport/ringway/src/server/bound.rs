@@ -16,6 +16,18 @@ use crate::services::Services;
 use crate::terminated::terminated;
 
 /// A server whose names and addresses are taken: clients may connect, and are answered once it serves.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), ringway::Error> {
+/// let server = ringway::Server::builder()
+///     .listen("127.0.0.1:0")? // a port that the kernel chooses
+///     .bind()
+///     .await?;
+/// println!("listens on {}", server.addresses()[0]);
+/// // Ends at once; a real program waits for its reason to end.
+/// server.serve_with_shutdown(async {}).await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct BoundServer {
     pub(super) services: Arc<Services>,

@@ -112,6 +112,15 @@ impl Server {
 
     /// Where the handlers of one method run, named by its path (`/package.Service/Method`); takes precedence
     /// over [`Self::handler_policy`].
+    ///
+    /// ```
+    /// use ringway::{HandlerPolicy, Server};
+    ///
+    /// let server = Server::builder()
+    ///     .name("catalog:50051")
+    ///     // It computes: other calls are not to wait behind it.
+    ///     .handler_policy_of("/shop.v1.Catalog/Search", HandlerPolicy::Spawn);
+    /// ```
     #[must_use]
     pub fn handler_policy_of(mut self, path: impl Into<String>, policy: HandlerPolicy) -> Self {
         self.services

@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod call;
+#[cfg(feature = "plugins")]
 mod child;
 mod client;
 pub mod clock;
@@ -30,6 +31,7 @@ mod connection;
 mod directory;
 mod driver;
 mod error;
+mod far_end;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzed;
@@ -55,6 +57,7 @@ mod walk;
 mod watchdog;
 
 pub use call::{Call, CallSender, Encode, Form, Opening, Out};
+#[cfg(feature = "plugins")]
 pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};

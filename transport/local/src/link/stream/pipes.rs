@@ -17,8 +17,8 @@ use rustix::io::{Errno, read};
 use super::Received;
 use super::outbox::Outbox;
 use super::parse::Parser;
-use crate::child::FarEnd;
 use crate::error::Closed;
+use crate::far_end::FarEnd;
 
 #[derive(Debug)]
 pub(crate) struct Pipes {

@@ -51,6 +51,7 @@ mod simulation;
 mod socket_file;
 mod socket_peer;
 mod spin;
+mod system;
 mod wait_policy;
 mod waiting;
 mod walk;

@@ -22,7 +22,10 @@ mod parse;
 pub(crate) mod pipes;
 #[cfg(test)]
 mod tests;
-#[cfg_attr(not(feature = "io-uring"), path = "no_uring.rs")]
+#[cfg_attr(
+    not(all(feature = "io-uring", target_os = "linux")),
+    path = "no_uring.rs"
+)]
 mod uring;
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! In place of the engine over io_uring where the feature `io-uring` is off: it is refused, and its socket can't
+//! In place of the engine over io_uring where the feature `io-uring` is off, and on other systems than Linux: it is refused, and its socket can't
 //! be made.
 
 use std::convert::Infallible;
@@ -32,6 +32,10 @@ impl Socket {
     }
 
     pub(super) fn flush(&self, _: &mut Outbox) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn queued(&self) -> u64 {
         match self.0 {}
     }
 

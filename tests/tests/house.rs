@@ -18,12 +18,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 11] = [
     ),
     (
         "transport/ringway",
-        &[
-            "ringway-build",
-            "ringway-local",
-            "ringway-net",
-            "ringway-wire",
-        ],
+        &["ringway-local", "ringway-net", "ringway-wire"],
     ),
     ("transport/telemetry", &["ringway"]),
     ("transport/build", &[]),
@@ -135,30 +130,29 @@ fn services_know_the_contracts_ringway_and_its_telemetry_alone() {
     }
 }
 
+/// Crates of others that `ringway` may take beyond those of plain tonic, without features and with the default ones.
+const MAY_WEIGH: [(&[&str], usize); 2] = [(&["--no-default-features"], 10), (&[], 13)];
+
+/// Builds take time by the crate: a greeter on Ringway is to be built in a quarter more than one on tonic.
+#[test]
+fn few_crates_come_beyond_those_of_tonic() {
+    // It takes tonic with its transport, and tonic-prost.
+    let tonics = crates_of("greeter-before", &[]);
+    for (features, most) in MAY_WEIGH {
+        let all = crates_of("ringway", features);
+        let beyond: Vec<_> = all
+            .difference(&tonics)
+            .filter(|name| !is_ours(name))
+            .collect();
+        assert!(beyond.len() <= most, "{features:?} adds {beyond:?}");
+    }
+}
+
 /// What plain tonic leaves to its users, Ringway does too: with which provider of cryptography TLS is done,
 /// if at all, and which encodings there are. A program with two providers has to choose before rustls does.
 #[test]
 fn no_tls_and_no_compression_comes_unasked() {
-    let tree = Command::new(env!("CARGO"))
-        .current_dir(root())
-        .args([
-            "tree",
-            "--offline",
-            "--package",
-            "ringway",
-            "--edges",
-            "normal",
-        ])
-        .args(["--prefix", "none", "--format", "{p}"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&tree.stderr);
-    assert!(tree.status.success(), "{said}");
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    let crates: BTreeSet<_> = tree
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
+    let crates = crates_of("ringway", &[]);
     assert!(crates.contains("tonic"), "{crates:?}");
     for unasked in ["rustls", "ring", "aws-lc-rs", "flate2", "zstd"] {
         assert!(!crates.contains(unasked), "{unasked} is forced on users");
@@ -225,6 +219,22 @@ fn root() -> PathBuf {
         .parent()
         .unwrap()
         .to_owned()
+}
+
+/// The crates that a build of `package` needs, its own among them.
+fn crates_of(package: &str, features: &[&str]) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["tree", "--offline", "--package", package])
+        .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(features)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tree.stderr);
+    assert!(tree.status.success(), "{said}");
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
 }
 
 fn is_ours(dependency: &str) -> bool {

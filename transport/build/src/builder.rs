@@ -147,7 +147,7 @@ impl Builder {
 
     /// Whether to generate, beside each client `FooClient`, a `FooBlockingClient` for threads without
     /// a runtime, in the module `foo_blocking_client`: the same methods without `async`, with
-    /// iterators where those have streams. Default: no.
+    /// iterators where those have streams. It takes `ringway` with the feature `blocking`. Default: no.
     pub fn build_blocking_client(mut self, enable: bool) -> Self {
         self.build_blocking_client = enable;
         self

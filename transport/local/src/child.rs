@@ -4,23 +4,20 @@ use std::ffi::OsStr;
 use std::io;
 use std::pin::pin;
 use std::process::ExitStatus;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use command_fds::CommandFdExt;
 use ringway_sys::PeerCredentials;
+use ringway_sys::pipe::pass_on;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::config::LocalConfig;
 use crate::connection::Connection;
-use crate::error::{Closed, ConnectError};
+use crate::error::ConnectError;
+use crate::far_end::{EXIT_GRACE, FarEnd};
 use crate::pipe::{Pipe, named};
-
-/// A child closes its pipes a moment before its parent can know how it ended; so long is waited
-/// for that, with calls in flight.
-const EXIT_GRACE: Duration = Duration::from_millis(20);
 
 /// How a child process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,54 +156,12 @@ impl Child {
     }
 }
 
-/// What is known of the end of a child, for the link to it.
-#[derive(Debug, Default)]
-pub(crate) struct FarEnd {
-    story: OnceLock<String>,
-    asked: Notify,
-    connection: OnceLock<Weak<Connection>>,
-}
-
-impl FarEnd {
-    /// Whether the child has ended, or is given up.
-    pub(crate) fn is_known(&self) -> bool {
-        self.story.get().is_some()
-    }
-
-    /// How the child went; `None` while that is being found out, and then a pass follows.
-    pub(crate) fn explain(&self) -> Option<Closed> {
-        let story = self.story.get().cloned().map(Closed::ChildGone);
-        if story.is_none() {
-            self.asked.notify_one();
-        }
-        story
-    }
-
-    /// Resolves once it has hung up and not ended soon.
-    async fn hung_up(&self) {
-        self.asked.notified().await;
-        tokio::time::sleep(EXIT_GRACE).await;
-    }
-
-    fn belongs_to(&self, connection: &Arc<Connection>) {
-        self.connection.get_or_init(|| Arc::downgrade(connection));
-        connection.mark_ready();
-    }
-
-    fn tell(&self, story: String) {
-        self.story.get_or_init(|| story);
-        if let Some(connection) = self.connection.get().and_then(Weak::upgrade) {
-            connection.mark_ready();
-        }
-    }
-}
-
 /// Starts the child with one end of a new way; the other end.
 fn start(mut command: std::process::Command) -> io::Result<(Pipe, tokio::process::Child)> {
     let (ours, theirs) = Pipe::pair()?;
     let (variable, value) = theirs.variable()?;
     command.env(variable, value);
-    command.preserved_fds(theirs.into_descriptors().into());
+    pass_on(&mut command, theirs.into_descriptors());
     let mut command = tokio::process::Command::from(command);
     // Where its runtime goes before the child does.
     command.kill_on_drop(true);

@@ -18,6 +18,7 @@ use rustix::net::SocketAddrUnix;
 
 use crate::config::UidPolicy;
 use crate::error::DirectoryError;
+use crate::system::{PATH, widened};
 use crate::walk::Walk;
 
 /// The rendezvous directory of one user.
@@ -228,7 +229,7 @@ impl OpenDirectory {
     /// The kernel's.
     pub(crate) fn open_to_others(&self, socket: &str) -> io::Result<()> {
         rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(0o755))?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = rustix::fs::openat(&self.descriptor, socket, flags, Mode::empty())?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
         if kind != FileType::Socket {
@@ -241,7 +242,7 @@ impl OpenDirectory {
     /// Which file is called `file` here.
     pub(crate) fn identity_of(&self, file: &str) -> io::Result<Identity> {
         let found = rustix::fs::statat(&self.descriptor, file, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(Identity(found.st_dev, found.st_ino))
+        Ok(Identity(widened(found.st_dev), found.st_ino))
     }
 
     /// Whether the path of `file`, from the file system's root on, still leads to the file that was

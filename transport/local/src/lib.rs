@@ -24,6 +24,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod call;
+#[cfg(feature = "plugins")]
 mod child;
 mod client;
 pub mod clock;
@@ -32,6 +33,7 @@ mod connection;
 mod directory;
 mod driver;
 mod error;
+mod far_end;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzed;
@@ -51,12 +53,14 @@ mod simulation;
 mod socket_file;
 mod socket_peer;
 mod spin;
+mod system;
 mod wait_policy;
 mod waiting;
 mod walk;
 mod watchdog;
 
 pub use call::{Call, CallSender, Encode, Form, Opening, Out};
+#[cfg(feature = "plugins")]
 pub use child::Child;
 pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};

@@ -6,7 +6,9 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+#[cfg(feature = "plugins")]
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -16,11 +18,11 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use crate::child::FarEnd;
 use crate::clock;
 use crate::config::LocalConfig;
 use crate::connection::Connection;
 use crate::error::{ConnectError, PipeError};
+use crate::far_end::FarEnd;
 use crate::link::LinkKind;
 use crate::link::stream::Stream;
 use crate::link::stream::pipes::Pipes;
@@ -79,6 +81,7 @@ impl Pipe {
     }
 
     /// What the child that gets this end is told in its environment.
+    #[cfg(feature = "plugins")]
     pub(crate) fn variable(&self) -> io::Result<(&'static str, String)> {
         let one = |end: &OwnedFd| -> io::Result<String> {
             Ok(format!(
@@ -91,10 +94,12 @@ impl Pipe {
         Ok((VARIABLE, value))
     }
 
+    #[cfg(feature = "plugins")]
     pub(crate) fn into_descriptors(self) -> [OwnedFd; 2] {
         [self.reader, self.writer]
     }
 
+    #[cfg(feature = "plugins")]
     pub(crate) fn set_peer(&mut self, peer: PeerCredentials) {
         self.peer = Some(peer);
     }

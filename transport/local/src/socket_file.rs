@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tokio::net::UnixListener;
 
 use crate::config::UidPolicy;
 use crate::directory::{Directory, Identity, OpenDirectory};
 use crate::error::DirectoryError;
 use crate::server::instance_number;
+use crate::system::SOCKET_FLAGS;
 
 /// Clients that have connected and were not accepted yet, at most; the kernel may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -105,8 +106,8 @@ fn listen(
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SOCKET_FLAGS, None)?;
     Ok(socket)
 }
 

@@ -9,11 +9,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, RawMode, Stat, fstat, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::config::UidPolicy;
 use crate::error::DirectoryError;
+use crate::system::{PATH, mode_bits};
 
 /// Symbolic links on the way, at most: as many as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -28,7 +29,7 @@ pub(crate) struct Walk<'a> {
     /// Whose directories are trusted, beside those of this user and of root.
     pub(crate) peers: &'a UidPolicy,
     /// With which mode missing steps are made; `None` makes none.
-    pub(crate) create: Option<u32>,
+    pub(crate) create: Option<RawMode>,
 }
 
 impl Walk<'_> {
@@ -93,7 +94,7 @@ impl Walk<'_> {
     /// it is a directory.
     fn open_step(&self, walked: &mut Walked, name: &OsStr) -> Result<Step, DirectoryError> {
         let path = walked.path.join(name);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(&walked.descriptor, name, flags, Mode::empty());
         let found = match (open(), self.create) {
             (Err(Errno::NOENT), Some(mode)) => {
@@ -157,7 +158,7 @@ struct Walked {
 impl Walked {
     fn begin() -> Result<Self, DirectoryError> {
         let path = PathBuf::from("/");
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&path, flags, Mode::empty());
         let opened = opened.and_then(|descriptor| Ok((fstat(&descriptor)?, descriptor)));
         let (stat, descriptor) = opened.map_err(|errno| open_error(&path, errno))?;
@@ -174,7 +175,7 @@ impl Walked {
         }
         Err(DirectoryError::Writable {
             path: self.path.clone(),
-            mode: self.stat.st_mode & 0o7777,
+            mode: mode_bits(self.stat.st_mode) & 0o7777,
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md>.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// How the time between attempts to connect grows. The defaults are gRPC's.
@@ -33,6 +34,15 @@ impl Default for BackoffOptions {
     }
 }
 
+/// Returns a random factor around one, at most `share` away from it and never negative.
+pub fn varied_by(share: f64) -> f64 {
+    // Each has keys of its own, and a hash's upper half is as good as a random number's.
+    let random = RandomState::new().hash_one(()) >> 32;
+    #[allow(clippy::cast_precision_loss, reason = "32 bits")]
+    let unit = random as f64 / f64::from(u32::MAX);
+    (1.0 + share * (2.0 * unit - 1.0)).max(0.0)
+}
+
 /// The attempts since the last one that succeeded.
 #[derive(Clone, Debug)]
 pub struct Backoff {
@@ -58,7 +68,7 @@ impl Backoff {
     pub(crate) fn next_delays(&mut self) -> Delays {
         let (base, options) = (self.base, self.options);
         self.base = base.mul_f64(options.multiplier.max(1.0)).min(options.max);
-        let varied = (1.0 + options.jitter * (2.0 * fastrand::f64() - 1.0)).max(0.0);
+        let varied = varied_by(options.jitter);
         let at_most = base.min(options.max).mul_f64(varied);
         Delays {
             at_most,

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accepted;
 mod backoff;
 mod call;
 mod connect;
@@ -28,12 +29,13 @@ mod pool;
 pub mod reserved;
 mod server;
 mod socket_file;
+mod spawn;
 mod target;
 pub mod timeout;
 pub mod tls;
 mod tuning;
 
-pub use backoff::{Backoff, BackoffOptions};
+pub use backoff::{Backoff, BackoffOptions, varied_by};
 pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};
 pub use connect::{NetOptions, connect_lazy, connect_through, connect_through_lazy};
 pub use error::Error;
@@ -46,6 +48,7 @@ pub use outgoing::{Kept, Outgoing};
 pub use outlier::{OutlierOptions, Record};
 pub use pool::{Picked, Pool, Resolve, Resolving, SystemResolver};
 pub use server::{BoundServer, Handler, IncomingServer, NetServer, ServerOptions};
+pub use spawn::{Task, spawn};
 pub use target::{Scheme, Target};
 pub use tuning::{ClientTuning, ServerTuning, TcpKeepalive};
 

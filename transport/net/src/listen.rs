@@ -6,10 +6,11 @@ use std::{
 };
 
 use futures_util::{Stream, stream};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     Error, TcpKeepalive,
+    accepted::Accepted,
     held::{Held, Register},
     socket_file::SocketFile,
     target::unix_path,
@@ -112,41 +113,66 @@ pub(crate) struct TcpSettings {
     pub(crate) keepalive: TcpKeepalive,
 }
 
-/// Connections over TCP. Dropping the stream closes the listening socket.
+impl Listener {
+    /// Accepts the next connection, and tells as which user its client runs, where that is known.
+    async fn accept(&self, settings: TcpSettings) -> (Accepted, Option<u32>) {
+        match self {
+            Self::Tcp(listener) => (Accepted::Tcp(accept_tcp(listener, settings).await), None),
+            Self::Unix(file) => {
+                let (connection, _) = accept(|| file.listener().accept()).await;
+                let uid = connection.peer_cred().ok().map(|peer| peer.uid());
+                (Accepted::Unix(connection), uid)
+            }
+        }
+    }
+}
+
+/// Connections of either kind. Dropping the stream closes the listening socket, and removes its file.
+pub(crate) fn connections(
+    listener: Listener,
+    settings: TcpSettings,
+    register: Register,
+) -> impl Stream<Item = Result<Held<Accepted>, Infallible>> + Send {
+    stream::unfold(
+        (listener, register),
+        move |(listener, register)| async move {
+            loop {
+                let (connection, uid) = listener.accept(settings).await;
+                if let Some(held) = register.hold(connection, uid) {
+                    return Some((Ok(held), (listener, register)));
+                }
+            }
+        },
+    )
+}
+
+/// Connections over TCP alone: handlers behind TLS find their caller by the type of the connection.
+#[cfg(feature = "_tls-any")]
 pub(crate) fn tcp_connections(
     listener: TcpListener,
     settings: TcpSettings,
     register: Register,
 ) -> impl Stream<Item = Result<Held<TcpStream>, Infallible>> + Send {
-    let bound = (listener, register);
-    stream::unfold(bound, move |(listener, register)| async move {
-        loop {
-            let (connection, _) = accept(|| listener.accept()).await;
-            let set = connection.set_nodelay(settings.nodelay);
-            if let Err(error) = set.and_then(|()| settings.keepalive.apply(&connection)) {
-                tracing::debug!(%error, "could not set up a TCP connection");
+    stream::unfold(
+        (listener, register),
+        move |(listener, register)| async move {
+            loop {
+                let connection = accept_tcp(&listener, settings).await;
+                if let Some(held) = register.hold(connection, None) {
+                    return Some((Ok(held), (listener, register)));
+                }
             }
-            if let Some(held) = register.hold(connection, None) {
-                return Some((Ok(held), (listener, register)));
-            }
-        }
-    })
+        },
+    )
 }
 
-/// Connections over a Unix socket. Dropping the stream removes the socket file.
-pub(crate) fn unix_connections(
-    file: SocketFile,
-    register: Register,
-) -> impl Stream<Item = Result<Held<UnixStream>, Infallible>> + Send {
-    stream::unfold((file, register), |(file, register)| async move {
-        loop {
-            let (connection, _) = accept(|| file.listener().accept()).await;
-            let uid = connection.peer_cred().ok().map(|peer| peer.uid());
-            if let Some(held) = register.hold(connection, uid) {
-                return Some((Ok(held), (file, register)));
-            }
-        }
-    })
+async fn accept_tcp(listener: &TcpListener, settings: TcpSettings) -> TcpStream {
+    let (connection, _) = accept(|| listener.accept()).await;
+    let set = connection.set_nodelay(settings.nodelay);
+    if let Err(error) = set.and_then(|()| settings.keepalive.apply(&connection)) {
+        tracing::debug!(%error, "could not set up a TCP connection");
+    }
+    connection
 }
 
 /// Accepts until it works: an error of one connection is skipped, any other waited out.

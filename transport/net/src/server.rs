@@ -1,6 +1,6 @@
 //! A server on several addresses at once, with the settings that suit tonic best.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, pin::Pin, time::Duration};
 
 use futures_util::future::ready;
 use futures_util::{Stream, StreamExt};
@@ -17,12 +17,14 @@ use tonic::{
 };
 use tower::util::BoxCloneSyncService;
 
+#[cfg(feature = "_tls-any")]
+use crate::listen::tcp_connections;
 use crate::{
     CONNECTION_WINDOW_BYTES, Error, ListenAddress, STREAM_WINDOW_BYTES, ServerTuning,
     guard::Served,
     header_list::HTTP2_MAX_HEADER_LIST_BYTES,
     held::{Hold, Register},
-    listen::{Listener, TcpSettings, tcp_connections, unix_connections},
+    listen::{Listener, TcpSettings, connections},
     tls::{self, ServerTlsConfig},
 };
 
@@ -161,13 +163,15 @@ impl NetServer {
         }
         self.refuse_plain_unix()?;
         let plain = tuned_server(&self.options);
+        #[cfg(feature = "_tls-any")]
         let tcp = with_tls(plain.clone(), &self.options)?;
         let (listeners, addresses) = bind_all(&self.addresses).await?;
         Ok(BoundServer {
             handler: self.handler,
             options: self.options,
+            #[cfg(feature = "_tls-any")]
             tcp,
-            unix: plain,
+            plain,
             listeners,
             addresses,
         })
@@ -202,8 +206,9 @@ impl NetServer {
 pub struct BoundServer {
     handler: Handler,
     options: ServerOptions,
+    #[cfg(feature = "_tls-any")]
     tcp: Server,
-    unix: Server,
+    plain: Server,
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddress>,
 }
@@ -242,42 +247,36 @@ impl BoundServer {
         }
     }
 
-    /// One task an address, since tonic tells handlers who calls by the type of the connection.
+    /// One task an address.
     fn spawn(
         self,
         stopping: &watch::Receiver<bool>,
         register: &Register,
     ) -> JoinSet<Result<(), Error>> {
         let mut serving = JoinSet::new();
+        let settings = TcpSettings {
+            nodelay: self.options.tcp_nodelay,
+            keepalive: self.options.tuning.tcp_keepalive,
+        };
         for (listener, address) in self.listeners.into_iter().zip(self.addresses) {
-            let routes = Served::new(self.handler.clone(), self.options.timeout);
-            let stopping = stopping.clone();
-            match listener {
-                Listener::Tcp(tcp) => {
-                    let settings = TcpSettings {
-                        nodelay: self.options.tcp_nodelay,
-                        keepalive: self.options.tuning.tcp_keepalive,
-                    };
-                    let connections = tcp_connections(tcp, settings, register.clone());
-                    serving.spawn(serve_one(
-                        self.tcp.clone(),
-                        routes,
-                        connections,
-                        stopping,
-                        address,
-                    ))
+            let served = Address {
+                address,
+                routes: Served::new(self.handler.clone(), self.options.timeout),
+                stopping: stopping.clone(),
+            };
+            let register = register.clone();
+            let task: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> = match listener {
+                #[cfg(feature = "_tls-any")]
+                Listener::Tcp(tcp) if self.options.tls.is_some() => {
+                    let connections = tcp_connections(tcp, settings, register);
+                    Box::pin(served.serve(self.tcp.clone(), connections))
                 }
-                Listener::Unix(file) => {
-                    let connections = unix_connections(file, register.clone());
-                    serving.spawn(serve_one(
-                        self.unix.clone(),
-                        routes,
-                        connections,
-                        stopping,
-                        address,
-                    ))
+                listener => {
+                    let connections = connections(listener, settings, register);
+                    Box::pin(served.serve(self.plain.clone(), connections))
                 }
             };
+            serving.spawn(task);
         }
         serving
     }
@@ -374,23 +373,34 @@ fn tuned_server(options: &ServerOptions) -> Server {
     }
 }
 
-async fn serve_one<C, E>(
-    server: Server,
-    routes: Served<Handler>,
-    connections: impl Stream<Item = Result<C, E>> + Send,
-    mut stopping: watch::Receiver<bool>,
+/// One of a server's addresses.
+struct Address {
     address: ListenAddress,
-) -> Result<(), Error>
-where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    // An error means that the sender is gone, and with it whoever wanted the server.
-    let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-    server
-        .serve_with_incoming_shutdown(routes, connections, stopped)
-        .await
-        .map_err(|source| Error::Serve { address, source })
+    routes: Served<Handler>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Address {
+    /// Serves `connections` until it is time to stop, and lets their calls finish.
+    async fn serve<C, E>(
+        mut self,
+        server: Server,
+        connections: impl Stream<Item = Result<C, E>> + Send,
+    ) -> Result<(), Error>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        // An error means that the sender is gone, and with it the task that wanted the server.
+        let stopped = async move { drop(self.stopping.wait_for(|stop| *stop).await) };
+        server
+            .serve_with_incoming_shutdown(self.routes, connections, stopped)
+            .await
+            .map_err(|source| Error::Serve {
+                address: self.address,
+                source,
+            })
+    }
 }
 
 async fn drain(serving: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {

@@ -249,12 +249,12 @@ impl PeerSleep {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(all(target_os = "linux", not(loom)))]
 fn current_cpu() -> u32 {
     u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(u32::MAX)
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, not(target_os = "linux")))]
 fn current_cpu() -> u32 {
     0
 }

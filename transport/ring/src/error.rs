@@ -212,6 +212,7 @@ pub enum RegionError {
     #[error("not a memfd: reading its seals failed: {0}")]
     NotMemfd(Errno),
     /// The peer could still shrink, grow, write or unseal it.
+    #[cfg(target_os = "linux")]
     #[error("seals missing: {0:?}")]
     SealsMissing(rustix::fs::SealFlags),
     /// Sealed against its own owner, so nobody could ever write it.

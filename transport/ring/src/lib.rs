@@ -11,12 +11,13 @@
 //! Start reading at [`Endpoint`]. This crate holds all of the project's `unsafe` that concerns memory.
 
 #![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "no region is ever made on other systems")
+)]
+#![cfg_attr(
     loom,
     allow(dead_code, reason = "loom's models replace the mapped regions")
 )]
-
-#[cfg(not(target_os = "linux"))]
-compile_error!("sealed memory files exist on Linux only");
 
 mod arena;
 mod consumer;
@@ -34,7 +35,7 @@ mod peer_arena;
 mod poison;
 mod pool;
 mod posture;
-#[cfg(not(loom))]
+#[cfg(all(target_os = "linux", not(loom)))]
 mod probe;
 mod producer;
 mod record;
@@ -42,6 +43,7 @@ mod record;
 mod region;
 mod release;
 mod role;
+#[cfg_attr(not(target_os = "linux"), path = "unsealed.rs")]
 mod sealed;
 mod sync;
 
@@ -57,7 +59,7 @@ pub use layout::{RegionConfig, RegionLimits};
 pub use peer_arena::{Block, BlockCopy, PeerArena, SegmentLimits};
 pub use pool::{BufferPool, PooledBuffer};
 pub use posture::{Announce, SidePosture};
-#[cfg(not(loom))]
+#[cfg(all(target_os = "linux", not(loom)))]
 pub use probe::{MemoryStep, probe_memory};
 pub use producer::{Batch, Position, Producer, Reservation, RoomPeek};
 pub use record::{BLOCK_REF_BYTES, BlockRef, Record, Records, SegmentId, records};

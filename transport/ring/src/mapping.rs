@@ -18,6 +18,18 @@ use crate::{
     copy::{Way, copy_out},
 };
 
+/// Has the kernel find the pages at once; other systems map nothing here.
+#[cfg(target_os = "linux")]
+const POPULATE: MapFlags = MapFlags::POPULATE;
+#[cfg(not(target_os = "linux"))]
+const POPULATE: MapFlags = MapFlags::empty();
+
+/// Keeps a mapping from forked children.
+#[cfg(target_os = "linux")]
+const NOT_IN_CHILDREN: Advice = Advice::LinuxDontFork;
+#[cfg(not(target_os = "linux"))]
+const NOT_IN_CHILDREN: Advice = Advice::Normal;
+
 /// Memory shared with the peer; unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -57,7 +69,7 @@ impl Mapping {
         populate: bool,
     ) -> Result<Self, RegionError> {
         let flags = if populate {
-            MapFlags::SHARED | MapFlags::POPULATE
+            MapFlags::SHARED | POPULATE
         } else {
             MapFlags::SHARED
         };
@@ -71,7 +83,7 @@ impl Mapping {
         let mapping = Self { base, len };
         // A forked child must not write the same ring: two producers would publish over each other.
         // SAFETY: the range is the mapping just made, and DONTFORK changes nothing in this process.
-        unsafe { madvise(mapping.base.as_ptr().cast(), len, Advice::LinuxDontFork) }
+        unsafe { madvise(mapping.base.as_ptr().cast(), len, NOT_IN_CHILDREN) }
             .map_err(|errno| RegionError::Map { bytes: len, errno })?;
         Ok(mapping)
     }

@@ -1,15 +1,11 @@
 //! Creating a memfd that its owner alone can write, and checking that a received one is such.
 
-use std::{
-    fs::File,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::os::fd::{AsFd, OwnedFd};
 
-use memfd::{FileSeal, Memfd};
 use rustix::{
     fs::{
-        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat,
-        fstatfs, memfd_create,
+        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_add_seals,
+        fcntl_get_seals, fstat, fstatfs, memfd_create,
     },
     io::Errno,
     process::{Resource, getrlimit},
@@ -42,18 +38,8 @@ pub(crate) fn create(
     fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
         .map_err(|errno| RegionError::Allocate { bytes, errno })?;
     let mapping = Mapping::writable(&file, bytes, populate)?;
-    let memfd =
-        Memfd::try_from_file(File::from(file)).map_err(|_| RegionError::NotMemfd(Errno::INVAL))?;
-    let seals = [
-        FileSeal::SealShrink,
-        FileSeal::SealGrow,
-        FileSeal::SealFutureWrite,
-        FileSeal::SealSeal,
-    ];
-    memfd
-        .add_seals(&seals)
-        .map_err(|error| RegionError::Seal(error.to_string()))?;
-    Ok((mapping, memfd.into_file().into()))
+    fcntl_add_seals(&file, REQUIRED_SEALS).map_err(|errno| RegionError::Seal(errno.to_string()))?;
+    Ok((mapping, file))
 }
 
 /// Checks that this process may make memory of `bytes` in one piece.

@@ -21,7 +21,7 @@ use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use crate::begun::Begun;
 use crate::carried::counted;
 use crate::context::{Context, Entered, Handling, Peer};
-use crate::introspection::latency::{self, Source, Timing};
+use crate::latency::{self, Source, Timing};
 use crate::metadata::TraceHeaders;
 use crate::meter::Direction;
 use crate::path::Path;

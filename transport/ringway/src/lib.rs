@@ -27,10 +27,25 @@
 //! | [`meter`] | the hook by which calls are measured |
 //! | `layered` | tower's HTTP layers on every path |
 //! | `metadata`, `status` | tonic's types on the wire |
+//!
+//! # Features
+//! Each adds to the others. By default: `io-uring`, `plugins`, `signal`.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `io-uring` | io_uring for the socket path, where the kernel has it; epoll otherwise |
+//! | `plugins` | [`Child`]: servers that are child processes |
+//! | `signal` | [`terminated`], `serve_until_terminated` |
+//! | `blocking` | [`blocking`]: what the clients of `ringway_build`'s `build_blocking_client` call |
+//! | `introspection` | [`introspection`]: the service that `ringway top` asks |
+//! | `tls-ring`, `tls-aws-lc`, `tls-native-roots`, `tls-webpki-roots`, `gzip`, `deflate`, `zstd` | as tonic's |
+//!
+//! On other systems than Linux calls go over the network, or stay within the process.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 // The stubs of the introspection service name this crate as everybody else's do.
+#[cfg(feature = "introspection")]
 extern crate self as ringway;
 
 mod admission;
@@ -39,11 +54,13 @@ mod answering;
 mod attempt;
 mod balance;
 mod begun;
+#[cfg(feature = "blocking")]
 pub mod blocking;
 mod bridge;
 mod caller;
 mod carried;
 mod channel;
+#[cfg(feature = "plugins")]
 mod child;
 mod client;
 pub mod codegen;
@@ -59,7 +76,10 @@ pub mod fuzzed;
 mod in_context;
 mod inproc;
 mod instances;
+#[cfg(feature = "introspection")]
 pub mod introspection;
+#[cfg_attr(not(feature = "introspection"), path = "untimed.rs")]
+mod latency;
 mod layered;
 mod limit;
 mod locate;
@@ -80,11 +100,13 @@ pub mod stats;
 mod status;
 mod streaming;
 mod stub;
+#[cfg(feature = "signal")]
 mod terminated;
 pub mod trace;
 mod traced;
 
 pub use channel::Channel;
+#[cfg(feature = "plugins")]
 pub use child::Child;
 pub use compression::{CameCompressed, Compress, MessageCompression};
 pub use context::{Context, Peer, Scoped};
@@ -107,5 +129,6 @@ pub use ringway_net::{
 };
 pub use ringway_wire::{Config as WireConfig, KeepAlive};
 pub use server::{BoundServer, Server, ServerBuilder};
+#[cfg(feature = "signal")]
 pub use terminated::terminated;
 pub use tonic::transport::channel::Change;

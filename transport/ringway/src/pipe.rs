@@ -90,6 +90,7 @@ pub(crate) struct WayByPipe {
 
 impl WayByPipe {
     /// One that is used already.
+    #[cfg(feature = "plugins")]
     pub(crate) fn connected(connection: Arc<Connection>) -> Self {
         Self {
             unused: Mutex::new(None),

@@ -88,7 +88,7 @@ impl RetryPolicy {
             .max(0.0)
             .powi(retries.try_into().unwrap_or(i32::MAX));
         let backoff = self.initial_backoff.as_secs_f64() * grown;
-        let varied = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+        let varied = ringway_net::varied_by(JITTER);
         Duration::from_secs_f64(backoff.min(self.max_backoff.as_secs_f64()) * varied)
     }
 }

@@ -15,7 +15,7 @@ use tonic::service::Routes;
 
 use crate::bridge;
 use crate::dispatch::{LocalService, ServerCall};
-use crate::introspection::latency::{self, Source, Timing};
+use crate::latency::{self, Source, Timing};
 use crate::limit::Limited;
 
 /// All services of a server, by path.

@@ -59,6 +59,7 @@ fn hidden_uid(overflow: &str, uid_map: &str) -> Option<u32> {
 /// assert_eq!(peer.pid, Some(std::process::id()));
 /// # std::io::Result::Ok(())
 /// ```
+#[cfg(target_os = "linux")]
 pub fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
     let mut raw = libc::ucred {
         pid: 0,
@@ -86,6 +87,15 @@ pub fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
         uid: raw.uid,
         gid: raw.gid,
     })
+}
+
+/// Refuses: a client whose pid is not told is none that local paths take.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn peer_credentials(_: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

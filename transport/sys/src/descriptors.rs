@@ -15,6 +15,16 @@ use rustix::net::{
 
 use crate::Error;
 
+/// Other systems have no such flags, and no local paths that would need them.
+#[cfg(target_os = "linux")]
+const WITHOUT_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const WITHOUT_SIGNAL: SendFlags = SendFlags::empty();
+#[cfg(target_os = "linux")]
+const CLOSED_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(not(target_os = "linux"))]
+const CLOSED_ON_EXEC: RecvFlags = RecvFlags::empty();
+
 /// The most descriptors that one message may carry, in either direction (D-Bus's limit as well).
 pub const MAX_DESCRIPTORS: usize = 16;
 
@@ -76,7 +86,7 @@ pub fn send_with_descriptors(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::INVAL.into());
     }
-    let mut flags = SendFlags::NOSIGNAL;
+    let mut flags = WITHOUT_SIGNAL;
     flags.set(SendFlags::DONTWAIT, blocking == Blocking::Never);
     let iov = [IoSlice::new(bytes)];
     let sent =
@@ -100,7 +110,7 @@ pub fn receive_with_descriptors(
     check_count(max_descriptors)?;
     let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    let mut flags = CLOSED_ON_EXEC;
     flags.set(RecvFlags::DONTWAIT, blocking == Blocking::Never);
     let message = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)

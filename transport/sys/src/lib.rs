@@ -9,13 +9,17 @@ pub mod cgroup;
 pub mod credentials;
 pub mod descriptors;
 mod error;
+#[cfg_attr(not(target_os = "linux"), path = "no_eventfd.rs")]
 pub mod eventfd;
+#[cfg(all(feature = "floor", target_os = "linux"))]
 pub mod floor;
 pub mod limits;
 pub mod pipe;
+#[cfg(target_os = "linux")]
 pub mod process;
 pub mod queued;
 pub mod schedule;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub mod uring;
 
 pub use credentials::{PeerCredentials, is_hidden_uid, peer_credentials};

@@ -4,15 +4,19 @@ use std::collections::BTreeSet;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
+#[cfg(target_os = "linux")]
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 /// Room for bytes on their way: enough to keep a writer of large messages busy. What is not there
 /// (see `/proc/sys/fs/pipe-max-size`) is done without; pages are taken only while they hold bytes.
+#[cfg(target_os = "linux")]
 const CAPACITY_BYTES: usize = 256 * 1024;
 
 /// A pipe's reading and writing end, which don't outlive an exec.
@@ -30,11 +34,21 @@ const CAPACITY_BYTES: usize = 256 * 1024;
 /// assert_eq!(writer.write(b"way").unwrap_err(), rustix::io::Errno::PIPE);
 /// # std::io::Result::Ok(())
 /// ```
+#[cfg(target_os = "linux")]
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     // A smaller pipe works as well.
     let _ = fcntl_setpipe_size(&writer, CAPACITY_BYTES);
     Ok((reader, writer))
+}
+
+/// Refuses: pipes are a path of Linux alone.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Tells a pipe from every other pipe of this host while it is open.
@@ -77,6 +91,20 @@ pub fn inherit(number: RawFd, pipe: u64) -> io::Result<OwnedFd> {
     // SAFETY: it is open, and is the very pipe that was made for this process before its program
     // ran, so nothing in here opened it; and nobody gets it from here a second time.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has the program that `command` starts inherit `ends`, under the numbers that they have here. The hold on them
+/// goes with `command`.
+pub fn pass_on(command: &mut Command, ends: [OwnedFd; 2]) {
+    let uncover = move || {
+        for end in &ends {
+            fcntl_setfd(end, FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec this calls fcntl(2) alone, which is async-signal-safe; it takes no lock and
+    // no memory, and an error is a number.
+    unsafe { command.pre_exec(uncover) };
 }
 
 /// A pipe's writing end. A write after the reader has gone fails with EPIPE and nothing more.
@@ -163,6 +191,7 @@ impl HeldBack {
     }
 
     /// Takes back the one that our write raised, if it did, and lets through what was let before.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
     fn release(self, raised: bool) {
         let none = libc::timespec {
             tv_sec: 0,
@@ -172,6 +201,8 @@ impl HeldBack {
         // SAFETY: a live set and a live timespec; a null pointer for the details is allowed.
         unsafe {
             if raised && !self.was_pending {
+                // Elsewhere no pipe was made to be written.
+                #[cfg(target_os = "linux")]
                 libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const none);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut());

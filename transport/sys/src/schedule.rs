@@ -11,11 +11,12 @@ pub use crate::cgroup::cpu_quota;
 /// The CPUs that this thread may run on (its affinity mask), at least one.
 #[must_use]
 pub fn online_cpus() -> usize {
-    match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => usize::try_from(set.count()).unwrap_or(1).max(1),
-        // More CPUs than the mask holds: not a machine to be stingy on.
-        Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+    #[cfg(target_os = "linux")]
+    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
+        return usize::try_from(set.count()).unwrap_or(1).max(1);
     }
+    // More CPUs than the mask holds: not a machine to be stingy on.
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Identifies this process's network namespace: loopback addresses mean something only within one.
@@ -51,7 +52,14 @@ pub fn run_delay_of(thread_id: i32) -> io::Result<Duration> {
     run_delay_at(&format!("/proc/self/task/{thread_id}/schedstat"))
 }
 
+/// The id of this thread; 0 on other systems than Linux, where [`run_delay_of`] has no use for it.
+#[cfg(not(target_os = "linux"))]
+pub fn thread_id() -> i32 {
+    0
+}
+
 /// The id of this thread.
+#[cfg(target_os = "linux")]
 pub fn thread_id() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }

@@ -18,6 +18,7 @@ use tonic::{Code, Status, body::Body};
 
 use super::stall::Polls;
 use super::{Trailers, trailers};
+use crate::accepted::Caller;
 use crate::header_list;
 use crate::reserved::{self, drop_bad_details};
 use crate::timeout::{self, Deadline};
@@ -59,6 +60,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        Caller::unfold(request.extensions_mut());
         reserved::clean_request(request.headers_mut());
         let asked = timeout::of(request.headers());
         let timeout = asked.into_iter().chain(self.timeout).min();

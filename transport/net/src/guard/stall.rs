@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::spawn::Task;
+
 /// How long all polls must take for a stall, and at most the double: a handler that computes for less is
 /// nothing to wake a worker for.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -89,7 +91,8 @@ fn look_for_stalls(polls: &Weak<Polls>, runtime: &Handle) {
         let found = polls.so_far();
         let goes_on = found.begun != found.ended;
         if goes_on && found.ended == known.ended {
-            drop(runtime.spawn(async {}));
+            let wakes_a_worker: Task = Box::pin(async {});
+            drop(runtime.spawn(wakes_a_worker));
             pause = (2 * pause).min(LONGEST_PAUSE);
         } else {
             pause = FIRST_PAUSE;

@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
+use crate::spawn::{Task, spawn, spawn_task};
+
 thread_local! {
     /// The upload that was polled for the first time last, and by which task.
     static FIRST_POLLED: Cell<Option<(tokio::task::Id, CancellationToken)>> =
@@ -31,13 +33,11 @@ thread_local! {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallExecutor;
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 impl hyper::rt::Executor<Task> for CallExecutor {
     fn execute(&self, task: Task) {
         match FIRST_POLLED.take() {
             Some((id, over)) if tokio::task::try_id() == Some(id) => {
-                tokio::spawn(async move {
+                spawn(async move {
                     let over = std::pin::pin!(over.cancelled());
                     // Whichever ends first: the other one is dropped.
                     match select(over, task).await {
@@ -45,9 +45,7 @@ impl hyper::rt::Executor<Task> for CallExecutor {
                     }
                 });
             }
-            _ => {
-                tokio::spawn(task);
-            }
+            _ => spawn_task(task),
         }
     }
 }

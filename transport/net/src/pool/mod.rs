@@ -39,6 +39,7 @@ pub(crate) use self::subchannel::ConnectionOver;
 use self::subchannel::{Address, Connector, State, Subchannel};
 use crate::backoff::Backoff;
 use crate::fate::came_too_late;
+use crate::spawn::spawn;
 use crate::{NetOptions, OutlierOptions, Target};
 
 /// Names are not resolved anew more often than this, however many connections are lost.
@@ -203,7 +204,7 @@ impl Shared {
                 Some(address) => self.set_addresses(vec![Address::Tcp(address)]),
                 None => {
                     let resolving = KeepsResolved(Arc::downgrade(self));
-                    tokio::spawn(async move { keep_resolved(&resolving.0).await });
+                    spawn(async move { keep_resolved(&resolving.0).await });
                 }
             },
         }

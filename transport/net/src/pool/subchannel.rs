@@ -24,6 +24,7 @@ use super::watched::{Life, Pulse, Watched};
 use crate::ClientTuning;
 use crate::backoff::{Backoff, BackoffOptions};
 use crate::outlier::Record;
+use crate::spawn::spawn;
 
 /// Where an instance is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Subchannel {
         }
         let kept = Kept(Arc::downgrade(self));
         let (address, connector) = (self.address.clone(), Arc::clone(&self.connector));
-        tokio::spawn(async move { keep_connected(&kept.0, address, connector).await });
+        spawn(async move { keep_connected(&kept.0, address, connector).await });
     }
 
     /// What it can do for a call.

@@ -8,9 +8,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::latency::{self, Source, Times, Watcher};
 use super::v1::introspection_server::Introspection;
 use super::v1::{Channel, Connection, Latency, Role, Snapshot, WatchRequest};
+use crate::latency::{self, Source, Times, Watcher};
 use crate::path::Path;
 use crate::stats::{self, ConnectionRole, ConnectionStats};
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringway_local::{Listener, LocalConfig, Serve};
-use ringway_net::ListenAddress;
+use ringway_net::{ListenAddress, Task};
 use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::inproc::Registration;
 use crate::pipe::Pipe;
 use crate::services::Services;
+#[cfg(feature = "signal")]
 use crate::terminated::terminated;
 
 /// A server whose names and addresses are taken: clients may connect, and are answered once it serves.
@@ -68,6 +69,7 @@ impl BoundServer {
     ///
     /// # Errors
     /// As [`Self::serve_with_shutdown`].
+    #[cfg(feature = "signal")]
     pub async fn serve_until_terminated(self) -> Result<(), Error> {
         self.serve_with_shutdown(terminated()).await
     }
@@ -113,11 +115,14 @@ impl BoundServer {
         let by_pipes_alone = self.inproc.names.is_empty() && self.net.is_none();
         let mut local = tokio::task::JoinSet::new();
         if !by_pipes_alone {
-            local.spawn(self.inproc.serve(stopped(stopping.clone())));
+            let serving: Task = Box::pin(self.inproc.serve(stopped(stopping.clone())));
+            local.spawn(serving);
         }
         for listener in self.listeners {
             let service: Arc<dyn Serve> = Arc::clone(&self.services) as _;
-            local.spawn(listener.serve(service, self.local.clone(), stopped(stopping.clone())));
+            let stopped = stopped(stopping.clone());
+            let serving: Task = Box::pin(listener.serve(service, self.local.clone(), stopped));
+            local.spawn(serving);
         }
         let pipes = serve_pipes(self.pipes, self.services, self.local, stopping.clone());
         let beside = beside(stopping.clone());

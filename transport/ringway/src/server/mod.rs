@@ -36,7 +36,9 @@ use crate::endpoint::LocalPolicy;
 use crate::error::Error;
 use crate::in_context::InContext;
 use crate::inproc::Registration;
+#[cfg(feature = "introspection")]
 use crate::introspection::Introspect;
+#[cfg(feature = "introspection")]
 use crate::introspection::v1::introspection_server::IntrospectionServer;
 use crate::layered::{Layers, TraceFn};
 use crate::limit::Limited;
@@ -45,6 +47,7 @@ use crate::pipe::Pipe;
 use crate::probe;
 use crate::services::{Services, Spare};
 use crate::settings::Settings;
+#[cfg(feature = "signal")]
 use crate::terminated::terminated;
 
 /// What a server is to serve, and where: on every path at once.
@@ -206,6 +209,7 @@ impl Server {
     /// Offers the service that `ringway top` asks: this process's connections by path, what they have
     /// done, and how long calls take; the latter is recorded only while somebody watches. Whoever can
     /// call the server can ask it.
+    #[cfg(feature = "introspection")]
     #[must_use]
     pub fn introspection(self) -> Self {
         self.add_service(IntrospectionServer::new(Introspect))
@@ -350,7 +354,8 @@ impl Server {
     }
 
     fn bind_local(&self, local: &LocalConfig) -> Result<Vec<Listener>, Error> {
-        if !self.may_serve_locally() {
+        // Other systems have no path between processes but the network.
+        if !self.may_serve_locally() || cfg!(not(target_os = "linux")) {
             return Ok(Vec::new());
         }
         let mut listeners = Vec::new();
@@ -513,6 +518,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Self::bind`] and [`BoundServer::serve_until_terminated`].
+    #[cfg(feature = "signal")]
     pub async fn serve_until_terminated(self) -> Result<(), Error> {
         // Listened for before there is anything to leave behind.
         let terminated = terminated();
@@ -598,6 +604,7 @@ mod tests {
         });
     }
 
+    #[cfg(feature = "introspection")]
     #[tokio::test]
     async fn a_second_service_of_a_name_is_an_error() {
         let server = Server::builder().introspection().introspection();

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use super::pipes::Pipes;
+use crate::system::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 #[derive(Debug)]
 pub(super) struct Bell {

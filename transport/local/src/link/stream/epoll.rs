@@ -11,6 +11,7 @@ use super::Received;
 use super::outbox::Outbox;
 use super::parse::Parser;
 use crate::error::Closed;
+use crate::system::WITHOUT_SIGNAL;
 
 #[derive(Debug)]
 pub(super) struct Socket(Arc<OwnedFd>);
@@ -30,7 +31,7 @@ impl Socket {
             match send(
                 &self.0,
                 outbox.bytes(),
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+                SendFlags::DONTWAIT | WITHOUT_SIGNAL,
             ) {
                 Ok(len) => outbox.advance(len),
                 Err(Errno::INTR) => {}

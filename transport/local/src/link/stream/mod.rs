@@ -5,7 +5,7 @@
 //! | `parse` | frames out of bytes, however they were cut |
 //! | `outbox` | frames that wait to be sent |
 //! | `epoll` | the engine of nonblocking sends and receives |
-//! | `uring` | the engine over io_uring |
+//! | `uring` | the engine over io_uring; without its feature `no_uring` |
 //! | `pipes` | the engine of two pipes |
 //! | `bell` | the descriptor that wakes a sleeping connection, and only a sleeping one |
 //! | `later` | sends that are put off, so that one carries many frames |
@@ -22,6 +22,10 @@ mod parse;
 pub(crate) mod pipes;
 #[cfg(test)]
 mod tests;
+#[cfg_attr(
+    not(all(feature = "io-uring", target_os = "linux")),
+    path = "no_uring.rs"
+)]
 mod uring;
 
 use std::fmt;
@@ -127,7 +131,7 @@ impl Stream {
         let by_uring = match engine {
             SocketEngine::Epoll => false,
             SocketEngine::Uring => true,
-            SocketEngine::Auto => uring::support().tier().is_some(),
+            SocketEngine::Auto => uring::is_supported(),
         };
         if by_uring {
             let socket = uring::Socket::new(socket)?;

@@ -72,6 +72,7 @@ impl Outbox {
     }
 
     /// Everything that waits, without a copy.
+    #[cfg_attr(not(all(feature = "io-uring", target_os = "linux")), allow(dead_code))]
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.memory);
         bytes.truncate(self.end);

@@ -81,6 +81,7 @@ impl Parser {
     }
 
     /// Takes bytes that lie elsewhere.
+    #[cfg_attr(not(all(feature = "io-uring", target_os = "linux")), allow(dead_code))]
     pub(crate) fn push(&mut self, mut bytes: &[u8]) {
         if let Some(large) = &mut self.large {
             let missing = large.len.saturating_sub(large.payload.len());

@@ -11,14 +11,14 @@ use parking_lot::RwLock;
 use ringway_sys::pipe::Writer;
 use ringway_sys::queued;
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::{Errno, read};
 
 use super::Received;
 use super::outbox::Outbox;
 use super::parse::Parser;
-use crate::child::FarEnd;
 use crate::error::Closed;
+use crate::far_end::FarEnd;
+use crate::system::epoll::{self, EventData, EventFlags};
 
 #[derive(Debug)]
 pub(crate) struct Pipes {

@@ -103,9 +103,10 @@ impl End {
 }
 
 fn engines() -> Vec<SocketEngine> {
-    match uring::support().tier() {
-        Some(_) => vec![SocketEngine::Epoll, SocketEngine::Uring],
-        None => vec![SocketEngine::Epoll],
+    if uring::is_supported() {
+        vec![SocketEngine::Epoll, SocketEngine::Uring]
+    } else {
+        vec![SocketEngine::Epoll]
     }
 }
 

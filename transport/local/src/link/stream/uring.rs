@@ -28,8 +28,13 @@ const MAX_BACKLOG_BYTES: usize = 256 * 1024;
 /// Above this a buffer is handed over whole, in place of a copy.
 const COPIED_BYTES: usize = 64 * 1024;
 
+/// Tells if this process may use io_uring.
+pub(super) fn is_supported() -> bool {
+    support().tier().is_some()
+}
+
 /// What this process may do with io_uring, tried once.
-pub(super) fn support() -> Support {
+fn support() -> Support {
     static SUPPORT: OnceLock<Support> = OnceLock::new();
     *SUPPORT.get_or_init(Support::probe)
 }

@@ -1,8 +1,9 @@
-//! The small tonic application of `tests/migration`, before and after it came to Ringway.
+//! The tonic applications of `tests/migration`, before and after they came to Ringway: a greeter, and one of the
+//! size of a real service.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-use std::process::Command;
+mod diffs;
+mod tickets;
 
 use ringway_tests::within;
 use tokio::sync::oneshot;
@@ -11,29 +12,6 @@ use tokio::sync::oneshot;
 fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
-}
-
-#[test]
-fn the_diff_is_the_real_one() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migration");
-    let found = Command::new("diff")
-        .args(["-ru", "before", "after"])
-        .current_dir(&directory)
-        .output()
-        .unwrap();
-    let found = String::from_utf8(found.stdout).unwrap();
-    // File times stand behind a tab.
-    let found: Vec<&str> = found
-        .lines()
-        .map(
-            |line| match line.starts_with("--- ") || line.starts_with("+++ ") {
-                true => line.split('\t').next().unwrap(),
-                false => line,
-            },
-        )
-        .collect();
-    let kept = std::fs::read_to_string(directory.join("MIGRATING.diff")).unwrap();
-    assert_eq!(found, kept.lines().collect::<Vec<_>>());
 }
 
 /// Runs one application's client against one's server.

@@ -56,7 +56,7 @@ use crate::server::Serve;
 use crate::shared_cpu::SharedCpu;
 use crate::socket_peer::SocketPeer;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
-use crate::watchdog;
+use crate::{waiting, watchdog};
 
 /// How often a draining connection looks whether its calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -516,7 +516,11 @@ impl Connection {
             tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, "connection ended");
         }
         let ended = self.lock().close(why);
-        ended.finish();
+        {
+            // What handlers own may block when it is dropped.
+            let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
+            ended.finish();
+        }
         if let Some(blocks) = self.blocks() {
             blocks.hang_up();
         }

@@ -44,7 +44,7 @@ impl Pipes {
     /// Bytes on their way to the peer.
     pub(super) fn queued(&self) -> u64 {
         let writer = self.writer.read();
-        let queued = writer.as_ref().map(|writer| queued::in_pipe(writer));
+        let queued = writer.as_ref().map(queued::in_pipe);
         queued.and_then(Result::ok).unwrap_or(0)
     }
 

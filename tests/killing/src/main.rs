@@ -10,7 +10,6 @@
     reason = "the harness's own set-up: where that fails, no round says anything"
 )]
 
-mod control;
 mod journal;
 mod load;
 mod process;
@@ -22,8 +21,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ringway_tests::Control;
 
-use crate::control::Control;
 use crate::round::{Choice, Survivor};
 use crate::table::Table;
 

@@ -10,12 +10,11 @@ use ringway::{Channel, Endpoint, Server};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
-use ringway_tests::{Seen, payload, resident_bytes};
+use ringway_tests::{Control, Seen, payload, resident_bytes};
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 use tonic::Code;
 
-use crate::control::Control;
 use crate::journal::Journal;
 use crate::load::{Ends, Load};
 use crate::process::{self, NAME, Victim, send};

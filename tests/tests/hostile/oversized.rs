@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use ringway::Server;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{
-    alone, in_a_process_of_its_own, ours, peak_resident_bytes, resident_bytes, within,
+    alone, alone_for, in_a_process_of_its_own, ours, peak_resident_bytes, resident_bytes, within,
 };
 use ringway_wire::{Capabilities, Flags, FrameHeader, Kind, Method, RequestHead, StatusHead};
 use tonic::Code;
 use tower::layer::util::Identity;
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{NAME, connect, hello_with, join, read_hello, under_siege};
+use crate::siege::LIMIT;
+use crate::{NAME, Siege, connect, hello_with, join, read_hello, under_siege};
 
 const MIB: usize = 1 << 20;
 /// Far above the limit of 4 MiB.
@@ -65,17 +66,18 @@ fn send_zeros(mut stream: &UnixStream, mut len: usize) {
 }
 
 /// Runs `attack` in a process of its own, and looks how much more memory that process ever had.
-fn takes_little(name: &str, attack: impl FnOnce(&Path) + Send + 'static) {
+fn takes_little(name: &str, attack: impl Fn(&Path) + Send + Sync + 'static) {
     if !in_a_process_of_its_own(name) {
         return;
     }
-    alone(under_siege(|root: &Path| {
+    let siege = under_siege(move |root: &Siege| {
         let before = resident_bytes();
         attack(root);
         let taken = peak_resident_bytes().saturating_sub(before);
         println!("{} MiB at most", taken / MIB);
         assert!(taken < ALLOWED_BYTES, "{} MiB", taken / MIB);
-    }));
+    });
+    alone_for(LIMIT, siege);
 }
 
 fn too_long(len: usize) -> (Code, String) {

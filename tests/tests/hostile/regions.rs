@@ -89,6 +89,10 @@ fn descriptors_that_are_no_regions() {
         sparse.set_len(1 << 40).unwrap();
         rustix::fs::fcntl_add_seals(&sparse, sealed()).unwrap();
         refused("1 TiB of nothing", sparse.as_fd());
+        let unallocated = memfd(4096, SealFlags::empty());
+        unallocated.set_len(REGION_BYTES as u64).unwrap();
+        rustix::fs::fcntl_add_seals(&unallocated, sealed()).unwrap();
+        refused("blocks that are not allocated", unallocated.as_fd());
         refused("a file", tempfile::tempfile().unwrap().as_fd());
         refused("a device", File::open("/dev/zero").unwrap().as_fd());
         refused("a pipe", std::io::pipe().unwrap().0.as_fd());
@@ -155,6 +159,10 @@ fn descriptors_that_are_no_doorbells() {
         let refused =
             |what: &str, bell: BorrowedFd<'_>| assert_refused(what, root, region.as_fd(), bell);
         refused("the region again", region.as_fd());
+        let unallocated = memfd(4096, SealFlags::empty());
+        unallocated.set_len(REGION_BYTES as u64).unwrap();
+        rustix::fs::fcntl_add_seals(&unallocated, sealed()).unwrap();
+        refused("blocks that are not allocated", unallocated.as_fd());
         refused("a file", tempfile::tempfile().unwrap().as_fd());
         refused("a pipe", std::io::pipe().unwrap().1.as_fd());
         let flags = rustix::event::EventfdFlags::CLOEXEC;

@@ -21,7 +21,7 @@ use super::state::{Deliveries, State};
 use super::{Connection, Progress};
 use crate::clock;
 use crate::error::Closed;
-use crate::link::shm::Blocks;
+use crate::link::shm::{Blocks, MAX_NOTES};
 use crate::link::{Frame, Receiver};
 use crate::rendezvous::watched;
 use crate::waiting;
@@ -302,7 +302,11 @@ impl Pass {
             while let Poll::Ready(ready) = socket.poll_read_ready(&mut context) {
                 let mut ready = ready.map_err(|error| Closed::Io(error.to_string()))?;
                 if let Receiver::Shm(receiver) = &mut self.receiver {
-                    receiver.receive_segments()?;
+                    if receiver.receive_segments(MAX_NOTES)? {
+                        // Still ready: the next pass goes on, after those of other connections.
+                        self.stir.wake_by_ref();
+                        break;
+                    }
                 }
                 ready.clear_ready();
             }

@@ -10,11 +10,13 @@ const LATE: Duration = Duration::from_micros(500);
 /// Late wakes that are remembered: more than a round can have.
 const MAX_REMEMBERED: usize = 4096;
 
+/// Says how late this machine is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Control(Arc<Mutex<VecDeque<(Instant, Instant)>>>);
+pub struct Control(Arc<Mutex<VecDeque<(Instant, Instant)>>>);
 
 impl Control {
-    pub(crate) fn start() -> Self {
+    /// Starts the thread, which runs as long as the process.
+    pub fn start() -> Self {
         let control = Self::default();
         let late = Arc::clone(&control.0);
         std::thread::spawn(move || {
@@ -35,7 +37,7 @@ impl Control {
     }
 
     /// Returns how long the thread, had it wanted to run, was kept waiting between two instants.
-    pub(crate) fn lateness(&self, from: Instant, until: Instant) -> Duration {
+    pub fn lateness(&self, from: Instant, until: Instant) -> Duration {
         let late = self.0.lock().unwrap();
         late.iter()
             .map(|(due, woken)| {

@@ -22,7 +22,7 @@ use super::{Connection, Progress};
 use crate::clock;
 use crate::error::Closed;
 use crate::link::shm::{Blocks, MAX_NOTES};
-use crate::link::{Frame, Receiver};
+use crate::link::{Frame, MAX_FRAMES, Receiver};
 use crate::rendezvous::watched;
 use crate::waiting;
 
@@ -171,7 +171,7 @@ impl Pass {
                 connection.mark_ready();
             }
         });
-        let mut progress = Progress::Idle;
+        let (mut progress, mut taken) = (Progress::Idle, 0);
         for receives in 1.. {
             // Also at the connection's end: the first reason counts.
             let received = self
@@ -181,13 +181,14 @@ impl Pass {
                 });
             end = end.and(received);
             let more = self.receiver.has_more();
+            taken += self.frames.len();
             let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut(), first)?;
             progress = progress.max(brought);
             self.set_timer(timer);
             if !more {
                 break;
             }
-            if receives >= MAX_RECEIVES {
+            if receives >= MAX_RECEIVES || taken >= MAX_FRAMES {
                 connection.mark_ready();
                 break;
             }
@@ -301,12 +302,12 @@ impl Pass {
         if let Some(socket) = &self.wakeups.socket {
             while let Poll::Ready(ready) = socket.poll_read_ready(&mut context) {
                 let mut ready = ready.map_err(|error| Closed::Io(error.to_string()))?;
-                if let Receiver::Shm(receiver) = &mut self.receiver {
-                    if receiver.receive_segments(MAX_NOTES)? {
-                        // Still ready: the next pass goes on, after those of other connections.
-                        self.stir.wake_by_ref();
-                        break;
-                    }
+                if let Receiver::Shm(receiver) = &mut self.receiver
+                    && receiver.receive_segments(MAX_NOTES)?
+                {
+                    // Still ready: the next pass goes on, after those of other connections.
+                    self.stir.wake_by_ref();
+                    break;
                 }
                 ready.clear_ready();
             }

@@ -16,7 +16,7 @@ use ringway_ring::{
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
 use ringway_wire::{FrameHeader, Kind};
 
-use super::{Frame, Head, Judge, LinkError, Outgoing, Place};
+use super::{Frame, Head, Judge, LinkError, MAX_FRAMES, Outgoing, Place};
 use crate::call::Out;
 use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
@@ -424,7 +424,7 @@ impl Receiver {
         let mut copied = 0;
         let mut records = inbox.records().enumerate().skip(begin);
         let parsed = records.try_for_each(|(at, record)| {
-            if copied > MAX_UNJUDGED_BYTES {
+            if copied > MAX_UNJUDGED_BYTES || at - begin >= MAX_FRAMES {
                 self.parsed = at;
                 return ControlFlow::Break(Ok(()));
             }

@@ -50,9 +50,6 @@ use crate::pace::beside_the_poll;
 
 /// Receives of one look, at most: so one connection cannot starve another.
 const MAX_RECEIVES: usize = 32;
-/// Frames of one pass, about: a peer that sends small ones without end gets some milliseconds, and then other
-/// connections have their turn.
-const MAX_FRAMES: usize = 1024;
 
 /// What moves the bytes of a socket link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -382,7 +379,7 @@ impl Receiver {
                 if inbox.parser.is_held_up() {
                     return Ok(());
                 }
-                if !inbox.unsure || frames.len() - begin >= MAX_FRAMES {
+                if !inbox.unsure {
                     break;
                 }
             }

@@ -28,7 +28,7 @@ use ringway_tests::call_as_neighbour;
 use ringway_wire::{Capabilities, Config, FrameHeader, Hello, Kind, Role};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-pub(crate) use crate::siege::{Siege, besiege, under_siege};
+pub(crate) use crate::siege::{Siege, besiege, besiege_heavily};
 
 const NAME: &str = "besieged:50051";
 const SHM: Capabilities = Capabilities(1);

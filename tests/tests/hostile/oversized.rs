@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use ringway::Server;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{
-    alone, alone_for, in_a_process_of_its_own, ours, peak_resident_bytes, resident_bytes, within,
+    alone, in_a_process_of_its_own, ours, peak_resident_bytes, resident_bytes, within,
 };
 use ringway_wire::{Capabilities, Flags, FrameHeader, Kind, Method, RequestHead, StatusHead};
 use tonic::Code;
 use tower::layer::util::Identity;
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::siege::LIMIT;
-use crate::{NAME, Siege, connect, hello_with, join, read_hello, under_siege};
+use crate::{NAME, besiege_heavily, connect, hello_with, join, read_hello};
 
 const MIB: usize = 1 << 20;
 /// Far above the limit of 4 MiB.
@@ -70,14 +69,13 @@ fn takes_little(name: &str, attack: impl Fn(&Path) + Send + Sync + 'static) {
     if !in_a_process_of_its_own(name) {
         return;
     }
-    let siege = under_siege(move |root: &Siege| {
+    besiege_heavily(move |root| {
         let before = resident_bytes();
         attack(root);
         let taken = peak_resident_bytes().saturating_sub(before);
         println!("{} MiB at most", taken / MIB);
         assert!(taken < ALLOWED_BYTES, "{} MiB", taken / MIB);
     });
-    alone_for(LIMIT, siege);
 }
 
 fn too_long(len: usize) -> (Code, String) {

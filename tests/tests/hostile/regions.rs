@@ -17,7 +17,9 @@ use ringway_wire::limits::MAX_HEAD_BYTES;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{assert_hung_up, besiege, connect, greet, hello, is_hung_up, segment_note, send};
+use crate::{
+    assert_hung_up, besiege, besiege_heavily, connect, greet, hello, is_hung_up, segment_note, send,
+};
 
 pub(crate) fn memfd(len: usize, seals: SealFlags) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -211,7 +213,7 @@ fn one_block_lent_to_many_calls() {
     if !in_a_process_of_its_own("regions::one_block_lent_to_many_calls") {
         return;
     }
-    besiege(|root| {
+    besiege_heavily(|root| {
         // The longest that the method takes: what is longer is not copied at all.
         const BLOCK: u32 = 4 << 20;
         let head = unary_head();
@@ -234,7 +236,7 @@ fn one_block_that_is_many_heads() {
     if !in_a_process_of_its_own("regions::one_block_that_is_many_heads") {
         return;
     }
-    besiege(|root| {
+    besiege_heavily(|root| {
         let record = |call| {
             let header = FrameHeader {
                 head_len: MAX_HEAD_BYTES,

@@ -31,6 +31,9 @@ const MAX_EARLY_RESETS: u32 = 256;
 const LONGEST_CALL: Duration = Duration::from_millis(50);
 /// What the server may take from the first wrong word, or from the end of file, until it hangs up.
 const LONGEST_HANG_UP: Duration = Duration::from_millis(100);
+/// What an attack by sheer amount may cost, which has hundreds of MiB copied that the server has asked for: there
+/// memory is judged.
+const HEAVY: Duration = Duration::from_secs(2);
 /// Rounds, of which one has to be within these times: the machine may have been busy at the others.
 const ROUNDS: usize = 4;
 /// All rounds of an attack, on a machine that is busy.
@@ -60,6 +63,8 @@ pub(crate) struct Siege {
     root: PathBuf,
     /// What the server's handler has seen.
     pub(crate) seen: Arc<Seen>,
+    /// What a call beside it may take, and a hang-up.
+    bars: [Duration; 2],
 }
 
 impl Deref for Siege {
@@ -73,16 +78,23 @@ impl Deref for Siege {
 /// Runs `attack` against a server that another client calls all the while; then looks whether that
 /// client was served and whether the server let go of everything.
 pub(crate) fn besiege(attack: impl Fn(&Siege) + Send + Sync + 'static) {
-    alone_for(LIMIT, under_siege(attack));
+    let bars = [LONGEST_CALL, LONGEST_HANG_UP];
+    alone_for(LIMIT, under_siege(bars, attack));
 }
 
-pub(crate) async fn under_siege(attack: impl Fn(&Siege) + Send + Sync + 'static) {
+/// Does the same where it is memory that is judged.
+pub(crate) fn besiege_heavily(attack: impl Fn(&Siege) + Send + Sync + 'static) {
+    alone_for(LIMIT, under_siege([HEAVY; 2], attack));
+}
+
+async fn under_siege(bars: [Duration; 2], attack: impl Fn(&Siege) + Send + Sync + 'static) {
     LazyLock::force(&CONTROL);
     let directory = tempfile::tempdir().unwrap();
     let handler = ours::Handler::default();
     let siege = Siege {
         root: directory.path().to_owned(),
         seen: Arc::clone(&handler.seen),
+        bars,
     };
     let config = LocalConfig {
         handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -153,10 +165,11 @@ async fn round(
         let lasted = began.elapsed();
         let served = neighbour.served();
         assert_eq!(served.failed, 0, "the client beside it lost calls");
-        let judged = judge_calls(&mut neighbour, served, lasted);
+        let [longest_call, longest_hang_up] = siege.bars;
+        let judged = judge_calls(&mut neighbour, served, lasted, longest_call);
         let hang_up = *HANG_UP.lock().unwrap();
         println!("{served:?} in {lasted:?}, the longest hang-up after {hang_up:?}");
-        let in_time = hang_up <= LONGEST_HANG_UP;
+        let in_time = hang_up <= longest_hang_up;
         let judged = judged.and_then(|()| {
             let late = || format!("it hung up after {hang_up:?}");
             in_time.then_some(()).ok_or_else(late)
@@ -171,8 +184,9 @@ fn judge_calls(
     neighbour: &mut Neighbour,
     attacked: Served,
     lasted: Duration,
+    longest: Duration,
 ) -> Result<(), String> {
-    if attacked.worst <= LONGEST_CALL {
+    if attacked.worst <= longest {
         return Ok(());
     }
     let spinning = Arc::new(AtomicBool::new(true));
@@ -191,7 +205,7 @@ fn judge_calls(
     for spinner in spinners {
         spinner.join().unwrap();
     }
-    if attacked.worst <= compared.worst + LONGEST_CALL {
+    if attacked.worst <= compared.worst + longest {
         return Ok(());
     }
     Err(format!(

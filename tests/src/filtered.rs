@@ -7,7 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
 const PROGRAM: &str = "RINGWAY_TEST_FILTERED_PROGRAM";
 const ARGUMENTS: &str = "RINGWAY_TEST_FILTERED_ARGUMENTS";
@@ -20,15 +23,18 @@ pub enum Refused {
     Memfd,
     /// io_uring_setup(2), as Docker's default profile does since 25.0.
     IoUring,
+    /// mmap(2) of memory that processes share.
+    SharedMapping,
 }
 
 impl Refused {
-    const ALL: [Self; 2] = [Self::Memfd, Self::IoUring];
+    const ALL: [Self; 3] = [Self::Memfd, Self::IoUring, Self::SharedMapping];
 
     fn name(self) -> &'static str {
         match self {
             Self::Memfd => "memfd_create",
             Self::IoUring => "io_uring_setup",
+            Self::SharedMapping => "mmap",
         }
     }
 
@@ -36,6 +42,22 @@ impl Refused {
         match self {
             Self::Memfd => libc::SYS_memfd_create,
             Self::IoUring => libc::SYS_io_uring_setup,
+            Self::SharedMapping => libc::SYS_mmap,
+        }
+    }
+
+    /// With which arguments it is refused: with any, if there is no rule.
+    fn rules(self) -> Vec<SeccompRule> {
+        const FLAGS: u8 = 3;
+        let (kinds, shared) = (3, 1);
+        let is_shared = SeccompCmpOp::MaskedEq(kinds);
+        match self {
+            Self::Memfd | Self::IoUring => Vec::new(),
+            Self::SharedMapping => {
+                let is_shared =
+                    SeccompCondition::new(FLAGS, SeccompCmpArgLen::Dword, is_shared, shared);
+                vec![SeccompRule::new(vec![is_shared.unwrap()]).unwrap()]
+            }
         }
     }
 }
@@ -69,7 +91,7 @@ pub fn become_filtered() {
 
 fn filter(refused: impl Iterator<Item = Refused>) -> BpfProgram {
     let rules: BTreeMap<_, _> = refused
-        .map(|refused| (refused.number(), Vec::new()))
+        .map(|refused| (refused.number(), refused.rules()))
         .collect();
     let eperm = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().unsigned_abs());
     let arch = std::env::consts::ARCH.try_into().unwrap();

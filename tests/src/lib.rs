@@ -5,12 +5,14 @@
 mod addresses;
 mod authority;
 mod collector;
+mod control;
 mod filtered;
 mod http2;
 mod interop_server;
 mod log;
 mod memory;
 mod messages;
+mod neighbour;
 mod plugin;
 mod process;
 pub mod raw;
@@ -21,6 +23,7 @@ mod shop;
 pub use addresses::{Addresses, free_address};
 pub use authority::Authority;
 pub use collector::{Collector, CollectorManner, Span};
+pub use control::Control;
 pub use filtered::{Refused, become_filtered, filtered};
 pub use http2::{Http2Server, Script, leaving};
 pub use interop_server::InteropServer;
@@ -29,12 +32,13 @@ pub use memory::{
     in_a_process_of_its_own, in_a_process_of_its_own_with, peak_resident_bytes, resident_bytes,
 };
 pub use messages::{asking, payload, payloads};
+pub use neighbour::{Neighbour, Served, call_as_neighbour};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{
     ChildClient, ChildServer, call_as_child, can_be_another_user, descriptors, hang_as_child,
     mapped_regions, serve_as_child,
 };
-pub use running::{Running, Way, alone, client_of, eventually, within};
+pub use running::{Running, Way, alone, alone_for, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, arrived_names, reserved_names, rich_status};
 pub use shop::{Shop, service_arguments};
 

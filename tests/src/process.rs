@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ringway::{Endpoint, Server, UidPolicy};
-use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
+use ringway_proto::bench::{Payload, StreamRequest};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use tokio_stream::StreamExt;
 
+use crate::filtered::{Refused, filtered};
 use crate::ours::Handler;
 use crate::running::{Running, client_of};
 use crate::seen::EXECUTIONS_VARIABLE;
 
+const SERVER_PROCESS: [&str; 3] = ["--exact", "server_process", "--nocapture"];
 const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
 const NAME: &str = "RINGWAY_TEST_NAME";
 const LISTEN: &str = "RINGWAY_TEST_LISTEN";
@@ -87,14 +90,27 @@ impl ChildServer {
         })
     }
 
+    /// A server that the kernel refuses these system calls.
+    ///
+    /// A test file that uses it has a test called `filtered_process`, too.
+    pub fn start_refused(directory: &Path, name: &str, refused: &[Refused]) -> Self {
+        let mut command = filtered("/proc/self/exe", &SERVER_PROCESS, refused);
+        command.env(NAME, name);
+        Self::start_as_command(directory, command)
+    }
+
     fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let mut command = this_program();
+        configure(command.args(SERVER_PROCESS));
+        Self::start_as_command(directory, command)
+    }
+
+    fn start_as_command(directory: &Path, mut command: Command) -> Self {
         command
-            .args(["--exact", "server_process", "--nocapture"])
             .env(DIRECTORY, directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut child = configure(&mut command).spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(
             lines.by_ref().any(|line| line.unwrap() == READY),
@@ -187,12 +203,34 @@ pub async fn hang_as_child() {
     let directory = std::env::var(DIRECTORY).unwrap();
     let endpoint = Endpoint::new(address).unwrap().directory(directory);
     let mut client = client_of(&endpoint).await;
+    if std::env::var_os(STREAMS).is_some() {
+        return stream_for_ever(client).await;
+    }
     let mut request = tonic::Request::new(ringway_proto::bench::Payload::default());
     request
         .metadata_mut()
         .insert("x-do", "hang".parse().unwrap());
     // However it ends.
     let _ = client.unary(request).await;
+}
+
+/// The kinds of calls that a client in a process of its own makes.
+const STREAMS: &str = "RINGWAY_TEST_STREAMS";
+
+/// Has a stream of each kind open until the process is killed.
+async fn stream_for_ever(mut client: BenchClient<ringway::Channel>) {
+    let request = StreamRequest {
+        count: u64::MAX,
+        size_bytes: 1_000,
+    };
+    let mut read = client.server_stream(request).await.unwrap().into_inner();
+    let unread = client.server_stream(request).await.unwrap();
+    let endless = || tokio_stream::iter(0..).map(|sequence| crate::payload(sequence, 1_000));
+    let mut upload = client.clone();
+    tokio::spawn(async move { upload.client_stream(endless()).await });
+    let exchange = client.bidi(endless()).await.unwrap();
+    while read.message().await.unwrap().is_some() {}
+    drop((unread, exchange));
 }
 
 /// A client in a process of its own, whose one call hangs; killed when this is dropped.
@@ -219,11 +257,27 @@ impl ChildClient {
 
     /// Calls `running`.
     pub fn hang(running: &Running) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let command = Command::new(std::env::current_exe().unwrap());
+        Self::start(running.called(), &running.root(), command)
+    }
+
+    /// Calls the server of this address in `directory`.
+    pub fn hang_at(address: &str, directory: &Path) -> Self {
+        Self::start(address, directory, this_program())
+    }
+
+    /// Has streams of all kinds open to `running`, that do not end.
+    pub fn stream(running: &Running) -> Self {
+        let mut command = this_program();
+        command.env(STREAMS, "yes");
+        Self::start(running.called(), &running.root(), command)
+    }
+
+    fn start(address: &str, directory: &Path, mut command: Command) -> Self {
         command
             .args(["--exact", "client_process"])
-            .env(CALLS, running.called())
-            .env(DIRECTORY, running.root())
+            .env(CALLS, address)
+            .env(DIRECTORY, directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         let child = command.spawn().unwrap();

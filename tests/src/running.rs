@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 use crate::ours::Handler;
 use crate::seen::Seen;
 
+/// What hangs takes longer.
+const LIMIT: Duration = Duration::from_secs(30);
 /// Channels that a test may have to one server over pipes.
 const PIPES: usize = 8;
 
@@ -169,19 +171,26 @@ pub async fn client_of(endpoint: &Endpoint) -> BenchClient<Channel> {
 
 /// Waits for what must come, but not for ever. Generous: the machine may be busy.
 pub async fn within<F: Future>(future: F) -> F::Output {
-    let limit = Duration::from_secs(30);
-    tokio::time::timeout(limit, future).await.expect("it hangs")
+    tokio::time::timeout(LIMIT, future).await.expect("it hangs")
 }
 
 /// Runs `test` on a runtime of its own, and no other such test meanwhile: descriptors and mappings
 /// are counted for the whole process, and a runtime has some.
 pub fn alone<F: Future>(test: F) -> F::Output {
+    alone_for(LIMIT, test)
+}
+
+/// Runs a test as [`alone`] does, that may take longer than others.
+pub fn alone_for<F: Future>(limit: Duration, test: F) -> F::Output {
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that failed leaves nothing behind that matters to the next.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(within(test))
+    runtime.block_on(async {
+        let ended = tokio::time::timeout(limit, test).await;
+        ended.expect("it hangs")
+    })
 }
 
 /// Waits until `condition` holds.

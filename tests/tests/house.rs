@@ -214,6 +214,53 @@ fn every_other_crate_forbids_unsafe() {
     }
 }
 
+/// The lists of `tests/TRUST.md`, and how many rows each has.
+const ROWS: [(&str, usize); 4] = [("attack ", 46), ("fault ", 27), ("input ", 20), ("A", 15)];
+
+/// What a peer, a fault or a user may do has a test that proves the answer, or says why it has none.
+#[test]
+fn every_row_of_trust_has_a_test() {
+    let table = fs::read_to_string(root().join("tests/TRUST.md")).unwrap();
+    let mut rows = BTreeSet::new();
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [row, _, tests] = cells[..] else {
+            panic!("a row has three cells: {line}");
+        };
+        if row == "row" || row == "---" {
+            continue;
+        }
+        assert!(rows.insert(row), "{row} is there twice");
+        if let Some(why) = tests.strip_prefix("open:") {
+            assert!(why.len() > 10, "{row} does not say why it is open");
+            continue;
+        }
+        let tests: Vec<_> = tests.split_whitespace().collect();
+        assert!(!tests.is_empty(), "{row} has no test");
+        for test in tests {
+            assert_is_a_test(row, test.trim_matches('`'));
+        }
+    }
+    let expected: BTreeSet<_> = ROWS
+        .into_iter()
+        .flat_map(|(list, len)| (1..=len).map(move |number| format!("{list}{number}")))
+        .collect();
+    assert_eq!(rows, expected.iter().map(String::as_str).collect());
+}
+
+/// `file::function`, the file as it is found below `tests/tests`, `transport` or the root.
+fn assert_is_a_test(row: &str, test: &str) {
+    let (file, function) = test.split_once("::").unwrap_or_default();
+    let source = ["tests/tests", "transport", "tests", ""]
+        .into_iter()
+        .find_map(|place| fs::read_to_string(root().join(place).join(format!("{file}.rs"))).ok());
+    let source = source.unwrap_or_else(|| panic!("{row}: there is no file for {test}"));
+    assert!(
+        source.contains(&format!("fn {function}(")),
+        "{row}: {file}.rs has no {function}"
+    );
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

@@ -22,68 +22,63 @@ pub(crate) fn unary_head() -> Vec<u8> {
 
 pub(crate) const FIRST_CALL: u64 = 1 << 32;
 
+/// A request with one byte changed.
+fn spoilt(at: usize, byte: u8) -> Vec<u8> {
+    let head = unary_head();
+    let mut bytes = [&request(FIRST_CALL, &head).encode()[..], &head].concat();
+    bytes[at] = byte;
+    bytes
+}
+
+/// What no client may say, whatever carries it.
+pub(crate) fn against_the_rules() -> Vec<(&'static str, Vec<u8>)> {
+    let head = unary_head();
+    let with_head = |header: FrameHeader| [&header.encode()[..], &head].concat();
+    let bare = |header: FrameHeader| header.encode().to_vec();
+    let plain = |kind| FrameHeader {
+        call: FIRST_CALL,
+        ..FrameHeader::new(kind)
+    };
+    let no_head = [&request(FIRST_CALL, &[255; 40]).encode()[..], &[255; 40]].concat();
+    let of_no_call = FrameHeader {
+        flags: Flags::HAS_MESSAGE,
+        call: 5 << 32,
+        ..plain(Kind::Message)
+    };
+    let credit = FrameHeader {
+        call: 0,
+        message_len: u32::MAX,
+        ..plain(Kind::Credit)
+    };
+    vec![
+        ("kind 0", spoilt(0, 0)),
+        ("kind 99", spoilt(0, 99)),
+        ("flags of another kind", spoilt(1, 0xff)),
+        ("a head of 4 GiB", spoilt(7, 255)),
+        ("a message larger than its frames", spoilt(20, 9)),
+        ("call 0", with_head(request(0, &head))),
+        (
+            "a slot beyond the table",
+            with_head(request(FIRST_CALL | 0xffff_ffff, &head)),
+        ),
+        ("a head that is none", no_head),
+        ("an answer from a client", bare(plain(Kind::Response))),
+        ("trailers from a client", bare(plain(Kind::Trailers))),
+        ("a message of no call", bare(of_no_call)),
+        ("credit beyond all windows", bare(credit)),
+    ]
+}
+
 #[test]
 fn frames_that_break_the_rules() {
     besiege(|root| {
-        let head = unary_head();
-        let good = request(FIRST_CALL, &head);
-        let raw = |at: usize, byte: u8| {
-            let mut bytes = [&good.encode()[..], &head].concat();
-            bytes[at] = byte;
-            bytes
-        };
-        let frame = |header: FrameHeader| [&header.encode()[..], &head].concat();
-        let plain = |kind| FrameHeader {
-            call: FIRST_CALL,
-            ..FrameHeader::new(kind)
-        };
-        for (what, bytes) in [
+        let of_records = vec![
             ("nothing", Vec::new()),
             ("less than a header", vec![1; 23]),
-            ("kind 0", raw(0, 0)),
-            ("kind 99", raw(0, 99)),
-            ("flags of another kind", raw(1, 0xff)),
-            ("a head beyond its record", raw(5, 1)),
-            ("a payload beyond its record", raw(16, 1)),
-            ("a head of 4 GiB", raw(7, 255)),
-            ("a message larger than its frames", raw(20, 9)),
-            ("call 0", frame(request(0, &head))),
-            (
-                "a slot beyond the table",
-                frame(request(FIRST_CALL | 0xffff_ffff, &head)),
-            ),
-            (
-                "a head that is none",
-                [&request(FIRST_CALL, &[255; 40]).encode()[..], &[255; 40]].concat(),
-            ),
-            (
-                "an answer from a client",
-                plain(Kind::Response).encode().to_vec(),
-            ),
-            (
-                "trailers from a client",
-                plain(Kind::Trailers).encode().to_vec(),
-            ),
-            ("a message of no call", {
-                let flags = Flags::HAS_MESSAGE;
-                FrameHeader {
-                    flags,
-                    call: 5 << 32,
-                    ..plain(Kind::Message)
-                }
-                .encode()
-                .to_vec()
-            }),
-            ("credit beyond all windows", {
-                FrameHeader {
-                    call: 0,
-                    message_len: u32::MAX,
-                    ..plain(Kind::Credit)
-                }
-                .encode()
-                .to_vec()
-            }),
-        ] {
+            ("a head beyond its record", spoilt(5, 1)),
+            ("a payload beyond its record", spoilt(16, 1)),
+        ];
+        for (what, bytes) in against_the_rules().into_iter().chain(of_records) {
             let mut attacker = join(root);
             attacker.record(&bytes);
             assert_hung_up(what, &attacker.stream);

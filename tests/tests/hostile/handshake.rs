@@ -5,9 +5,8 @@ use std::io::Write;
 use ringway_tests::descriptors;
 use ringway_wire::{Capabilities, Config, Hello, Role};
 
-use crate::{
-    HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, NAME, SHM, assert_hung_up, besiege, connect, greet, hello,
-};
+use crate::siege::{HANDSHAKE_TIMEOUT, MAX_CONNECTIONS};
+use crate::{NAME, SHM, assert_hung_up, assert_timed_out, besiege, connect, greet, hello};
 
 #[test]
 fn a_handshake_stalled_at_each_byte() {
@@ -27,11 +26,11 @@ fn a_handshake_stalled_at_each_byte() {
                 })
                 .collect();
             for stream in stalled {
-                assert_hung_up("stalled", &stream);
+                assert_timed_out("stalled", &stream);
             }
         }
         let stalled = greet(root);
-        assert_hung_up("stalled before its region", &stalled);
+        assert_timed_out("stalled before its region", &stalled);
     });
 }
 
@@ -89,7 +88,7 @@ fn a_flood_of_connections() {
             "{held} half-open connections are held"
         );
         for stream in &flood {
-            assert_hung_up("idle", stream);
+            assert_timed_out("idle", stream);
         }
     });
 }

@@ -7,9 +7,13 @@ mod ahead;
 mod calls;
 mod frames;
 mod handshake;
+mod liars;
 mod oversized;
 mod regions;
 mod servers;
+mod siege;
+mod streams;
+mod unruly;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,90 +21,22 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ringway::{Directory, Endpoint as Address, Server};
-use ringway_local::LocalConfig;
-use ringway_proto::bench::Payload;
-use ringway_proto::bench::bench_server::BenchServer;
+use ringway::Directory;
 use ringway_ring::{BlockWriter, Endpoint, EndpointConfig, Inbox, OwnRegion, PeerRegion};
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
-use ringway_tests::{alone, client_of, descriptors, eventually, mapped_regions, ours, within};
+use ringway_tests::call_as_neighbour;
 use ringway_wire::{Capabilities, Config, FrameHeader, Hello, Kind, Role};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
+pub(crate) use crate::siege::{Siege, besiege, besiege_heavily};
 
 const NAME: &str = "besieged:50051";
 const SHM: Capabilities = Capabilities(1);
-/// Short, so that a stall ends within the test; long enough for an honest client on a busy machine.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
-const MAX_CONNECTIONS: usize = 64;
-/// In a second: so few that also a host that is busy with something else takes more.
-const MAX_EARLY_RESETS: u32 = 256;
 
-/// Runs `attack` against a server that another client calls all the while; then looks whether that
-/// client was served and whether the server let go of everything.
-fn besiege(attack: impl FnOnce(&Path) + Send + 'static) {
-    alone(under_siege(attack));
-}
-
-async fn under_siege(attack: impl FnOnce(&Path) + Send + 'static) {
-    let directory = tempfile::tempdir().unwrap();
-    let config = LocalConfig {
-        handshake_timeout: HANDSHAKE_TIMEOUT,
-        max_connections: MAX_CONNECTIONS,
-        wire: Config {
-            max_early_resets: MAX_EARLY_RESETS,
-            ..Config::default()
-        },
-        ..LocalConfig::default()
-    };
-    let server = Server::builder()
-        .directory(directory.path())
-        .name(NAME)
-        .local_config(config)
-        .add_service(BenchServer::new(ours::Handler::default()))
-        .add_service(tonic_health::server::health_reporter().1)
-        .bind()
-        .await
-        .unwrap();
-    let serving = tokio::spawn(server.serve());
-    within(async {
-        let address = Address::new(format!("shm://{NAME}"))
-            .unwrap()
-            .directory(directory.path());
-        let mut client = client_of(&address).await;
-        call(&mut client, 100_000).await;
-        let before = (descriptors(), mapped_regions());
-        let root = directory.path().to_owned();
-        let mut attack = tokio::task::spawn_blocking(move || attack(&root));
-        let mut calls = 0;
-        let attacked = loop {
-            call(&mut client, 100).await;
-            calls += 1;
-            tokio::select! {
-                attacked = &mut attack => break attacked,
-                () = tokio::time::sleep(Duration::from_millis(1)) => {}
-            }
-        };
-        attacked.unwrap();
-        call(&mut client, 100_000).await;
-        assert!(calls > 0);
-        eventually("descriptors and mappings are let go", || {
-            descriptors() <= before.0 && mapped_regions() <= before.1
-        })
-        .await;
-    })
-    .await;
-    serving.abort();
-    // What is left of the server is dropped before the next one counts.
-    let _ = serving.await;
-}
-
-async fn call(
-    client: &mut ringway_proto::bench::bench_client::BenchClient<ringway::Channel>,
-    size: usize,
-) {
-    let data = vec![3; size].into();
-    client.unary(Payload { sequence: 1, data }).await.unwrap();
+/// Not a test: an honest client in a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbour_process() {
+    call_as_neighbour().await;
 }
 
 // ---- the attacker's tools
@@ -135,8 +71,15 @@ fn older_hello() -> Hello {
     }
 }
 
-/// Waits until the server has hung up.
-fn assert_hung_up(what: &str, mut stream: &UnixStream) {
+/// Waits until the server has hung up, which has to come soon after what was said last.
+fn assert_hung_up(what: &str, stream: &UnixStream) {
+    let said = Instant::now();
+    assert_timed_out(what, stream);
+    siege::note_hang_up(said);
+}
+
+/// Waits until the server has hung up on one that says nothing more.
+fn assert_timed_out(what: &str, mut stream: &UnixStream) {
     let mut rest = [0; 4096];
     loop {
         match stream.read(&mut rest) {
@@ -197,7 +140,7 @@ struct Joined {
     endpoint: Endpoint,
     /// The server's.
     bell: EventFd,
-    _own_bell: EventFd,
+    own_bell: EventFd,
 }
 
 fn join(root: &Path) -> Joined {
@@ -221,7 +164,7 @@ fn join_with(root: &Path, hello: &Hello) -> Joined {
         endpoint: Endpoint::join(own, region, &config).unwrap(),
         stream,
         bell: EventFd::from_peer(bell).unwrap(),
-        _own_bell: own_bell,
+        own_bell,
     }
 }
 

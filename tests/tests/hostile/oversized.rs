@@ -15,7 +15,7 @@ use tonic::Code;
 use tower::layer::util::Identity;
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{NAME, connect, hello_with, join, read_hello, under_siege};
+use crate::{NAME, besiege_heavily, connect, hello_with, join, read_hello};
 
 const MIB: usize = 1 << 20;
 /// Far above the limit of 4 MiB.
@@ -65,17 +65,17 @@ fn send_zeros(mut stream: &UnixStream, mut len: usize) {
 }
 
 /// Runs `attack` in a process of its own, and looks how much more memory that process ever had.
-fn takes_little(name: &str, attack: impl FnOnce(&Path) + Send + 'static) {
+fn takes_little(name: &str, attack: impl Fn(&Path) + Send + Sync + 'static) {
     if !in_a_process_of_its_own(name) {
         return;
     }
-    alone(under_siege(|root: &Path| {
+    besiege_heavily(move |root| {
         let before = resident_bytes();
         attack(root);
         let taken = peak_resident_bytes().saturating_sub(before);
         println!("{} MiB at most", taken / MIB);
         assert!(taken < ALLOWED_BYTES, "{} MiB", taken / MIB);
-    }));
+    });
 }
 
 fn too_long(len: usize) -> (Code, String) {

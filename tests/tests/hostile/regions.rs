@@ -17,7 +17,9 @@ use ringway_wire::limits::MAX_HEAD_BYTES;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{assert_hung_up, besiege, connect, greet, hello, is_hung_up, segment_note, send};
+use crate::{
+    assert_hung_up, besiege, besiege_heavily, connect, greet, hello, is_hung_up, segment_note, send,
+};
 
 pub(crate) fn memfd(len: usize, seals: SealFlags) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -89,6 +91,10 @@ fn descriptors_that_are_no_regions() {
         sparse.set_len(1 << 40).unwrap();
         rustix::fs::fcntl_add_seals(&sparse, sealed()).unwrap();
         refused("1 TiB of nothing", sparse.as_fd());
+        let unallocated = memfd(4096, SealFlags::empty());
+        unallocated.set_len(REGION_BYTES as u64).unwrap();
+        rustix::fs::fcntl_add_seals(&unallocated, sealed()).unwrap();
+        refused("blocks that are not allocated", unallocated.as_fd());
         refused("a file", tempfile::tempfile().unwrap().as_fd());
         refused("a device", File::open("/dev/zero").unwrap().as_fd());
         refused("a pipe", std::io::pipe().unwrap().0.as_fd());
@@ -155,6 +161,10 @@ fn descriptors_that_are_no_doorbells() {
         let refused =
             |what: &str, bell: BorrowedFd<'_>| assert_refused(what, root, region.as_fd(), bell);
         refused("the region again", region.as_fd());
+        let unallocated = memfd(4096, SealFlags::empty());
+        unallocated.set_len(REGION_BYTES as u64).unwrap();
+        rustix::fs::fcntl_add_seals(&unallocated, sealed()).unwrap();
+        refused("blocks that are not allocated", unallocated.as_fd());
         refused("a file", tempfile::tempfile().unwrap().as_fd());
         refused("a pipe", std::io::pipe().unwrap().1.as_fd());
         let flags = rustix::event::EventfdFlags::CLOEXEC;
@@ -203,7 +213,7 @@ fn one_block_lent_to_many_calls() {
     if !in_a_process_of_its_own("regions::one_block_lent_to_many_calls") {
         return;
     }
-    besiege(|root| {
+    besiege_heavily(|root| {
         // The longest that the method takes: what is longer is not copied at all.
         const BLOCK: u32 = 4 << 20;
         let head = unary_head();
@@ -226,7 +236,7 @@ fn one_block_that_is_many_heads() {
     if !in_a_process_of_its_own("regions::one_block_that_is_many_heads") {
         return;
     }
-    besiege(|root| {
+    besiege_heavily(|root| {
         let record = |call| {
             let header = FrameHeader {
                 head_len: MAX_HEAD_BYTES,

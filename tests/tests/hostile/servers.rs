@@ -22,9 +22,9 @@ use tonic::{Code, Status};
 
 use crate::{NAME, read_hello, send};
 
-/// A frame to answer with: its call is filled in when it is sent.
+/// A frame to answer with: its call is added to that of the header when it is sent.
 #[derive(Debug, Clone)]
-struct Said {
+pub(crate) struct Said {
     header: FrameHeader,
     head: Vec<u8>,
     /// So many zeros follow, of which the header tells, on a socket.
@@ -32,7 +32,7 @@ struct Said {
 }
 
 impl Said {
-    fn new(header: FrameHeader, head: Vec<u8>) -> Self {
+    pub(crate) fn new(header: FrameHeader, head: Vec<u8>) -> Self {
         Self {
             header,
             head,
@@ -42,7 +42,7 @@ impl Said {
 
     fn bytes(&self, call: u64) -> Vec<u8> {
         let header = FrameHeader {
-            call,
+            call: self.header.call.wrapping_add(call),
             head_len: u32::try_from(self.head.len()).unwrap(),
             ..self.header
         };
@@ -52,13 +52,13 @@ impl Said {
 
 /// What carries the frames.
 #[derive(Debug, Clone, Copy)]
-enum Link {
+pub(crate) enum Link {
     Shm,
     Socket,
 }
 
 impl Link {
-    fn address(self) -> String {
+    pub(crate) fn address(self) -> String {
         match self {
             Self::Shm => format!("shm://{NAME}"),
             Self::Socket => format!("socket+epoll://{NAME}"),
@@ -74,7 +74,7 @@ impl Link {
 }
 
 /// Serves each connection on a thread of its own, and answers each call with `answer`.
-fn serve(root: &Path, link: Link, answer: &[Said]) {
+pub(crate) fn serve(root: &Path, link: Link, answer: &[Said]) {
     let directory = ringway::Directory::at(root).of_name(NAME).unwrap();
     std::fs::create_dir_all(&directory).unwrap();
     for made in [root, &directory] {

@@ -21,8 +21,8 @@ use super::state::{Deliveries, State};
 use super::{Connection, Progress};
 use crate::clock;
 use crate::error::Closed;
-use crate::link::shm::Blocks;
-use crate::link::{Frame, Receiver};
+use crate::link::shm::{Blocks, MAX_NOTES};
+use crate::link::{Frame, MAX_FRAMES, Receiver};
 use crate::rendezvous::watched;
 use crate::waiting;
 
@@ -171,7 +171,7 @@ impl Pass {
                 connection.mark_ready();
             }
         });
-        let mut progress = Progress::Idle;
+        let (mut progress, mut taken) = (Progress::Idle, 0);
         for receives in 1.. {
             // Also at the connection's end: the first reason counts.
             let received = self
@@ -181,13 +181,16 @@ impl Pass {
                 });
             end = end.and(received);
             let more = self.receiver.has_more();
+            taken += self.frames.len();
             let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut(), first)?;
             progress = progress.max(brought);
             self.set_timer(timer);
             if !more {
                 break;
             }
-            if receives >= MAX_RECEIVES {
+            // At the end all counts that has arrived: no more than a ring holds.
+            let is_enough = end.is_ok() && taken >= MAX_FRAMES;
+            if receives >= MAX_RECEIVES || is_enough {
                 connection.mark_ready();
                 break;
             }
@@ -301,8 +304,12 @@ impl Pass {
         if let Some(socket) = &self.wakeups.socket {
             while let Poll::Ready(ready) = socket.poll_read_ready(&mut context) {
                 let mut ready = ready.map_err(|error| Closed::Io(error.to_string()))?;
-                if let Receiver::Shm(receiver) = &mut self.receiver {
-                    receiver.receive_segments()?;
+                if let Receiver::Shm(receiver) = &mut self.receiver
+                    && receiver.receive_segments(MAX_NOTES)?
+                {
+                    // Still ready: the next pass goes on, after those of other connections.
+                    self.stir.wake_by_ref();
+                    break;
                 }
                 ready.clear_ready();
             }

@@ -21,6 +21,10 @@ use crate::error::Closed;
 use crate::pace::beside_the_poll;
 use crate::spin::PeerPosture;
 
+/// Frames after which the core judges what came, and other connections have their turn: a peer that sends small
+/// ones without end gets a fraction of a millisecond.
+pub(crate) const MAX_FRAMES: usize = 256;
+
 /// Says of a frame, by its header and its head, whether its payload is wanted. Asked before memory is taken for
 /// a long one.
 pub(crate) type Judge<'a> = dyn FnMut(&FrameHeader, &[u8]) -> Result<bool, Closed> + 'a;

@@ -16,7 +16,7 @@ use ringway_ring::{
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
 use ringway_wire::{FrameHeader, Kind};
 
-use super::{Frame, Head, Judge, LinkError, Outgoing, Place};
+use super::{Frame, Head, Judge, LinkError, MAX_FRAMES, Outgoing, Place};
 use crate::call::Out;
 use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
@@ -35,6 +35,11 @@ const MAX_UNTOLD_BYTES: usize = 32 * 1024;
 /// When so much was copied out of records and blocks, the core judges what came before more is: nothing
 /// keeps a peer from naming one block in each record of a ring.
 const MAX_UNJUDGED_BYTES: usize = 4 * 1024 * 1024;
+/// Notes of segments that a pass takes, each of them a mapping made or dropped: a peer that sends them without end
+/// keeps no other connection waiting.
+pub(crate) const MAX_NOTES: usize = 32;
+/// The same where a record names a segment that is not there yet: more notes than a socket holds.
+const MAX_NOTES_UNTIL_SEGMENT: usize = 1024;
 /// A payload longer than this is copied only if the core wants it: what it would not take is not worth the
 /// memory.
 const MAX_UNASKED_BYTES: usize = 512 * 1024;
@@ -419,7 +424,7 @@ impl Receiver {
         let mut copied = 0;
         let mut records = inbox.records().enumerate().skip(begin);
         let parsed = records.try_for_each(|(at, record)| {
-            if copied > MAX_UNJUDGED_BYTES {
+            if copied > MAX_UNJUDGED_BYTES || at - begin >= MAX_FRAMES {
                 self.parsed = at;
                 return ControlFlow::Break(Ok(()));
             }
@@ -566,17 +571,18 @@ impl Receiver {
 
     fn begin_copy(&mut self, block: BlockRef) -> Result<BlockCopy, Closed> {
         if !self.arena.has_segment(block.segment) {
-            self.receive_segments()?;
+            self.receive_segments(MAX_NOTES_UNTIL_SEGMENT)?;
         }
         self.arena.begin_copy(&self.pool, block).map_err(misbehaved)
     }
 
-    /// Takes what the rendezvous socket holds: new segments, or its end.
+    /// Takes what the rendezvous socket holds: new segments, or its end. Returns true if it may hold more than
+    /// the `max` notes that were taken.
     ///
     /// An honest peer hands a segment over before it publishes a record that refers to it, so
     /// whoever misses one finds it here.
-    pub(crate) fn receive_segments(&mut self) -> Result<(), Closed> {
-        loop {
+    pub(crate) fn receive_segments(&mut self, max: usize) -> Result<bool, Closed> {
+        for _ in 0..max {
             let mut note = [0; SEGMENT_NOTE_BYTES];
             let received =
                 receive_with_descriptors(self.socket.as_fd(), &mut note, 1, Blocking::Never);
@@ -584,12 +590,13 @@ impl Receiver {
                 Ok(received) if received.len == 0 => return Err(Closed::PeerGone),
                 Ok(received) => received,
                 Err(ringway_sys::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(Closed::Io(error.to_string())),
             };
             self.add_segment(&note, received)?;
         }
+        Ok(true)
     }
 
     fn add_segment(

@@ -3,6 +3,7 @@
 mod calls;
 mod cancel;
 mod codec;
+mod exhaustive;
 mod flow;
 mod handshake;
 mod hostile;

@@ -10,7 +10,7 @@ use ringway_ring::{BufferPool, PooledBuffer};
 use ringway_wire::FrameHeader;
 
 use crate::error::Closed;
-use crate::link::{Frame, Head, Judge};
+use crate::link::{Frame, Head, Judge, MAX_FRAMES};
 
 /// Room for what is received at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -61,7 +61,7 @@ impl Parser {
         }
     }
 
-    /// Returns true if a large frame waits for those that were moved out to be handled.
+    /// Returns true if what follows waits for the frames that were moved out to be handled.
     pub(crate) fn is_held_up(&self) -> bool {
         self.held_up
     }
@@ -125,7 +125,11 @@ impl Parser {
             }
             if let Some(frame) = self.next_small()? {
                 frames.push(frame);
-                continue;
+                if frames.len() - begin < MAX_FRAMES {
+                    continue;
+                }
+                self.held_up = true;
+                return Ok(());
             }
             let Some(begun) = self.next_large()? else {
                 return Ok(());

@@ -9,6 +9,7 @@
 //! read until the client has closed as well, for a while.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
 
@@ -48,6 +49,8 @@ pub(crate) struct Register {
     preface_timeout: Duration,
     /// It was said that there are too many; not again before there is room.
     is_full: Arc<AtomicBool>,
+    /// Held by each connection, where a task waits for the last of them to go.
+    alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// How many connections there may be, together and of each user.
@@ -116,7 +119,20 @@ impl Hold {
             places: self.places.clone(),
             preface_timeout: PREFACE_TIMEOUT,
             is_full: Arc::default(),
+            alive: None,
         }
+    }
+
+    /// A register, and a future that is done when it and all of its connections have gone.
+    pub(crate) fn register_until_gone(&self) -> (Register, impl Future<Output = ()> + use<>) {
+        let (alive, mut gone) = mpsc::channel(1);
+        let register = Register {
+            alive: Some(alive),
+            ..self.register()
+        };
+        (register, async move {
+            gone.recv().await;
+        })
     }
 }
 
@@ -175,6 +191,7 @@ impl Register {
             lingering: None,
             _place: place,
             _of_user: of_user,
+            _alive: self.alive.clone(),
         })
     }
 }
@@ -190,6 +207,7 @@ pub(crate) struct Held<C> {
     lingering: Option<Pin<Box<Sleep>>>,
     _place: Option<OwnedSemaphorePermit>,
     _of_user: Option<(OwnedSemaphorePermit, Arc<Semaphore>)>,
+    _alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// What a client has to say first, and by when.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, pin::Pin, time::Duration};
 
 use futures_util::future::ready;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -187,6 +187,7 @@ impl NetServer {
             server,
             handler: self.handler,
             options: self.options,
+            outlives_incoming: false,
         })
     }
 
@@ -288,9 +289,18 @@ pub struct IncomingServer {
     server: Server,
     handler: Handler,
     options: ServerOptions,
+    outlives_incoming: bool,
 }
 
 impl IncomingServer {
+    /// Has connections stay when the stream of them has ended, and the server with them. tonic does so where it is
+    /// given no signal to shut down: a test's one connection is a whole stream.
+    #[must_use]
+    pub fn outlives_incoming(mut self, stays: bool) -> Self {
+        self.outlives_incoming = stays;
+        self
+    }
+
     /// Serves them until `shutdown` completes, or the stream ends; then lets the calls in flight finish.
     /// Dropped, it cuts every connection off.
     ///
@@ -310,13 +320,19 @@ impl IncomingServer {
             self.options.max_connections,
             self.options.max_connections_per_uid,
         );
-        let register = hold.register();
-        let held = incoming.filter_map(|connection| {
+        let (register, gone) = hold.register_until_gone();
+        let held = incoming.filter_map(move |connection| {
             ready(match connection {
                 Ok(connection) => register.hold(connection, None).map(Ok),
                 Err(error) => Some(Err(error)),
             })
         });
+        let last = async move {
+            if self.outlives_incoming {
+                gone.await;
+            }
+        };
+        let held = held.chain(stream::once(last).filter_map(|()| ready(None)));
         let routes = Served::new(self.handler, self.options.timeout);
         self.server
             .serve_with_incoming_shutdown(routes, held, shutdown)

@@ -23,6 +23,7 @@ pub(crate) enum Way {
     /// By the caches.
     Caches,
     /// By memory: written past the caches, and so read from there.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     Memory,
 }
 

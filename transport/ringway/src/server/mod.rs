@@ -471,7 +471,7 @@ impl Server {
         F: Future<Output = ()>,
     {
         let server = NetServer::of(self.handler()).options(self.net_settings());
-        let server = server.incoming()?;
+        let server = server.incoming()?.outlives_incoming(shutdown.is_none());
         let pipes = self.take_pipes();
         let alone = self.names.is_empty() && self.addresses.is_empty() && pipes.is_empty();
         let bound = self.bind_all(pipes).await?;

@@ -1,6 +1,7 @@
 //! Calls from threads without a runtime.
 //!
-//! `build_blocking_client(true)` in `build.rs` adds the blocking client to the stubs.
+//! `build_blocking_client(true)` in `build.rs` adds the blocking client to the stubs, and the feature `blocking` of
+//! `ringway` the calls.
 //!
 //! ```text
 //! cargo run --bin blocking

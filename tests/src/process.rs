@@ -66,6 +66,13 @@ impl ChildServer {
         Self::run(directory, |command| command.env(NAME, name))
     }
 
+    /// The same, running in the directory `within`.
+    pub fn start_within(within: &Path, directory: &Path, name: &str) -> Self {
+        Self::run(directory, |command| {
+            command.env(NAME, name).current_dir(within)
+        })
+    }
+
     /// The same, with a line in `executions` for each unary call that it executes.
     pub fn start_counting(directory: &Path, name: &str, executions: &Path) -> Self {
         Self::run(directory, |command| {

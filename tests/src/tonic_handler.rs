@@ -54,8 +54,18 @@ fn say_what_is_left<T>(response: &mut Response<T>) {
     }
 }
 
-/// What the caller says in `x-echo…` comes back, in order.
+/// What the caller says in `x-echo…` comes back, in order; what its library says, if it is asked for.
 fn echo_metadata<T>(asked: &MetadataMap, response: &mut Response<T>) {
+    if wish(asked) == "say what came" {
+        for (name, said_as) in [
+            ("user-agent", "x-came-user-agent"),
+            ("traceparent", "x-came-traceparent"),
+        ] {
+            if let Some(value) = asked.get(name) {
+                response.metadata_mut().insert(said_as, value.clone());
+            }
+        }
+    }
     for entry in asked.iter() {
         match entry {
             KeyAndValueRef::Ascii(key, value) if key.as_str().starts_with("x-echo") => {

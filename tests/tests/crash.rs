@@ -86,8 +86,20 @@ where
     for end in ended {
         let status = end.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(io_error_in(&status).is_some(), "{status:?}");
     }
     took
+}
+
+/// The connection's end among what a status comes from, as applications look for it.
+fn io_error_in(status: &Status) -> Option<&std::io::Error> {
+    let mut error = std::error::Error::source(status)?;
+    loop {
+        match error.downcast_ref() {
+            Some(found) => return Some(found),
+            None => error = error.source()?,
+        }
+    }
 }
 
 #[test]

@@ -321,6 +321,38 @@ async fn a_name_is_resolved_anew_when_an_instance_is_lost() {
     .await;
 }
 
+/// It is an answer: a failure to resolve leaves the addresses that are known.
+#[tokio::test]
+async fn an_answer_without_addresses_takes_them_away() {
+    within(async {
+        let (mut running, addresses) = instances(2).await;
+        let mut client = client_of(&addresses.endpoint()).await;
+        all_connected(&mut client, &running.iter().collect::<Vec<_>>()).await;
+        addresses.set([]);
+        // The name is resolved anew, and the one that is left gets no more calls.
+        running.remove(1).stop().await;
+        let status = loop {
+            match client.unary(payload(1, 1)).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        let served = running[0].seen.entered();
+        for _ in 0..10 {
+            client.unary(payload(1, 1)).await.unwrap_err();
+        }
+        let status = client.unary(payload(1, 1)).await.unwrap_err();
+        assert!(status.message().contains("it has no address"), "{status:?}");
+        assert_eq!(running[0].seen.entered(), served);
+        addresses.set([running[0].address()]);
+        while client.unary(payload(1, 1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 /// One that answers `UNAVAILABLE` again and again gets no calls for a while, and then some again.
 #[tokio::test]
 async fn an_instance_that_fails_is_put_aside_and_comes_back() {

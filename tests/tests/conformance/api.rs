@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringway::ServerBuilder;
+use ringway::{Channel, ServerBuilder};
 use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{Running, Way, asking, eventually, ours, payload};
+use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
+use tonic::transport::channel::Change;
 use tonic::{Code, GrpcMethod, Request, Status};
 use tower::Service;
 
@@ -118,6 +120,69 @@ pub(crate) async fn calls_above_a_channels_limit_wait(way: Way) {
     let running = Running::start(way).await;
     let endpoint = running.endpoint().concurrency_limit(2);
     let client = BenchClient::new(endpoint.connect().await.unwrap());
+    calls_wait(&running, client).await;
+}
+
+/// Through HTTP types, and through interceptors without them.
+pub(crate) async fn calls_above_a_limit_wait_for_clients_of_other_makes(way: Way) {
+    let running = Running::start(way).await;
+    let endpoint = running.endpoint().concurrency_limit(2);
+    let channel = endpoint.connect().await.unwrap();
+    let intercepted = InterceptedService::new(channel.clone(), name_the_method);
+    calls_wait(&running, BenchClient::new(intercepted)).await;
+    let captured = BenchClient::with_interceptor(channel, name_the_method);
+    calls_wait(&running, captured).await;
+}
+
+/// The limits of the endpoint that takes a call hold, whatever leads there.
+pub(crate) async fn calls_above_the_limit_of_one_of_several_endpoints_wait(way: Way) {
+    let running = Running::start(way).await;
+    let endpoint = running.endpoint().concurrency_limit(1);
+    // Of two members, each takes one of the two calls that hang.
+    let other = match way {
+        Way::Pipe => running.endpoint().concurrency_limit(1),
+        _ => endpoint.clone(),
+    };
+    let channel = Channel::balance_list([endpoint, other].into_iter());
+    calls_wait(&running, BenchClient::new(channel.clone())).await;
+    let intercepted = InterceptedService::new(channel, name_the_method);
+    calls_wait(&running, BenchClient::new(intercepted)).await;
+    let (channel, changes) = Channel::balance_channel(1);
+    let endpoint = running.endpoint().concurrency_limit(2);
+    changes.send(Change::Insert(1, endpoint)).await.unwrap();
+    let mut client = BenchClient::new(channel);
+    while client.unary(payload(1, 1)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    calls_wait(&running, client).await;
+}
+
+pub(crate) async fn calls_above_the_rate_of_one_of_several_endpoints_wait(way: Way) {
+    let running = Running::start(way).await;
+    let long = Duration::from_secs(600);
+    let endpoint = running.endpoint().rate_limit(2, long);
+    let mut client = BenchClient::new(Channel::balance_list([endpoint].into_iter()));
+    for _ in 0..2 {
+        client.unary(payload(1, 1)).await.unwrap();
+    }
+    let mut late = Request::new(payload(1, 1));
+    late.set_timeout(Duration::from_millis(50));
+    let status = client.unary(late).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert_eq!(running.seen.entered(), 2);
+}
+
+/// Two calls that hang are all that `client` may have on their way.
+async fn calls_wait<T>(running: &Running, client: BenchClient<T>)
+where
+    BenchClient<T>: Clone,
+    T: tonic::client::GrpcService<Body> + Send + 'static,
+    T::Error: Into<tonic::codegen::StdError>,
+    T::Future: Send,
+    T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <T::ResponseBody as http_body::Body>::Error: Into<tonic::codegen::StdError> + Send,
+{
+    let before = running.seen.entered();
     let hanging = [(); 2].map(|()| {
         let mut client = client.clone();
         tokio::spawn(async move { client.unary(asking("hang", payload(1, 1))).await })
@@ -127,9 +192,10 @@ pub(crate) async fn calls_above_a_channels_limit_wait(way: Way) {
     late.set_timeout(Duration::from_millis(50));
     let status = client.clone().server_stream(late).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    assert_eq!(running.seen.entered(), 2, "a handler ran");
+    assert_eq!(running.seen.entered(), before + 2, "a handler ran");
     for call in hanging {
         call.abort();
     }
+    eventually("they are given up", || running.seen.inside() == 0).await;
     client.clone().unary(payload(1, 1)).await.unwrap();
 }

@@ -97,7 +97,11 @@ pub(crate) struct Chain {
 
 /// A server that asks another one, both on `way`.
 pub(crate) async fn chain(way: Way) -> Chain {
-    let back = Running::start(way).await;
+    chain_to(way, Running::start(way).await).await
+}
+
+/// A server on `way` that asks `back`.
+pub(crate) async fn chain_to(way: Way, back: Running) -> Chain {
     let spawned_is_over = Arc::default();
     let front = Front {
         back: back.client().await,

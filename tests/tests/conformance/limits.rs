@@ -7,10 +7,16 @@ use ringway::{Channel, LocalConfig, Server};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_proto::bench::{Payload, StreamRequest};
-use ringway_tests::{Running, Seen, Way, asking, eventually, ours, payload};
+use ringway_proto::bench_tonic::Payload as PlainPayload;
+use ringway_proto::bench_tonic::bench_client::BenchClient as PlainClient;
+use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
+use ringway_tests::{Running, Seen, Way, asking, eventually, ours, payload, plain};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
+use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Response, Status};
+use tower::util::MapRequestLayer;
 
 type Calling = JoinHandle<Result<Response<Payload>, Status>>;
 
@@ -21,11 +27,40 @@ struct Limited {
     seen: Arc<Seen>,
 }
 
+/// The usual handler as a service of some make, and what it has seen.
+type Add = fn(Server) -> (Server, Arc<Seen>);
+
+fn add_ours(server: Server) -> (Server, Arc<Seen>) {
+    let handler = ours::Handler::default();
+    let seen = Arc::clone(&handler.seen);
+    (server.add_service(BenchServer::new(handler)), seen)
+}
+
+fn add_intercepted(server: Server) -> (Server, Arc<Seen>) {
+    let handler = ours::Handler::default();
+    let seen = Arc::clone(&handler.seen);
+    let service = BenchServer::with_interceptor(handler, Ok);
+    (server.add_service(service), seen)
+}
+
+fn add_plain(server: Server) -> (Server, Arc<Seen>) {
+    let handler = plain::Handler::default();
+    let seen = Arc::clone(&handler.seen);
+    (server.add_service(PlainServer::new(handler)), seen)
+}
+
 impl Limited {
     async fn start(way: Way, limit: impl FnOnce(Server) -> Server) -> Self {
-        let handler = ours::Handler::default();
-        let seen = Arc::clone(&handler.seen);
-        let add = |builder| limit(builder).add_service(BenchServer::new(handler));
+        Self::of(way, add_ours, limit).await
+    }
+
+    async fn of(way: Way, add: Add, limit: impl FnOnce(Server) -> Server) -> Self {
+        let mut seen = Arc::default();
+        let add = |builder| {
+            let (server, sees) = add(limit(builder));
+            seen = sees;
+            server
+        };
         let running = Running::with(way, add).await;
         Self {
             client: running.client().await,
@@ -65,8 +100,20 @@ impl Limited {
 
 /// One call too many ends as it does with tonic, and the next one is handled when there is room.
 pub(crate) async fn one_call_too_many_at_once_is_shed(way: Way) {
+    sheds(way, add_ours).await;
+}
+
+/// The same where HTTP types are between.
+pub(crate) async fn hold_for_services_of_other_makes(way: Way) {
+    for add in [add_intercepted, add_plain] {
+        sheds(way, add).await;
+        waits(way, add).await;
+    }
+}
+
+async fn sheds(way: Way, add: Add) {
     let limit = |builder: Server| builder.load_shed(true).concurrency_limit_per_connection(2);
-    let limited = Limited::start(way, limit).await;
+    let limited = Limited::of(way, add, limit).await;
     let hanging = limited.hang::<2>().await;
     let status = limited.stream(1).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
@@ -80,8 +127,12 @@ pub(crate) async fn one_call_too_many_at_once_is_shed(way: Way) {
 
 /// Without `load_shed` it waits, with its deadline running.
 pub(crate) async fn one_call_too_many_at_once_waits(way: Way) {
+    waits(way, add_ours).await;
+}
+
+async fn waits(way: Way, add: Add) {
     let limit = |builder: Server| builder.concurrency_limit_per_connection(2);
-    let limited = Limited::start(way, limit).await;
+    let limited = Limited::of(way, add, limit).await;
     let hanging = limited.hang::<2>().await;
     let mut late = tonic::Request::new(payload(1, 1));
     late.set_timeout(Duration::from_millis(50));
@@ -132,4 +183,53 @@ pub(crate) async fn a_refused_first_call_leaves_its_method_usable(way: Way) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     limited.give_up(hanging).await;
     assert_eq!(limited.stream(2).await.unwrap(), 2);
+}
+
+/// Of the longest message, both ends' and both directions'.
+pub(crate) async fn of_messages_hold_for_other_makes_and_behind_interceptors(way: Way) {
+    const LIMIT: usize = 10_000;
+    let served: [fn(Server) -> Server; 3] = [
+        |server| {
+            let service = BenchServer::new(ours::Handler::default());
+            let service = service.max_decoding_message_size(LIMIT);
+            server.add_service(InterceptedService::new(service, Ok))
+        },
+        |server| {
+            let service = PlainServer::new(plain::Handler::default());
+            server.add_service(service.max_decoding_message_size(LIMIT))
+        },
+        |server| {
+            let service = BenchServer::new(ours::Handler::default());
+            let service = service.max_decoding_message_size(LIMIT);
+            server
+                .layer(MapRequestLayer::new(|request: http::Request<Body>| request))
+                .add_service(service)
+        },
+    ];
+    for add in served {
+        let running = Running::with(way, add).await;
+        let mut client = running.client().await;
+        client.unary(payload(1, LIMIT - 100)).await.unwrap();
+        let status = client.unary(payload(1, LIMIT + 100)).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+        client.unary(payload(1, 1)).await.unwrap();
+    }
+    let running = Running::start(way).await;
+    let channel = running.channel().await;
+    let plain_payload = |len| {
+        let data = payload(1, len).data;
+        PlainPayload { sequence: 1, data }
+    };
+    let mut plain = PlainClient::new(channel.clone()).max_decoding_message_size(LIMIT);
+    plain.unary(plain_payload(LIMIT - 100)).await.unwrap();
+    let answer = plain.unary(plain_payload(LIMIT + 100)).await;
+    assert_eq!(answer.unwrap_err().code(), Code::OutOfRange);
+    let mut intercepted = BenchClient::with_interceptor(channel, Ok);
+    intercepted = intercepted.max_decoding_message_size(LIMIT);
+    intercepted.unary(payload(1, LIMIT - 100)).await.unwrap();
+    let answer = intercepted.unary(payload(1, LIMIT + 100)).await;
+    assert_eq!(answer.unwrap_err().code(), Code::OutOfRange);
+    let mut intercepted = intercepted.max_encoding_message_size(LIMIT);
+    let refused = intercepted.unary(payload(1, LIMIT + 100)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::OutOfRange);
 }

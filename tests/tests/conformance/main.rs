@@ -13,6 +13,7 @@ mod deadlines;
 mod drain;
 mod failures;
 mod handles;
+mod http;
 mod kinds;
 mod large_metadata;
 mod limits;
@@ -106,6 +107,8 @@ macro_rules! suite {
                 limits::one_call_too_many_at_once_waits,
                 limits::streams_that_have_begun_leave_room,
                 limits::a_refused_first_call_leaves_its_method_usable,
+                limits::hold_for_services_of_other_makes,
+                limits::of_messages_hold_for_other_makes_and_behind_interceptors,
                 retry::a_policy_makes_failed_calls_again,
                 retry::a_policy_makes_failed_streams_again,
                 retry::without_a_policy_nothing_is_made_again,
@@ -126,6 +129,14 @@ macro_rules! suite {
                 api::calls_are_handled_in_spans_of_the_applications_own,
                 api::interceptors_see_the_method,
                 api::calls_above_a_channels_limit_wait,
+                api::calls_above_a_limit_wait_for_clients_of_other_makes,
+                api::calls_above_the_limit_of_one_of_several_endpoints_wait,
+                api::calls_above_the_rate_of_one_of_several_endpoints_wait,
+                http::handlers_see_what_the_client_is_called,
+                http::handlers_see_the_trace_that_they_belong_to,
+                http::a_layer_sees_whom_the_client_dials,
+                http::a_layer_of_the_client_sees_the_method,
+                http::a_layers_bare_status_means_the_same,
                 middleware::a_layer_of_the_server,
                 middleware::a_layer_of_the_client,
                 middleware::an_interceptor_of_the_server,

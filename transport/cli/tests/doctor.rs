@@ -197,6 +197,8 @@ fn a_server_is_met_and_a_stale_socket_told_apart() {
     assert_eq!(sockets[1]["path"], "shm", "{report:#}");
     assert_eq!(sockets[1]["peer_pid"], server.pid(), "{report:#}");
     assert_eq!(report["server"]["path"], "shm", "{report:#}");
+    let names = &finding(&report, "names")["found"];
+    assert!(names.as_str().unwrap().contains(NAME), "{report:#}");
 
     let forced = format!("socket://{NAME}");
     let (report, status) = doctor(temporary.path(), Some(&forced));

@@ -100,6 +100,15 @@ async fn a_servers_connections_are_told_by_path() {
             let own = format!("pid {},", std::process::id());
             assert!(shm["peer"].as_str().unwrap().starts_with(&own), "{shm:#}");
             assert!(shm["ring_fill"].is_f64(), "{shm:#}");
+            let methods = last["methods"].as_array().unwrap();
+            let called = methods
+                .iter()
+                .find(|method| method["path"] == "/grpc.testing.TestService/EmptyCall");
+            let called = called.unwrap_or_else(|| panic!("{last:#}"));
+            assert_eq!(called["policy"], "adaptive", "{called:#}");
+            let runs = called["runs"].as_str().unwrap();
+            assert!(matches!(runs, "inline" | "task"), "{called:#}");
+            assert!(called["mean_poll_ns"].as_u64().unwrap() > 0, "{called:#}");
         }
         // Whoever names none finds all.
         let found = top(

@@ -5,6 +5,7 @@
 //! | `directory` | where servers are found |
 //! | `rendezvous` | how two ends meet: hello, regions, doorbells |
 //! | `link` | what carries frames: memory rings, a socket, pipes, queues |
+//! | `namesakes` | other programs that serve under the same name |
 //! | `pipe`, `child` | two pipes to a child process, or to the parent |
 //! | `connection` | one end: locks, looks, passes, calls |
 //! | `driver` | one task of a runtime that drives all of its connections |
@@ -40,6 +41,7 @@ pub mod fuzzed;
 mod habits;
 mod inproc;
 mod link;
+mod namesakes;
 mod pace;
 mod pipe;
 mod places;

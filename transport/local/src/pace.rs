@@ -5,6 +5,7 @@
 //! as a task of the runtime. A method that is not known yet is not trusted with the driver.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,16 @@ pub enum HandlerPolicy {
     Inline,
     /// Runs each handler as a task of the runtime that serves, as tonic does.
     Spawn,
+}
+
+impl fmt::Display for HandlerPolicy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Adaptive => "adaptive",
+            Self::Inline => "inline",
+            Self::Spawn => "spawn",
+        })
+    }
 }
 
 /// The longest poll, on average, that counts as quick: about the price of handing a task to another worker.
@@ -136,6 +147,13 @@ impl Pace {
         self.inline.load(Ordering::Relaxed)
     }
 
+    /// Returns how long polls took lately, on average; `None` before one was timed, and where nothing is learnt.
+    /// Longer polls count as 100 µs.
+    pub fn mean_poll(&self) -> Option<Duration> {
+        let mean_ns = self.mean_ns.load(Ordering::Relaxed);
+        (mean_ns > 0).then(|| Duration::from_nanos(mean_ns.into()))
+    }
+
     /// Begins to time an inline poll, if this one is to be timed.
     #[inline]
     pub(crate) fn begin_inline(&self) -> Option<PollTimer> {
@@ -232,9 +250,12 @@ mod tests {
     fn trust_is_earned_lost_at_once_and_dearer_each_time() {
         let pace = Pace::default();
         assert!(!pace.is_inline(), "not known yet");
+        assert_eq!(pace.mean_poll(), None);
         assert_eq!(polls_until_trusted(&pace), FIRST_TRUST_POLLS);
+        assert!(pace.mean_poll().unwrap() <= BRIEF);
         pace.note(LONG);
         assert!(!pace.is_inline());
+        assert_eq!(pace.mean_poll(), Some(Duration::from_micros(100)));
         assert_dearer(&pace, FIRST_TRUST_POLLS * DEARER);
         for _ in 0..8 {
             pace.note(LONG);
@@ -310,6 +331,7 @@ mod tests {
         );
         inline.note_stuck();
         assert!(inline.is_inline());
+        assert_eq!(inline.mean_poll(), None);
         for _ in 0..MAX_TRUST_POLLS {
             spawn.note(BRIEF);
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use ringway_sys::peer_credentials;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tokio::net::UnixListener;
@@ -15,6 +16,7 @@ use tokio::net::UnixListener;
 use crate::config::UidPolicy;
 use crate::directory::{Directory, Identity, OpenDirectory};
 use crate::error::DirectoryError;
+use crate::namesakes;
 use crate::server::instance_number;
 use crate::system::SOCKET_FLAGS;
 
@@ -42,7 +44,7 @@ impl SocketFile {
         peers: &UidPolicy,
     ) -> Result<Self, DirectoryError> {
         let opened = directory.create_for(name, peers)?;
-        remove_stale_sockets(&opened);
+        namesakes::tell(name, &remove_stale_sockets(&opened));
         let file = fresh_name();
         let failed = |error| DirectoryError::Create {
             path: opened.path().join(&file),
@@ -111,14 +113,21 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn remove_stale_sockets(directory: &OpenDirectory) {
+/// Removes what nobody listens on any more; the processes that listen on the others.
+fn remove_stale_sockets(directory: &OpenDirectory) -> Vec<u32> {
+    let mut living = Vec::new();
     for socket in directory.sockets().unwrap_or_default() {
         let path = directory.short_path(&socket);
-        if is_old(&path) && is_refused(&path) {
+        match listener_of(&path) {
             // Another server may have been quicker.
-            let _ = fs::remove_file(path);
+            Ok(None) if is_old(&path) => drop(fs::remove_file(path)),
+            Ok(Some(pid)) => living.push(pid),
+            Ok(None) | Err(_) => {}
         }
     }
+    living.sort_unstable();
+    living.dedup();
+    living
 }
 
 fn is_old(path: &Path) -> bool {
@@ -127,14 +136,21 @@ fn is_old(path: &Path) -> bool {
     age.is_ok_and(|age| age >= STALE_AFTER)
 }
 
-/// Whether its owner has gone. One that is there and accepts nothing has a full queue sooner or later:
-/// to connect then takes until it goes on, unless the kernel is told not to wait.
-fn is_refused(path: &Path) -> bool {
-    let connected = new_socket().and_then(|socket| {
-        let address = SocketAddrUnix::new(path)?;
-        Ok(rustix::net::connect(socket.as_fd(), &address))
-    });
-    matches!(connected, Ok(Err(Errno::CONNREFUSED)))
+/// The process that listens on the socket at `path`; `None` if its owner has gone. One that is there and accepts
+/// nothing has a full queue sooner or later: to connect then takes until it goes on, unless the kernel is told not
+/// to wait.
+fn listener_of(path: &Path) -> io::Result<Option<u32>> {
+    let socket = new_socket()?;
+    let address = SocketAddrUnix::new(path)?;
+    match rustix::net::connect(socket.as_fd(), &address) {
+        Ok(()) => {}
+        Err(Errno::CONNREFUSED) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    }
+    let peer = peer_credentials(socket.as_fd()).map_err(io::Error::other)?;
+    peer.pid
+        .map(Some)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// A name that no other instance takes, in whatever container it runs: there each process is likely

@@ -4,6 +4,13 @@ use std::{io, path::PathBuf, time::Duration};
 
 use crate::{ListenAddress, Target};
 
+/// What is missing where TLS is asked for.
+const WITHOUT_TLS: &str = if cfg!(feature = "_tls-any") {
+    "none is configured: call `tls_config` (with the CA to trust), or write http:// for a server without TLS"
+} else {
+    "this program was built without it: enable the feature `tls-ring` or `tls-aws-lc` of ringway and call `tls_config`, or write http:// for a server without TLS"
+};
+
 /// Why a target, a channel or a server could not be had. Each message names the address and what to
 /// do about it.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +51,7 @@ pub enum Error {
     },
 
     /// The target asks for TLS and there is no configuration for it.
-    #[error(
-        "{target} asks for TLS, but none is configured: set `NetOptions::tls` (with the CA to trust)"
-    )]
+    #[error("{target} asks for TLS, but {WITHOUT_TLS}")]
     TlsNotConfigured {
         /// The target.
         target: Target,
@@ -108,7 +113,9 @@ pub enum Error {
     NoAddress,
 
     /// The address could not be bound.
-    #[error("could not listen on {address}: is it taken, or not permitted?")]
+    #[error(
+        "could not listen on {address}: is it taken by another process, or not permitted? Stop that one, or choose another port (0 lets the kernel choose)"
+    )]
     Bind {
         /// The address.
         address: ListenAddress,
@@ -128,15 +135,6 @@ pub enum Error {
     NotASocket {
         /// The path.
         path: PathBuf,
-    },
-
-    /// Another process keeps the socket's directory locked.
-    #[error("the directory {directory:?} stayed locked by another process for {waited:?}")]
-    DirectoryLocked {
-        /// The directory.
-        directory: PathBuf,
-        /// How long it was waited for.
-        waited: Duration,
     },
 
     /// Serving ended with an error.

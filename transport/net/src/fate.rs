@@ -1,6 +1,7 @@
 //! How far a call came that the transport failed: whether it may be sent again.
 
 use std::error::Error as StdError;
+use std::io;
 use std::iter::successors;
 use std::sync::Arc;
 
@@ -72,21 +73,62 @@ pub(crate) fn came_too_late(status: &Status) -> bool {
 
 /// Gives `UNAVAILABLE` to a call whose connection broke or would not take it, as gRPC has it; tonic
 /// says `UNKNOWN`, `INTERNAL`, or `CANCELLED` where nobody cancelled anything. Resets of the call
-/// alone keep their codes.
+/// alone keep their codes. Its source is an [`io::Error`], as on the local paths.
 pub(crate) fn mapped(status: Status) -> Status {
     if status.code() == Code::Unavailable || !is_broken(&status) {
         return status;
     }
-    let why = match sources(&status).last() {
+    with_io_error(Status::unavailable(broke(&status)), status)
+}
+
+/// The status of a stream of requests that a handler reads, and that ended before its time. tonic takes
+/// `CANCELLED` for a clean end.
+pub(crate) fn broken_off(status: Status) -> Status {
+    if is_broken(&status) && !sources(&status).any(is_reset) {
+        return with_io_error(Status::aborted(broke(&status)), status);
+    }
+    if status.code() != Code::Cancelled {
+        return status;
+    }
+    let mut broken = Status::aborted("the call was cancelled before its stream ended");
+    broken.set_source(Arc::new(Kept(status)));
+    broken
+}
+
+/// Returns true if `status` tells of its connection's end by [`mapped`], and no server has said it.
+pub(crate) fn broke_the_connection(status: &Status) -> bool {
+    StdError::source(status).is_some_and(|source| source.is::<io::Error>())
+}
+
+fn broke(status: &Status) -> String {
+    let why = match sources(status).last() {
         Some(error) if error.downcast_ref().is_some_and(has_lost_its_runtime) => {
             "the runtime that had made it has ended".to_owned()
         }
         Some(error) => error.to_string(),
         None => String::new(),
     };
-    let mut mapped = Status::unavailable(format!("the connection broke: {why}"));
-    mapped.set_source(Arc::new(Kept(status)));
-    mapped
+    format!("the connection broke: {why}")
+}
+
+/// Gives `told` the status that it replaces as its source, behind an error of the connection's end.
+fn with_io_error(mut told: Status, replaced: Status) -> Status {
+    let kind = sources(&replaced).find_map(io_kind);
+    let kind = kind.unwrap_or(io::ErrorKind::ConnectionAborted);
+    told.set_source(Arc::new(io::Error::new(kind, Kept(replaced))));
+    told
+}
+
+fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    let by_h2 = error
+        .downcast_ref::<h2::Error>()
+        .and_then(h2::Error::get_io);
+    let error = by_h2.or_else(|| error.downcast_ref())?;
+    Some(error.kind())
+}
+
+fn is_reset(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref().is_some_and(h2::Error::is_reset)
 }
 
 fn is_broken(status: &Status) -> bool {

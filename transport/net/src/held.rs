@@ -25,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
 
+use crate::seldom::Seldom;
+
 /// How long a client may take to close a connection that the server has shut down; as with grpc-go.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -167,7 +169,10 @@ impl Register {
             (Some(users), Some(uid)) => match users.take(uid) {
                 Some(of_user) => Some(of_user),
                 None => {
-                    tracing::warn!(uid, "too many connections of one user, one turned away");
+                    static TOLD: Seldom = Seldom::new();
+                    if TOLD.is_due() {
+                        tracing::warn!(uid, "too many connections of one user, one turned away");
+                    }
                     return None;
                 }
             },

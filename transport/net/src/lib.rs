@@ -15,6 +15,7 @@
 
 mod accepted;
 mod backoff;
+mod bare;
 mod call;
 mod connect;
 mod error;
@@ -27,6 +28,7 @@ mod outgoing;
 mod outlier;
 mod pool;
 pub mod reserved;
+mod seldom;
 mod server;
 mod socket_file;
 mod spawn;
@@ -36,6 +38,7 @@ pub mod tls;
 mod tuning;
 
 pub use backoff::{Backoff, BackoffOptions, varied_by};
+pub use bare::status_of_http;
 pub use call::{CallSettings, client_streaming, server_streaming, streaming, unary};
 pub use connect::{NetOptions, connect_lazy, connect_through, connect_through_lazy};
 pub use error::Error;

@@ -12,6 +12,8 @@ use base64::{
 };
 use http::HeaderMap;
 
+use crate::seldom::Seldom;
+
 const STATUS_DETAILS: &str = "grpc-status-details-bin";
 /// The status's own names among trailers.
 pub(crate) const STATUS_NAMES: [&str; 3] = ["grpc-status", "grpc-message", STATUS_DETAILS];
@@ -65,7 +67,10 @@ pub fn drop_bad_details(headers: &mut HeaderMap) {
     // Each of them: tonic reads the first, and whoever forwards the rest may make another one the first.
     let bad = |value: &http::HeaderValue| !Meaning::StatusDetails.admits(value.as_bytes());
     if headers.get_all(STATUS_DETAILS).iter().any(bad) {
-        tracing::warn!("dropped a grpc-status-details-bin that is not base64");
+        static TOLD: Seldom = Seldom::new();
+        if TOLD.is_due() {
+            tracing::warn!("dropped a grpc-status-details-bin that is not base64");
+        }
         headers.remove(STATUS_DETAILS);
     }
 }

@@ -317,7 +317,7 @@ impl IncomingServer {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let hold = Hold::new(
-            self.options.max_connections,
+            Some(max_connections(self.options.max_connections)),
             self.options.max_connections_per_uid,
         );
         let (register, gone) = hold.register_until_gone();

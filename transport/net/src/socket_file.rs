@@ -32,7 +32,8 @@ impl SocketFile {
     /// Binds the path, after removing a file that a dead server left there.
     ///
     /// The directory is locked meanwhile: of two servers that find the same stale file, the second
-    /// would otherwise remove the socket that the first has just bound.
+    /// would otherwise remove the socket that the first has just bound. Whoever may open the directory can keep
+    /// the lock, so it is waited for, and not needed.
     pub(crate) async fn bind(path: &Path) -> Result<Self, Error> {
         let _lock = lock_directory(path).await?;
         remove_if_stale(path).await?;
@@ -70,7 +71,8 @@ fn identity_of(path: &Path) -> Option<Identity> {
     Some(Identity(metadata.dev(), metadata.ino()))
 }
 
-async fn lock_directory(path: &Path) -> Result<File, Error> {
+/// The lock on the directory of `path`; `None` where another process keeps it.
+async fn lock_directory(path: &Path) -> Result<Option<File>, Error> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -79,13 +81,14 @@ async fn lock_directory(path: &Path) -> Result<File, Error> {
     let begin = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Some(file)),
             Err(TryLockError::Error(source)) => return Err(bind_error(path, source)),
             Err(TryLockError::WouldBlock) if begin.elapsed() > LOCK_WAIT => {
-                return Err(Error::DirectoryLocked {
-                    directory: directory.to_owned(),
-                    waited: LOCK_WAIT,
-                });
+                tracing::warn!(
+                    directory = %directory.display(),
+                    "another process keeps this directory locked: listening in it all the same"
+                );
+                return Ok(None);
             }
             Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
         }
@@ -176,6 +179,17 @@ mod tests {
 
         let (one, two) = tokio::join!(SocketFile::bind(&path), SocketFile::bind(&path));
         assert!(one.is_ok() != two.is_ok());
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    /// Anybody may lock what anybody may open.
+    #[tokio::test]
+    async fn a_lock_that_is_kept_keeps_no_server_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let kept = File::open(dir.path()).unwrap();
+        kept.lock().unwrap();
+        let _bound = SocketFile::bind(&path).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
     }
 

@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::codegen::BoxFuture;
 use tonic::transport::channel::Change;
 
-use crate::channel::{Channel, Shared, Way};
+use crate::channel::{Channel, Routed, Shared, Way};
 use crate::endpoint::Endpoint;
 
 /// The endpoints' channels.
@@ -33,8 +33,9 @@ impl Members {
         }
     }
 
-    /// Where the next call goes: to the one whose turn it is, unless another can take it sooner.
-    pub(crate) async fn route(&self) -> Result<Way, Status> {
+    /// Where the next call goes: to the one whose turn it is, unless another can take it sooner. The limits of
+    /// each member hold for the calls that it takes.
+    pub(crate) async fn route(&self) -> Result<Routed<Way>, Status> {
         let list = Arc::clone(&*self.list.read());
         if list.is_empty() {
             return Err(Status::unavailable("the channel has no endpoint to call"));
@@ -45,8 +46,8 @@ impl Members {
             .iter()
             .chain(before)
             .map(|member| routed(Arc::clone(&member.shared)));
-        let (way, _) = select_ok(ways).await?;
-        Ok(way)
+        let (routed, _) = select_ok(ways).await?;
+        Ok(routed)
     }
 
     /// The longest that a call may take, if each endpoint has a limit.
@@ -57,9 +58,20 @@ impl Members {
     }
 }
 
-/// A member may have members in turn, so its future has no type to be named by.
-fn routed(shared: Arc<Shared>) -> BoxFuture<Way, Status> {
-    Box::pin(async move { shared.route(false).await })
+/// A member may have members in turn, so its future has no type to be named by. Permission comes last: of members
+/// that are asked at once, only the one that takes the call counts it.
+fn routed(shared: Arc<Shared>) -> BoxFuture<Routed<Way>, Status> {
+    Box::pin(async move {
+        let routed = shared.route(false).await?;
+        let admitted = match &shared.admission {
+            Some(admission) => Some(admission.admit(None).await?),
+            None => routed.admitted,
+        };
+        Ok(Routed {
+            to: routed.to,
+            admitted,
+        })
+    })
 }
 
 impl Channel {

@@ -13,7 +13,7 @@ use tonic::{CancellationHandle, Extensions, Request, Response, Status, Streaming
 
 use crate::admission::Admitted;
 use crate::attempt::{self, Attempt, ManyToMany, ManyToOne, One, OneToMany, Plan};
-use crate::channel::{Channel, Route};
+use crate::channel::{Channel, Route, Routed};
 use crate::client::{self, Caller, Failure, Head};
 use crate::instances::Instance;
 use crate::method::{CallOptions, Method};
@@ -275,7 +275,11 @@ impl Channel {
         attempts: &Attempts<'_>,
     ) -> Result<Result<Response<A::Answer>, Failure>, Status> {
         let route = self.route(attempts.wait_for_ready);
-        let route = attempts.within_deadline(route).await??;
+        // Permission is held until the response begins.
+        let Routed {
+            to: route,
+            admitted: _admitted,
+        } = attempts.within_deadline(route).await??;
         let mut metadata = call.metadata.clone();
         attempts.mark(&mut metadata);
         match route {
@@ -292,6 +296,7 @@ impl Channel {
             }
             Route::Net(instance) => {
                 let extensions = call.extensions.clone();
+                self.shared.leave_user_agent_to_tonic(metadata.as_mut());
                 let mut request = Request::from_parts(metadata, extensions, ());
                 if let Some(time_left) = attempts.time_left() {
                     request.set_timeout(time_left);

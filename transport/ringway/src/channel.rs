@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Uri;
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::Mutex;
 use ringway_local::{Connection, Links, clock};
 use ringway_net::{Picked, Pool, rt};
@@ -13,13 +14,14 @@ use tonic::codegen::StdError;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Extensions, Status};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Admitted};
 use crate::balance::Members;
 use crate::context;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::instances::{Instance, Instances, Stay};
 use crate::locate::is_elsewhere;
+use crate::metadata;
 use crate::path::Path;
 use crate::retry::Retries;
 use crate::stats::{self, Course};
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     /// One task connects, the others wait for what it finds.
     pub(crate) connecting: tokio::sync::Mutex<()>,
     pub(crate) admission: Option<Admission>,
+    /// How calls name the client on local paths, where it asked for a name.
+    user_agent: Option<HeaderValue>,
     /// Where calls go, in place of a way of its own.
     members: Option<Arc<Members>>,
     /// Why no call is made.
@@ -71,6 +75,19 @@ pub(crate) struct Local {
     pub(crate) why: Option<Arc<str>>,
     pub(crate) warned: bool,
     pub(crate) told: bool,
+}
+
+/// Where a call goes, and its permission to go there where that is another channel's to give.
+pub(crate) struct Routed<W> {
+    pub(crate) to: W,
+    pub(crate) admitted: Option<Admitted>,
+}
+
+impl<W> Routed<W> {
+    /// By a way of the channel's own: it was asked for permission before.
+    pub(crate) fn own(to: W) -> Self {
+        Self { to, admitted: None }
+    }
 }
 
 /// Where a call goes.
@@ -212,18 +229,19 @@ impl Channel {
     }
 
     /// Where the next call goes.
-    pub(crate) async fn route(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
+    pub(crate) async fn route(&mut self, wait_for_ready: bool) -> Result<Routed<Route>, Status> {
         if let Some((instance, _)) = self.at_hand()
             && instance.connection.takes_calls()
         {
-            return Ok(Route::Local(Arc::clone(instance)));
+            return Ok(Routed::own(Route::Local(Arc::clone(instance))));
         }
         Box::pin(self.route_anew(wait_for_ready)).await
     }
 
-    async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Route, Status> {
+    async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Routed<Route>, Status> {
         self.stay = None;
-        Ok(match self.shared.route(wait_for_ready).await? {
+        let Routed { to, admitted } = self.shared.route(wait_for_ready).await?;
+        let to = match to {
             // The next call may be another member's.
             Way::Local(stay) if self.shared.members.is_some() => {
                 Route::Local(Arc::clone(stay.instance()))
@@ -238,13 +256,20 @@ impl Channel {
                 self.shared.course.takes(Path::Grpc, server);
                 Route::Net(picked)
             }
-        })
+        };
+        Ok(Routed { to, admitted })
     }
 
     /// Adds to a call's metadata what it inherits; returns when it has to be over: after the shortest of what it
     /// says, what the endpoint allows, and what is left to the call that is being handled.
     pub(crate) fn complete(&self, metadata: &mut MetadataMap) -> Option<Instant> {
         let inherited = context::pass_on(metadata);
+        if let Some(user_agent) = &self.shared.user_agent {
+            let headers = metadata.as_mut();
+            headers
+                .entry(USER_AGENT)
+                .or_insert_with(|| user_agent.clone());
+        }
         let stated = match metadata.is_empty() {
             true => None,
             false => ringway_net::timeout::of(metadata.as_ref()),
@@ -273,6 +298,7 @@ impl Shared {
         Self {
             retries: Retries::new(endpoint.retry.clone()),
             admission: Admission::of(&endpoint),
+            user_agent: user_agent_of(&endpoint),
             endpoint,
             net: None,
             instances: Instances::default(),
@@ -282,6 +308,14 @@ impl Shared {
             course: Course::default(),
             members: None,
             refused: None,
+        }
+    }
+
+    /// Takes back what [`Channel::complete`] says of the client: over the network tonic says it.
+    pub(crate) fn leave_user_agent_to_tonic(&self, headers: &mut HeaderMap) {
+        let said = self.user_agent.as_ref();
+        if said.is_some() && headers.get(USER_AGENT) == said {
+            headers.remove(USER_AGENT);
         }
     }
 
@@ -311,7 +345,10 @@ impl Shared {
         }
     }
 
-    pub(crate) async fn route(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
+    pub(crate) async fn route(
+        self: &Arc<Self>,
+        wait_for_ready: bool,
+    ) -> Result<Routed<Way>, Status> {
         if let Some(refused) = &self.refused {
             return Err(Status::failed_precondition(&**refused));
         }
@@ -327,10 +364,14 @@ impl Shared {
     }
 
     /// A route as things are; waits for the network while no local server comes.
-    async fn route_now(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
-        if let Some(members) = &self.members {
-            return members.route().await;
+    async fn route_now(self: &Arc<Self>, wait_for_ready: bool) -> Result<Routed<Way>, Status> {
+        match &self.members {
+            Some(members) => members.route().await,
+            None => self.own_route(wait_for_ready).await.map(Routed::own),
         }
+    }
+
+    async fn own_route(self: &Arc<Self>, wait_for_ready: bool) -> Result<Way, Status> {
         if let Some(stay) = self.instances.choose() {
             return Ok(Way::Local(stay));
         }
@@ -405,6 +446,13 @@ impl Shared {
             tracing::warn!(server = %self.endpoint.name, %error, "no local path, going over the network");
         }
     }
+}
+
+/// The client's name, before Ringway's own.
+fn user_agent_of(endpoint: &Endpoint) -> Option<HeaderValue> {
+    let asked = endpoint.net.tuning.user_agent.as_ref()?;
+    let both = [asked.as_bytes(), b" ", metadata::USER_AGENT.as_bytes()].concat();
+    HeaderValue::from_bytes(&both).ok()
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]

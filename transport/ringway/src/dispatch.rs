@@ -50,6 +50,10 @@ impl fmt::Debug for ServerCall<'_> {
 
 impl<'a> ServerCall<'a> {
     pub(crate) fn new(started: &'a mut Option<Started>, connect_info: bool) -> Self {
+        if connect_info && let Some(started) = started {
+            let trace = started.trace.as_ref();
+            started.metadata = metadata::with_headers_of_http(&started.metadata, trace);
+        }
         Self {
             started,
             connect_info,

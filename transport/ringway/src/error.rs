@@ -69,12 +69,19 @@ pub enum Error {
         /// The time that they had.
         timeout: std::time::Duration,
     },
+    /// A name is to have the port of an address, and there is none.
+    #[error(
+        "`{0}` names the server by the port that it listens on, and it listens on no TCP address: call listen(\"host:port\"), or name the port"
+    )]
+    NameWithoutPort(String),
     /// Two services of one server have the same name.
-    #[error("the service {0} was added twice")]
+    #[error(
+        "the service {0} was added twice: a server has one of a name, so leave one out, or serve it at another address"
+    )]
     ServiceTwice(&'static str),
     /// A server that would be reachable nowhere.
     #[error(
-        "the server has neither a name nor an address nor a pipe: call name(), listen() or pipe()"
+        "the server has neither a name nor an address nor a pipe, so no client could reach it: call name(), listen() or pipe()"
     )]
     Unreachable,
 }

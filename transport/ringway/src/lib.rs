@@ -100,6 +100,7 @@ pub mod stats;
 mod status;
 mod streaming;
 mod stub;
+mod tcp;
 #[cfg(feature = "signal")]
 mod terminated;
 pub mod trace;

@@ -28,6 +28,8 @@ const LOOK_FOR_MORE_WHEN_IDLE: Duration = Duration::from_secs(10);
 const STAGGER: Duration = Duration::from_millis(30);
 /// Names of servers that are told to a caller whose server is not there.
 const NAMES_TOLD: usize = 5;
+/// What to do about another name than the one that is dialled.
+const BY_NAME: &str = "a server is found by a name() that is what its clients dial";
 
 impl Shared {
     /// Connects to the first local instance that can be had; further ones are connected beside it.
@@ -135,14 +137,28 @@ impl Shared {
             "no server called `{name}` listens in {}",
             directory.display()
         );
-        let there = self.endpoint.directory.names().unwrap_or_default();
-        let there: Vec<_> = there.iter().filter(|there| *there != name).collect();
+        let names = self.endpoint.directory.names().unwrap_or_default();
+        let there: Vec<_> = names
+            .iter()
+            .filter(|there| self.may_be_there(there))
+            .collect();
         let (told, rest) = there.split_at(there.len().min(NAMES_TOLD));
         match (told, rest.len()) {
             ([], _) => absent,
-            (told, 0) => format!("{absent} (there are: {})", quoted(told)),
-            (told, more) => format!("{absent} (there are: {}, and {more} more)", quoted(told)),
+            (told, 0) => format!("{absent} (there are: {}; {BY_NAME})", quoted(told)),
+            (told, more) => format!(
+                "{absent} (there are: {}, and {more} more; {BY_NAME})",
+                quoted(told)
+            ),
         }
+    }
+
+    /// Returns true if a server of that name has a socket: directories of servers that have ended stay behind.
+    fn may_be_there(&self, name: &str) -> bool {
+        let Endpoint {
+            directory, local, ..
+        } = &self.endpoint;
+        ringway_local::instances(directory, name, &local.peers).is_ok()
     }
 
     /// A pipe leads to one server.

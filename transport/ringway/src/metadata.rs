@@ -121,6 +121,39 @@ impl TraceHeaders {
     }
 }
 
+/// The name and version by which a client of local paths goes, as tonic's goes by its own over HTTP/2.
+pub(crate) const USER_AGENT: &str = concat!("ringway/", env!("CARGO_PKG_VERSION"));
+
+/// Adds what a client is called, unless it has said so.
+pub(crate) fn add_user_agent(headers: &mut HeaderMap) {
+    let own = || HeaderValue::from_static(USER_AGENT);
+    headers.entry(http::header::USER_AGENT).or_insert_with(own);
+}
+
+/// Adds the trace that a call belongs to: on local paths it does not travel among the metadata.
+pub(crate) fn add_traceparent(headers: &mut HeaderMap, trace: &TraceContext) {
+    // Digits and dashes always are a value.
+    if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
+        headers.entry(TRACEPARENT).or_insert(value);
+    }
+}
+
+/// Adds both to a block; it stays as it is if there is no room.
+pub(crate) fn with_headers_of_http(block: &Bytes, trace: Option<&TraceContext>) -> Bytes {
+    let Ok(metadata) = decode_bytes(block) else {
+        return block.clone();
+    };
+    let mut headers = metadata.into_headers();
+    add_user_agent(&mut headers);
+    if let Some(trace) = trace {
+        add_traceparent(&mut headers, trace);
+    }
+    match encode(&MetadataMap::from_headers(headers)) {
+        Ok(all) => Bytes::copy_from_slice(all.as_metadata().as_bytes()),
+        Err(_) => block.clone(),
+    }
+}
+
 /// Reads a block that a peer sent beside messages.
 pub(crate) fn decode(block: Metadata<'_>) -> Result<MetadataMap, Status> {
     decode_with(block, Beside::Messages, HeaderValue::from_bytes)

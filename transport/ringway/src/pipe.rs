@@ -99,16 +99,35 @@ impl WayByPipe {
     }
 
     /// The one connection that there is.
-    pub(crate) async fn connection(&self, config: &LocalConfig) -> Result<Arc<Connection>, Error> {
-        let connection = self.connection.get_or_try_init(|| self.connect(config));
-        let connection = connection.await?;
+    pub(crate) async fn connection(
+        self: &Arc<Self>,
+        config: &LocalConfig,
+    ) -> Result<Arc<Connection>, Error> {
+        let connection = match self.connection.get() {
+            Some(connection) => Arc::clone(connection),
+            None => self.connected_apart(config).await?,
+        };
         if connection.takes_calls() {
-            return Ok(Arc::clone(connection));
+            return Ok(connection);
         }
         Err(forced(match connection.why_closed() {
             Some(why) => why.to_string(),
             None => "the peer takes no new calls".to_owned(),
         }))
+    }
+
+    /// Connects in a task of its own: the call that waits for it may be given up, and the pipe is used by then.
+    async fn connected_apart(
+        self: &Arc<Self>,
+        config: &LocalConfig,
+    ) -> Result<Arc<Connection>, Error> {
+        let (way, config) = (Arc::clone(self), config.clone());
+        let connecting = ringway_local::runtime::spawn(async move {
+            let connection = way.connection.get_or_try_init(|| way.connect(&config));
+            connection.await.map(Arc::clone)
+        });
+        let connected = connecting.await;
+        connected.unwrap_or_else(|ended| Err(forced(format!("its handshake ended: {ended}"))))
     }
 
     async fn connect(&self, config: &LocalConfig) -> Result<Arc<Connection>, Error> {

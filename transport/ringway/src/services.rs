@@ -165,6 +165,15 @@ impl Services {
         pace
     }
 
+    /// The methods that clients on this host have named, and that there are, with what was learnt of each.
+    pub(crate) fn paces(&self) -> Vec<(String, Arc<Pace>)> {
+        let paces = self.paces.0.lock();
+        let known = paces.iter().filter(|(path, _)| self.route(path).is_some());
+        known
+            .map(|(path, pace)| (path.to_string(), Arc::clone(pace)))
+            .collect()
+    }
+
     #[cold]
     fn timed(&self, started: &mut Option<Started>) -> HandlerFuture {
         let connection = started

@@ -19,12 +19,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringway_local::HandlerPolicy;
 pub use ringway_local::{ConnectionRole, ConnectionStats, Fill, LinkKind, ended};
 
 use crate::channel::Shared;
 use crate::path::Path;
+use crate::services::Services;
 
 /// The open local connections of this process, as client and as server. Those over the network are
 /// tonic's, and not among them.
@@ -59,6 +62,27 @@ pub fn channels() -> Vec<ChannelStats> {
     stats.collect()
 }
 
+/// The methods of this process's servers that local clients have named, by path: where their handlers run, and why.
+#[must_use]
+pub fn methods() -> Vec<MethodStats> {
+    let mut servers = SERVERS.lock();
+    servers.retain(|server| server.strong_count() > 0);
+    let there: Vec<_> = servers.iter().filter_map(Weak::upgrade).collect();
+    // The last hold on one may be dropped below.
+    drop(servers);
+    let paces = there.iter().flat_map(|server| server.paces());
+    let mut methods: Vec<_> = paces
+        .map(|(path, pace)| MethodStats {
+            path,
+            policy: pace.policy(),
+            runs_inline: pace.is_inline(),
+            mean_poll: pace.mean_poll(),
+        })
+        .collect();
+    methods.sort_by(|one, other| one.path.cmp(&other.path));
+    methods
+}
+
 /// How often channels went from one path to another, by the server that they call: since the process began,
 /// and whatever became of the channels.
 #[must_use]
@@ -83,6 +107,20 @@ pub struct ChannelStats {
     pub moves: u64,
 }
 
+/// A method of a server at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MethodStats {
+    /// `/package.Service/Method`.
+    pub path: String,
+    /// Where its handlers are to run.
+    pub policy: HandlerPolicy,
+    /// They are polled where their request was read; otherwise they run as tasks.
+    pub runs_inline: bool,
+    /// How long a poll of one took lately, on average, as far as it is learnt. Longer ones count as 100 µs.
+    pub mean_poll: Option<Duration>,
+}
+
 /// Servers told apart in it; moves to further ones are counted without a name.
 const MAX_SERVERS: usize = 1024;
 static MOVES: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
@@ -92,6 +130,17 @@ fn note_move(server: &str) {
     let told_apart = moves.len() < MAX_SERVERS || moves.contains_key(server);
     let server = if told_apart { server } else { "" };
     *moves.entry(server.to_owned()).or_default() += 1;
+}
+
+static SERVERS: Mutex<Vec<Weak<Services>>> = Mutex::new(Vec::new());
+
+/// Has [`methods`] tell of a server's, for as long as there is one.
+pub(crate) fn add_server(services: &Arc<Services>) {
+    let mut servers = SERVERS.lock();
+    if servers.len() == servers.capacity() {
+        servers.retain(|server| server.strong_count() > 0);
+    }
+    servers.push(Arc::downgrade(services));
 }
 
 static CHANNELS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());

@@ -1,5 +1,9 @@
 //! tonic's status on the wire, and the statuses of what can go wrong on a local path.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ringway_local::{Closed, SendError};
 use ringway_wire::StatusHead;
@@ -56,9 +60,43 @@ pub(crate) fn expired() -> Status {
     Status::deadline_exceeded("Timeout expired")
 }
 
-/// The status of a call whose connection ended.
+/// The status of a call whose connection ended. Its source is an [`io::Error`], by which applications tell a
+/// broken connection from what a peer says.
 pub(crate) fn lost(why: &Closed) -> Status {
-    Status::unavailable(format!("the connection ended during the call: {why}"))
+    let mut status = Status::unavailable(format!("the connection ended during the call: {why}"));
+    status.set_source(Arc::new(io::Error::new(kind_of(why), why.clone())));
+    status
+}
+
+/// The status of a stream of requests that a handler reads, and that ended with `status` before its time: tonic
+/// takes `CANCELLED` for a clean end, and an upload that was killed would seem complete. A connection's end stays
+/// its source.
+pub(crate) fn broken_off(status: &Status) -> Status {
+    let mut broken = Status::aborted(format!(
+        "the stream of requests broke off: {}",
+        status.message()
+    ));
+    let source = io_error_of(status).map(|error| io::Error::new(error.kind(), error.to_string()));
+    if let Some(source) = source {
+        broken.set_source(Arc::new(source));
+    }
+    broken
+}
+
+/// The end of a connection, if that is what ended a call: no peer has said the status then.
+pub(crate) fn io_error_of(status: &Status) -> Option<&io::Error> {
+    status.source()?.downcast_ref()
+}
+
+/// The kind that the same end of a TCP connection has.
+fn kind_of(why: &Closed) -> io::ErrorKind {
+    match why {
+        Closed::PeerGone | Closed::ChildGone(_) => io::ErrorKind::BrokenPipe,
+        Closed::PeerSilent => io::ErrorKind::TimedOut,
+        Closed::PeerMisbehaved(_) => io::ErrorKind::InvalidData,
+        Closed::ByUs => io::ErrorKind::ConnectionAborted,
+        Closed::Io(_) => io::ErrorKind::Other,
+    }
 }
 
 /// The status of a call of which a message is longer than this end takes: as tonic says it.

@@ -280,7 +280,7 @@ impl Body for Markers {
                     self.over = true;
                     self.end_trace(status.code(), status.message());
                     return Poll::Ready(Some(match self.requests {
-                        true => Err(broken_off(&status)),
+                        true => Err(status::broken_off(&status)),
                         false => trailers(status),
                     }));
                 }
@@ -289,17 +289,11 @@ impl Body for Markers {
     }
 }
 
-/// What a handler reads where its client went away: tonic takes `CANCELLED` for a clean end, and
-/// then an upload that was killed would seem complete.
-fn broken_off(status: &Status) -> Status {
-    Status::aborted(format!(
-        "the stream of requests broke off: {}",
-        status.message()
-    ))
-}
-
-/// The frame that makes `Streaming` end with `status`.
+/// What makes `Streaming` end with `status`: trailers, or an error where no peer has said it.
 fn trailers(status: Status) -> Result<Frame<Bytes>, Status> {
+    if status::io_error_of(&status).is_some() {
+        return Err(status);
+    }
     let mut headers = HeaderMap::new();
     match status.add_header(&mut headers) {
         Ok(()) => Ok(Frame::trailers(headers)),

@@ -27,15 +27,29 @@ pub(super) async fn findings(directory: &Directory, origin: DirectoryOrigin) -> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => missing(root),
         Err(error) => no_use(root, error.to_string()),
     });
-    for name in directory
-        .names()
-        .unwrap_or_default()
-        .iter()
-        .take(MAX_SERVERS)
-    {
+    let names = directory.names().unwrap_or_default();
+    for name in names.iter().take(MAX_SERVERS) {
         findings.extend(servers(directory, name).await);
     }
+    findings.push(names_there(directory, &names));
     findings
+}
+
+/// The names by which clients find a server here: what they dial has to be one of them.
+fn names_there(directory: &Directory, names: &[String]) -> Finding {
+    let peers = UidPolicy::SameUser;
+    let has_sockets = |name: &&String| ringway_local::instances(directory, name, &peers).is_ok();
+    let there: Vec<_> = names
+        .iter()
+        .filter(has_sockets)
+        .map(String::as_str)
+        .collect();
+    let found = if there.is_empty() {
+        "none: no server with a name() runs here".to_owned()
+    } else {
+        there.join(", ")
+    };
+    Finding::new(AREA, "names", State::Note, found)
 }
 
 fn no_use(root: &Path, found: String) -> Finding {

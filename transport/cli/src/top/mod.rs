@@ -54,8 +54,8 @@ pub(crate) struct Options {
 fn interval(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     match Duration::try_from_secs_f64(seconds) {
-        Ok(interval) if (0.01..=3600.0).contains(&seconds) => Ok(interval),
-        _ => Err("it has to be from 0.01 to 3,600 seconds".to_owned()),
+        Ok(interval) if (0.1..=3600.0).contains(&seconds) => Ok(interval),
+        _ => Err("it has to be from 0.1 to 3,600 seconds".to_owned()),
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn an_interval_is_one_that_servers_take() {
         assert_eq!(interval("0.5"), Ok(Duration::from_millis(500)));
-        for refused in ["0", "-1", "soon", "1e9", "NaN"] {
+        for refused in ["0", "0.05", "-1", "soon", "1e9", "NaN"] {
             assert!(interval(refused).is_err(), "{refused}");
         }
     }

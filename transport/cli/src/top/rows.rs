@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ringway::introspection::v1::{Connection, Role, Snapshot};
+use ringway::introspection::v1::{Connection, Method, Role, Snapshot};
 use serde::Serialize;
 
 /// Turns the snapshots of one server into intervals.
@@ -42,6 +42,7 @@ pub(crate) struct Interval {
     pub(crate) paths: Vec<PathRow>,
     pub(crate) connections: Vec<Row>,
     pub(crate) channels: Vec<ChannelRow>,
+    pub(crate) methods: Vec<MethodRow>,
 }
 
 /// All connections of a path on which the process is called.
@@ -88,6 +89,29 @@ pub(crate) struct ChannelRow {
     pub(crate) moves: u64,
 }
 
+/// A method that the process serves on local paths.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct MethodRow {
+    pub(crate) path: String,
+    /// `adaptive`, `inline` or `spawn`.
+    pub(crate) policy: String,
+    /// `inline` or `task`: where its handlers run now.
+    pub(crate) runs: &'static str,
+    /// How long a poll of one takes on average, at most 100 µs; none where that is not learnt.
+    pub(crate) mean_poll_ns: Option<u64>,
+}
+
+impl From<Method> for MethodRow {
+    fn from(method: Method) -> Self {
+        Self {
+            path: method.path,
+            policy: method.policy,
+            runs: if method.runs_inline { "inline" } else { "task" },
+            mean_poll_ns: (method.mean_poll_ns > 0).then_some(method.mean_poll_ns),
+        }
+    }
+}
+
 impl Rates {
     pub(crate) fn new(server: &str) -> Self {
         Self {
@@ -120,6 +144,7 @@ impl Rates {
             paths: by_path(&rows),
             connections: rows,
             channels: channels.collect(),
+            methods: snapshot.methods.into_iter().map(MethodRow::from).collect(),
         })
     }
 }
@@ -224,6 +249,19 @@ pub(super) mod tests {
                 path: "grpc".to_owned(),
                 moves: 3,
             }],
+            methods: vec![
+                Method {
+                    path: "/catalog.v1.Catalog/Get".to_owned(),
+                    policy: "adaptive".to_owned(),
+                    runs_inline: true,
+                    mean_poll_ns: 2_500,
+                },
+                Method {
+                    path: "/catalog.v1.Catalog/Search".to_owned(),
+                    policy: "spawn".to_owned(),
+                    ..Method::default()
+                },
+            ],
         };
         let mut rates = Rates::new(server);
         assert!(rates.since_last(snapshot(100)).is_none());
@@ -241,6 +279,11 @@ pub(super) mod tests {
         assert_eq!((row.p50_ns, row.p99_ns), (Some(1_500), Some(25_000)));
         assert_eq!(interval.paths[0].calls_per_s, 500.0);
         assert_eq!(interval.channels[0].moves, 3);
+        let [get, search] = &interval.methods[..] else {
+            panic!("{:?}", interval.methods)
+        };
+        assert_eq!((get.runs, get.mean_poll_ns), ("inline", Some(2_500)));
+        assert_eq!((search.runs, search.mean_poll_ns), ("task", None));
     }
 
     #[test]

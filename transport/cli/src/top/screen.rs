@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 
-use super::rows::{Interval, PathRow, Row};
+use super::rows::{Interval, MethodRow, PathRow, Row};
 use super::watch::News;
 
 /// What the connections are sorted by.
@@ -126,6 +126,14 @@ impl Screen {
     pub(crate) fn paths(&self) -> Vec<(&str, &PathRow)> {
         self.intervals()
             .flat_map(|told| told.paths.iter().map(|path| (told.server.as_str(), path)))
+            .collect()
+    }
+
+    /// The methods of all servers, with their server, by path.
+    pub(crate) fn methods(&self) -> Vec<(&str, &MethodRow)> {
+        let intervals = self.intervals();
+        intervals
+            .flat_map(|told| told.methods.iter().map(|row| (told.server.as_str(), row)))
             .collect()
     }
 

@@ -6,7 +6,7 @@ use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Row as TableRow, Table};
 
-use super::rows::Row;
+use super::rows::{MethodRow, Row};
 use super::screen::Screen;
 
 const KEYS: &str = "q quit   s sort   r reverse";
@@ -25,13 +25,29 @@ const CONNECTIONS: [(&str, Constraint); 11] = [
     ("waits/s", Constraint::Length(8)),
 ];
 
+const METHODS: [(&str, Constraint); 5] = [
+    ("server", Constraint::Fill(2)),
+    ("method", Constraint::Fill(4)),
+    ("handlers", Constraint::Length(9)),
+    ("run", Constraint::Length(7)),
+    ("a poll", Constraint::Length(11)),
+];
+/// The mean that stands for all longer ones.
+const LONGEST_POLL_NS: u64 = 100_000;
+
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
-    let (paths, lost) = (screen.paths(), screen.lost());
-    let [head, summary, connections, failures, foot] = Layout::vertical([
+    let (paths, methods, lost) = (screen.paths(), screen.methods(), screen.lost());
+    // With their header, and a third of the screen at most: the connections come first.
+    let methods_height = match methods.len() {
+        0 => 0,
+        some => (height(some) + 1).min(frame.area().height / 3),
+    };
+    let [head, summary, connections, by_method, failures, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(height(paths.len()) + 1),
         Constraint::Fill(1),
+        Constraint::Length(methods_height),
         Constraint::Length(height(lost.len())),
         Constraint::Length(1),
     ])
@@ -41,6 +57,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     frame.render_widget(Line::from(title).bold(), head);
     draw_paths(frame, screen, summary);
     draw_connections(frame, screen, connections);
+    draw_methods(frame, &methods, by_method);
     let lost: Vec<_> = lost
         .into_iter()
         .map(|(server, reason)| Line::from(format!("{server}: {reason}")).red())
@@ -104,6 +121,28 @@ fn cells(server: &str, row: &Row) -> [String; 11] {
     ]
 }
 
+fn draw_methods(frame: &mut Frame<'_>, methods: &[(&str, &MethodRow)], area: Rect) {
+    let rows = methods.iter().map(|(server, row)| {
+        TableRow::new([
+            (*server).to_owned(),
+            row.path.clone(),
+            row.policy.clone(),
+            row.runs.to_owned(),
+            row.mean_poll_ns.map_or_else(dash, poll_time),
+        ])
+    });
+    let header = TableRow::new(METHODS.map(|(name, _)| name)).bold();
+    let table = Table::new(rows, METHODS.map(|(_, width)| width)).header(header);
+    frame.render_widget(table, area);
+}
+
+fn poll_time(ns: u64) -> String {
+    if ns >= LONGEST_POLL_NS {
+        return "over 0.1 ms".to_owned();
+    }
+    time(ns)
+}
+
 fn dash() -> String {
     "-".to_owned()
 }
@@ -137,8 +176,10 @@ mod tests {
     use crate::top::screen::{Command, Sort};
     use crate::top::watch::News;
 
+    const LINES: u16 = 16;
+
     fn drawn(screen: &Screen) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(120, 12)).unwrap();
+        let mut terminal = Terminal::new(TestBackend::new(120, LINES)).unwrap();
         terminal.draw(|frame| draw(frame, screen)).unwrap();
         let buffer = terminal.backend().buffer();
         let line = |y| {
@@ -146,7 +187,7 @@ mod tests {
                 .map(|x| buffer[(x, y)].symbol())
                 .collect::<String>()
         };
-        (0..12).map(line).collect()
+        (0..LINES).map(line).collect()
     }
 
     fn hear(screen: &mut Screen, server: &str, outcome: Result<u64, &str>) {
@@ -188,7 +229,14 @@ mod tests {
                 .iter()
                 .any(|line| line.starts_with("gone:1: the server has ended"))
         );
-        assert!(lines[11].starts_with(KEYS), "{lines:#?}");
+        assert!(
+            lines[usize::from(LINES) - 1].starts_with(KEYS),
+            "{lines:#?}"
+        );
+        let method = lines.iter().find(|line| line.contains("Catalog/Get"));
+        for cell in ["few:1", "adaptive", "inline", "2.5 µs"] {
+            assert!(method.unwrap().contains(cell), "`{cell}` in {lines:#?}");
+        }
 
         assert!(screen.obey(Command::Reverse));
         let lines = drawn(&screen);
@@ -204,6 +252,7 @@ mod tests {
 
     #[test]
     fn figures_are_short() {
+        assert_eq!(poll_time(LONGEST_POLL_NS), "over 0.1 ms");
         let rates = [0.0, 1.25, 500.0, 12_345.0, 12_345_678.0].map(count);
         assert_eq!(rates, ["0", "1.2", "500", "12.3k", "12.3M"]);
         let times = [999, 1_500, 25_000_000].map(time);

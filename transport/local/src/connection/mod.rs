@@ -322,6 +322,11 @@ impl Connection {
         let _ = self.name.set(name.into());
     }
 
+    /// The server's name, by which its client found it; empty where there is none.
+    pub fn name(&self) -> &str {
+        self.name.get().map_or("", AsRef::as_ref)
+    }
+
     /// Tells it from the other connections of this process, and from former ones.
     pub fn id(&self) -> u64 {
         self.id
@@ -337,7 +342,7 @@ impl Connection {
                 true => ConnectionRole::Client,
                 false => ConnectionRole::Server,
             },
-            name: self.name.get().map(ToString::to_string).unwrap_or_default(),
+            name: self.name().to_owned(),
             peer: self.peer,
             since: self.since,
             calls: 0,

@@ -19,7 +19,7 @@ use super::{
     means_too_late, trailers,
     upload::{Hold, Shared, Upload},
 };
-use crate::fate::mapped;
+use crate::fate::{broke_the_connection, mapped};
 use crate::header_list;
 use crate::reserved::{STATUS_NAMES, drop_bad_details};
 use crate::timeout::{self, Deadline};
@@ -237,7 +237,16 @@ where
                 None if guard.is_too_late() => Some(super::trailers(&timeout::exceeded())),
                 None => return Poll::Ready(Some(Ok(frame))),
             },
-            Poll::Ready(Some(Err(error))) => Some(trailers(&guard.judge(error.into()))),
+            Poll::Ready(Some(Err(error))) => {
+                let status = guard.judge(error.into());
+                if broke_the_connection(&status) {
+                    this.inner.set(None);
+                    *this.guard = None;
+                    // Trailers have no place for its source.
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Some(trailers(&status))
+            }
             Poll::Ready(None) => None,
             Poll::Pending if guard.poll_too_late(cx) => Some(trailers(&timeout::exceeded())),
             Poll::Pending => return Poll::Pending,

@@ -11,6 +11,8 @@
 //! - **A panic** of a handler resets its stream without a status. [`Served`] answers `INTERNAL`.
 //! - **A handler that blocks its thread** may leave the runtime without a worker that hears of anything.
 //!   [`Served`] has one woken (`stall`).
+//! - **An answer of HTTP alone** to a call, such as a layer's `401`, means what its client makes of it, and its
+//!   body nothing. [`Served`] says what gRPC makes of it.
 //! - **Trailers** beside an answer that succeeded have no place in tonic's types: [`Trailers`].
 
 mod client;

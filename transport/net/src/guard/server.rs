@@ -19,6 +19,8 @@ use tonic::{Code, Status, body::Body};
 use super::stall::Polls;
 use super::{Trailers, trailers};
 use crate::accepted::Caller;
+use crate::bare::{are_of_grpc, status_of_http};
+use crate::fate::broken_off;
 use crate::header_list;
 use crate::reserved::{self, drop_bad_details};
 use crate::timeout::{self, Deadline};
@@ -62,6 +64,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         Caller::unfold(request.extensions_mut());
         reserved::clean_request(request.headers_mut());
+        let is_grpc = are_of_grpc(request.headers());
         let asked = timeout::of(request.headers());
         let timeout = asked.into_iter().chain(self.timeout).min();
         let deadline = timeout.and_then(Deadline::after);
@@ -92,6 +95,7 @@ where
         AnswerFuture {
             inner,
             refused,
+            is_grpc,
             guard: Some(Guard {
                 deadline,
                 polls: Arc::clone(&self.polls),
@@ -128,6 +132,7 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: Option<F>,
         refused: Option<Status>,
+        is_grpc: bool,
         guard: Option<Guard>,
     }
 }
@@ -152,7 +157,11 @@ where
         let status = match polled {
             Ok(Poll::Ready(Ok(response))) => {
                 let guard = this.guard.take();
-                return Poll::Ready(Ok(answer(response, guard)));
+                let bare = status_of_http(response.status(), response.headers());
+                return Poll::Ready(Ok(match bare {
+                    Some(status) if *this.is_grpc => status.into_http(),
+                    _ => answer(response, guard),
+                }));
             }
             Ok(Poll::Pending) if guard.poll_too_late(cx) => timeout::exceeded(),
             Ok(Poll::Pending) => return Poll::Pending,
@@ -297,14 +306,7 @@ impl HttpBody for Requests {
             return Poll::Ready(Some(Err(Status::aborted("the call is over"))));
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|status| match status.code() {
-                Code::Cancelled => {
-                    Status::aborted("the call was cancelled before its stream ended")
-                }
-                _ => status,
-            })
-        }))
+        Poll::Ready(frame.map(|frame| frame.map_err(broken_off)))
     }
 
     fn is_end_stream(&self) -> bool {

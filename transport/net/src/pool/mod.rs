@@ -274,7 +274,7 @@ impl Shared {
         match (aside, connecting, failed.or(unresolved)) {
             (Some(picked), _, _) => Choice::Take(picked),
             (None, false, Some(reason)) => Choice::Fail(Status::unavailable(format!(
-                "`{}` can't be reached: {reason}",
+                "`{}` can't be reached: {reason}; is its server running, and is this its address?",
                 self.target
             ))),
             (None, _, _) => Choice::Wait,
@@ -323,7 +323,11 @@ async fn keep_resolved(pool: &Weak<Shared>) {
         let resolved = options.resolver.resolve(&host, port).await;
         let Some(shared) = pool.upgrade() else { return };
         let addresses = match resolved {
-            Ok(addresses) if addresses.is_empty() => Err("it has no address".to_owned()),
+            Ok(addresses) if addresses.is_empty() => {
+                // It is an answer: no instance is left. A failure to resolve tells nothing of them.
+                shared.set_addresses(Vec::new());
+                Err("it has no address".to_owned())
+            }
             resolved => resolved.map_err(|error| error.to_string()),
         };
         match addresses {

@@ -21,7 +21,8 @@ use tonic::metadata::MetadataMap;
 use super::intercepted::put_head_aside;
 use super::messages::{Framed, Messages, Step};
 use super::{Inbox, Whole, ending_status, send_all, taken, with_content_type};
-use crate::channel::{Channel, Route, Shared};
+use crate::admission::Admitted;
+use crate::channel::{Channel, Route, Routed, Shared};
 use crate::client::{goes_over, metadata_around};
 use crate::instances::Instance;
 use crate::metadata;
@@ -119,6 +120,7 @@ impl Outgoing {
             deadline: self.deadline,
             messages: Messages::new(std::mem::take(&mut self.body)),
             wait_for_ready: self.wait_for_ready,
+            admitted: None,
         }
     }
 }
@@ -131,10 +133,12 @@ impl Channel {
         trace: &Trace,
     ) -> Result<Response<Body>, Status> {
         let route = self.route(outgoing.wait_for_ready);
-        match within(outgoing.deadline, route).await?? {
+        let Routed { to, admitted } = within(outgoing.deadline, route).await??;
+        match to {
             Route::Local(instance) => {
                 let block = metadata::encode(&outgoing.metadata)?;
                 let mut call = outgoing.over(Arc::clone(&self.shared), instance, block);
+                call.admitted = admitted;
                 call.make(trace).await
             }
             Route::Net(net) => {
@@ -146,6 +150,7 @@ impl Channel {
                     ..
                 } = outgoing;
                 parts.headers = metadata.into_headers();
+                self.shared.leave_user_agent_to_tonic(&mut parts.headers);
                 if let Some(deadline) = deadline {
                     let time_left = deadline.saturating_duration_since(clock::now());
                     let value = timeout::encode(time_left);
@@ -153,6 +158,8 @@ impl Channel {
                 }
                 let request = Request::from_parts(parts, body);
                 let response = over_the_network(net, trace, request).await?;
+                // Held until here: the response begins.
+                drop(admitted);
                 Ok(ending(response, trace, deadline))
             }
         }
@@ -191,6 +198,8 @@ struct LocalCall {
     deadline: Option<Instant>,
     messages: Messages<Body>,
     wait_for_ready: bool,
+    /// The permission of one of several endpoints, until the response begins.
+    admitted: Option<Admitted>,
 }
 
 impl LocalCall {
@@ -291,9 +300,13 @@ impl LocalCall {
     async fn turn_to_another(&mut self) -> Result<(), Status> {
         let mut channel = Channel::over(Arc::clone(&self.shared));
         channel.forget(&self.instance.connection);
-        match channel.route(self.wait_for_ready).await? {
+        // The next way asks for a permission of its own.
+        self.admitted = None;
+        let routed = channel.route(self.wait_for_ready).await?;
+        match routed.to {
             Route::Local(other) => {
                 self.instance = other;
+                self.admitted = routed.admitted;
                 Ok(())
             }
             Route::Net(_) => Err(Status::unavailable("the local server went away")),
@@ -440,6 +453,7 @@ fn answer(
             let headers = with_content_type(initial.into_headers());
             (headers, Body::new(inbox))
         }
+        Some(Inbound::Lost { why, .. }) => return Err(status::lost(&why)),
         Some(ending) => {
             let mut response = ending_status(&ending).into_http::<Body>();
             *response.extensions_mut() = bare.extensions;

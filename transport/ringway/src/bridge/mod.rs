@@ -146,10 +146,11 @@ impl HttpBody for Inbox {
                     self.over = true;
                     let status = ending_status(&ending);
                     let broke_off = !matches!(ending, Inbound::TooLong { .. });
+                    let is_lost = matches!(ending, Inbound::Lost { .. });
                     return Poll::Ready(Some(match self.request {
-                        true if broke_off => Err(Status::aborted(status.message())),
-                        true => Err(status),
-                        false => Ok(Frame::trailers(status_headers(&status))),
+                        true if broke_off => Err(status::broken_off(&status)),
+                        false if !is_lost => Ok(Frame::trailers(status_headers(&status))),
+                        _ => Err(status),
                     }));
                 }
             }

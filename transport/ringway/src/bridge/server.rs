@@ -13,7 +13,7 @@ use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use ringway_local::{Call, HandlerFuture, Out, Started};
 use ringway_net::reserved::drop_bad_details;
-use ringway_net::{Trailers, timeout};
+use ringway_net::{Trailers, status_of_http, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
 use tonic::metadata::MetadataMap;
@@ -25,7 +25,7 @@ use crate::answer::{Refused, finish, response_head, send_trailers};
 use crate::context::{Context as CallContext, Handled};
 use crate::dispatch::{ServerCall, add_connect_info, context_of, nothing};
 use crate::limit::response_begins;
-use crate::metadata;
+use crate::metadata::{self, add_traceparent, add_user_agent};
 use crate::meter::Direction;
 use crate::status;
 use crate::streaming;
@@ -104,11 +104,15 @@ impl HttpService {
             method,
             metadata,
             timeout,
+            trace: trace_of,
             message,
             end,
             ..
         } = started;
         let mut headers = request_headers(metadata::decode_bytes(metadata)?);
+        if let Some(trace) = trace_of {
+            add_traceparent(&mut headers, trace);
+        }
         if let Some(timeout) = timeout {
             headers.insert(timeout::TIMEOUT_HEADER, timeout::encode(*timeout));
         }
@@ -126,21 +130,28 @@ impl HttpService {
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = self.uri(&method.path)?;
+        *request.uri_mut() = self.uri(&method.path, call.connection().name())?;
         *request.headers_mut() = headers;
         add_connect_info(request.extensions_mut(), call.connection());
         Ok(request)
     }
 
-    fn uri(&self, path: &str) -> Result<Uri, Status> {
+    /// The URI of a call that a client made of the server called `name`, as over HTTP.
+    fn uri(&self, path: &str, name: &str) -> Result<Uri, Status> {
         let mut last = self.last.lock();
-        if last.path() != path {
-            *last = path
-                .parse()
-                .map_err(|_| Status::unimplemented("no such method"))?;
+        let authority = last.authority().map_or("", |authority| authority.as_str());
+        if last.path() != path || authority != name {
+            *last = uri_of(path, name).ok_or_else(|| Status::unimplemented("no such method"))?;
         }
         Ok(last.clone())
     }
+}
+
+/// Of the path alone where the name is none that a URI can have.
+fn uri_of(path: &str, name: &str) -> Option<Uri> {
+    let whole = Uri::builder().scheme("http").authority(name);
+    let whole = whole.path_and_query(path).build();
+    whole.ok().or_else(|| path.parse().ok())
 }
 
 /// With those of gRPC's own that a service expects. To copy ready ones costs less than to make them.
@@ -155,6 +166,7 @@ fn request_headers(metadata: MetadataMap) -> HeaderMap {
 fn with_te(headers: HeaderMap) -> HeaderMap {
     let mut headers = with_content_type(headers);
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    add_user_agent(&mut headers);
     headers
 }
 
@@ -228,7 +240,8 @@ fn answer_with(
     let trailing = parts.extensions.remove::<Trailers>();
     drop_bad_details(&mut parts.headers);
     // A response of trailers alone carries its status in the headers.
-    if let Some(status) = Status::from_header_map(&parts.headers) {
+    let status = Status::from_header_map(&parts.headers);
+    if let Some(status) = status.or_else(|| status_of_http(parts.status, &parts.headers)) {
         trace::step_here(Step::HandlerEnded);
         return Some(Box::pin(Refused { call, status }.answer()));
     }

@@ -133,8 +133,15 @@ impl Encoding {
 
 fn unknown(name: &[u8]) -> Status {
     let name = String::from_utf8_lossy(name);
+    // One of these is unknown only where its feature is missing.
+    let advice = match &*name {
+        "gzip" | "deflate" | "zstd" => {
+            format!(": build the receiver with ringway's feature `{name}`")
+        }
+        _ => String::new(),
+    };
     let mut status = Status::unimplemented(format!(
-        "Content is compressed with `{name}` which isn't supported"
+        "Content is compressed with `{name}` which isn't supported{advice}"
     ));
     let known = Encoding::ALL.iter().map(|known| known.name());
     let accepted = known.chain(["identity"]).collect::<Vec<_>>().join(",");

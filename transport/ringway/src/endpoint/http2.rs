@@ -7,10 +7,14 @@ use http::{HeaderValue, Uri};
 
 use super::Endpoint;
 use crate::error::Error;
+use crate::tcp::settings_of_both_ends;
+
+settings_of_both_ends!(Endpoint, "server");
 
 /// What HTTP/2 and TCP are told. Local paths have neither: nothing of this concerns them.
 impl Endpoint {
-    /// What is said before tonic's own name in `user-agent`.
+    /// What calls say before tonic's own name in `user-agent`; on local paths before Ringway's, at the price of
+    /// metadata with each call.
     ///
     /// # Errors
     /// It is no header's value.
@@ -36,55 +40,6 @@ impl Endpoint {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.net.ask(move |net| net.connect_timeout = timeout);
-        self
-    }
-
-    /// Silence before TCP asks whether the server is still there; `None` never asks. Default: `None`.
-    #[must_use]
-    pub fn tcp_keepalive(mut self, idle: Option<Duration>) -> Self {
-        self.net
-            .ask(move |net| net.tuning.tcp_keepalive.idle = idle);
-        self
-    }
-
-    /// Time between TCP's questions; `None` leaves it to the system.
-    #[must_use]
-    pub fn tcp_keepalive_interval(mut self, interval: Option<Duration>) -> Self {
-        self.net
-            .ask(move |net| net.tuning.tcp_keepalive.interval = interval);
-        self
-    }
-
-    /// TCP's questions before a silent server is given up; `None` leaves it to the system.
-    #[must_use]
-    pub fn tcp_keepalive_retries(mut self, retries: Option<u32>) -> Self {
-        self.net
-            .ask(move |net| net.tuning.tcp_keepalive.retries = retries);
-        self
-    }
-
-    /// `TCP_NODELAY`. Default: on.
-    #[must_use]
-    pub fn tcp_nodelay(mut self, enabled: bool) -> Self {
-        self.net.ask(move |net| net.tcp_nodelay = enabled);
-        self
-    }
-
-    /// HTTP/2 window of each stream, in bytes; `None` changes nothing. Default: 4 MiB.
-    #[must_use]
-    pub fn initial_stream_window_size(mut self, size: impl Into<Option<u32>>) -> Self {
-        if let Some(size) = size.into() {
-            self.net.ask(move |net| net.stream_window_bytes = size);
-        }
-        self
-    }
-
-    /// HTTP/2 window of each connection, in bytes; `None` changes nothing. Default: 8 MiB.
-    #[must_use]
-    pub fn initial_connection_window_size(mut self, size: impl Into<Option<u32>>) -> Self {
-        if let Some(size) = size.into() {
-            self.net.ask(move |net| net.connection_window_bytes = size);
-        }
         self
     }
 
@@ -143,14 +98,6 @@ impl Endpoint {
         let max = max.into();
         self.net
             .ask(move |net| net.tuning.max_local_error_reset_streams = Some(max));
-        self
-    }
-
-    /// The largest HTTP/2 frame that the server may send, in bytes; `None` leaves it to h2 (16 KiB).
-    #[must_use]
-    pub fn max_frame_size(mut self, size: impl Into<Option<u32>>) -> Self {
-        let size = size.into();
-        self.net.ask(move |net| net.max_frame_bytes = size);
         self
     }
 

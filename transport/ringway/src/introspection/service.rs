@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::v1::introspection_server::Introspection;
-use super::v1::{Channel, Connection, Latency, Role, Snapshot, WatchRequest};
+use super::v1::{Channel, Connection, Latency, Method, Role, Snapshot, WatchRequest};
 use crate::latency::{self, Source, Times, Watcher};
 use crate::path::Path;
 use crate::stats::{self, ConnectionRole, ConnectionStats};
@@ -77,6 +77,7 @@ impl Watch {
             elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             connections: self.connections(&before),
             channels: channels(),
+            methods: methods(),
         }
     }
 
@@ -163,6 +164,19 @@ fn channels() -> Vec<Channel> {
             .map(|path| path.to_string())
             .unwrap_or_default(),
         moves: channel.moves,
+    });
+    told.collect()
+}
+
+fn methods() -> Vec<Method> {
+    let methods = stats::methods().into_iter();
+    let told = methods.map(|method| Method {
+        path: method.path,
+        policy: method.policy.to_string(),
+        runs_inline: method.runs_inline,
+        mean_poll_ns: method
+            .mean_poll
+            .map_or(0, |mean| u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX)),
     });
     told.collect()
 }

@@ -2,7 +2,7 @@
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
-    /// Between two snapshots; 1,000 if 0, and never less than 10.
+    /// Between two snapshots; 1,000 if 0, and never less than 100.
     #[prost(uint32, tag = "1")]
     pub interval_ms: u32,
 }
@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub connections: ::prost::alloc::vec::Vec<Connection>,
     #[prost(message, repeated, tag = "4")]
     pub channels: ::prost::alloc::vec::Vec<Channel>,
+    /// Those that clients of the process's local paths have named.
+    #[prost(message, repeated, tag = "5")]
+    pub methods: ::prost::alloc::vec::Vec<Method>,
 }
 /// A local connection, or the calls of one address on the network. Counts are of the connection's whole
 /// life; on the network, of the time since the process was first watched.
@@ -103,6 +106,23 @@ pub struct Channel {
     /// How often it went from one path to another.
     #[prost(uint64, tag = "3")]
     pub moves: u64,
+}
+/// A method that the process serves: where its handlers run, and why.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Method {
+    /// /package.Service/Method.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// adaptive, inline or spawn.
+    #[prost(string, tag = "2")]
+    pub policy: ::prost::alloc::string::String,
+    /// They are polled where their request was read; otherwise they run as tasks.
+    #[prost(bool, tag = "3")]
+    pub runs_inline: bool,
+    /// How long a poll of one took lately, on average; 0 if that is not learnt. Longer polls count as 100,000.
+    #[prost(uint64, tag = "4")]
+    pub mean_poll_ns: u64,
 }
 /// Which end of a connection the process is.
 #[allow(clippy::all)]

@@ -47,6 +47,11 @@ impl BoundServer {
         &self.addresses
     }
 
+    /// The names by which local clients find it, with their ports.
+    pub fn names(&self) -> &[String] {
+        &self.inproc.names
+    }
+
     /// Serves until `shutdown` is done; then drains: names and addresses are given up, clients of
     /// every path are told to go elsewhere, and calls in flight may finish. A server that pipes
     /// alone lead to also ends when all of them have hung up.

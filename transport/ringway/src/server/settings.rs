@@ -16,10 +16,19 @@ use crate::pipe::Pipe;
 
 /// What is asked of it.
 impl Server {
-    /// A name by which local clients find the server: what they would dial, `host:port`.
+    /// A name by which local clients find the server: what they would dial, `host:port`. Port 0 is the one that
+    /// [`Self::listen`] has bound, of several addresses the first.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.names.push(name.into());
+        self
+    }
+
+    /// Names the server as clients of this host dial its TCP addresses: one that listens on `0.0.0.0:50051`
+    /// is `localhost:50051` and `127.0.0.1:50051`, beside the names that [`Self::name`] gives.
+    #[must_use]
+    pub fn name_from_listen(mut self) -> Self {
+        self.name_from_listen = true;
         self
     }
 
@@ -74,11 +83,12 @@ impl Server {
         self
     }
 
-    /// Has `request.extensions()` say who calls on the local paths as well: tonic's
-    /// [`UdsConnectInfo`](tonic::transport::server::UdsConnectInfo), as over gRPC on a Unix socket, where
-    /// shared memory or a socket leads to the client. That costs each call two allocations, so it is
-    /// off unless asked for; [`Context::peer`](crate::Context::peer) costs nothing. Requests of HTTP
-    /// types, behind [`Self::layer`] or of services that are not generated ones, always have it.
+    /// Has requests on the local paths say of their clients what they say over HTTP: `request.extensions()` has
+    /// tonic's [`UdsConnectInfo`](tonic::transport::server::UdsConnectInfo), as over gRPC on a Unix socket, where
+    /// shared memory or a socket leads to the client; the metadata has `user-agent` and, of a call that belongs to
+    /// a trace, `traceparent`. That costs each call some allocations, so it is off unless asked for;
+    /// [`Context::peer`](crate::Context::peer) costs nothing. Requests of HTTP types, behind [`Self::layer`] or
+    /// of services that are not generated ones, always have all of it.
     #[must_use]
     pub fn connect_info(mut self, connect_info: bool) -> Self {
         self.services.connect_info = connect_info;

@@ -37,6 +37,7 @@ const UNSAFE: [&str; 18] = [
     "transport/ring/src/endpoint.rs",
     "transport/ring/src/mapping.rs",
     "transport/ring/src/memory.rs",
+    "transport/ring/src/rope.rs",
     "transport/ring/src/tests/refused.rs",
     "transport/sys/src/credentials.rs",
     "transport/sys/src/floor/page.rs",

@@ -58,6 +58,17 @@ impl Connection {
         }
     }
 
+    /// Has a pass wake the tasks that wait for memory, if a block that was not sent after all has gone back. The
+    /// peer's releases ring for themselves.
+    pub(crate) fn note_spare_memory(&self) {
+        if let Some(blocks) = self.blocks()
+            && blocks.is_awaited()
+            && blocks.may_have_room()
+        {
+            self.mark_ready();
+        }
+    }
+
     /// True if nobody needs to look again.
     fn trim_large(self: &Arc<Self>) -> bool {
         let Some(large) = &self.large else {

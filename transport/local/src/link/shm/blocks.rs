@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ringway_ring::{Arena, BlockWriter, SegmentId};
+use ringway_ring::{Arena, BlockRef, BlockWriter, SegmentId};
 use ringway_sys::{Blocking, send_with_descriptors};
 
 use super::{MAX_UNTOLD_BYTES, SEGMENT_NOTE_BYTES, misbehaved};
@@ -21,6 +21,9 @@ const MAX_SHORT_HEAD_BYTES: usize = 2 * 1024;
 /// Heads up to this length travel in the record if their payload leaves them the room: a record takes
 /// less than half of a ring.
 const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
+
+/// Pieces of one message that the peer may have before it gives one back.
+const MAX_PIECES: usize = 4;
 
 /// The blocks for large payloads, with the socket over which their segments are handed over.
 #[derive(Debug)]
@@ -94,14 +97,30 @@ impl Blocks {
             && self.awaited.swap(false, Ordering::SeqCst)
     }
 
+    /// Makes room for a piece of a message, unless those `under_way` are enough: more of them would be more memory,
+    /// and would be no sooner at the peer.
+    pub(crate) fn allocate_piece(
+        &self,
+        len_bytes: usize,
+        under_way: &mut Vec<BlockRef>,
+    ) -> Result<BlockWriter, SendError> {
+        let mut arena = self.arena.lock();
+        collect_releases(&mut arena)?;
+        under_way.retain(|block| arena.is_in_use(block));
+        if under_way.len() >= MAX_PIECES {
+            return Err(SendError::Blocked(Lack::Memory));
+        }
+        self.allocate_in(&mut arena, len_bytes)
+    }
+
     /// Makes room for so much.
     pub(crate) fn allocate(&self, len_bytes: usize) -> Result<BlockWriter, SendError> {
         let mut arena = self.arena.lock();
-        if arena.has_releases() {
-            arena.collect_releases().map_err(|corrupt| {
-                SendError::Closed(Closed::PeerMisbehaved(corrupt.to_string()))
-            })?;
-        }
+        collect_releases(&mut arena)?;
+        self.allocate_in(&mut arena, len_bytes)
+    }
+
+    fn allocate_in(&self, arena: &mut Arena, len_bytes: usize) -> Result<BlockWriter, SendError> {
         let block = match arena.allocate(len_bytes) {
             Ok(block) => block,
             Err(ringway_ring::ArenaError::Exhausted) => {
@@ -114,7 +133,7 @@ impl Blocks {
                 });
             }
         };
-        self.hand_over_segments(&mut arena)?;
+        self.hand_over_segments(arena)?;
         Ok(block)
     }
 
@@ -172,6 +191,15 @@ impl Blocks {
             .map_err(|error| Closed::Io(error.to_string()))
             .map(drop)
     }
+}
+
+fn collect_releases(arena: &mut Arena) -> Result<(), SendError> {
+    if arena.may_have_room() {
+        arena
+            .collect_releases()
+            .map_err(|corrupt| SendError::Closed(misbehaved(corrupt)))?;
+    }
+    Ok(())
 }
 
 /// Bytes of a part: the fewer, the less of a message is copied by one side alone, and the more is told.

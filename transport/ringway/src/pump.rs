@@ -218,7 +218,7 @@ impl<T: Outgoing> Batch<T> {
         match out {
             Out::Slice(mut out) => self.write_to(&mut out),
             Out::Block(mut out) => self.write_to(&mut out),
-            Out::Rope(mut out) => self.write_to(&mut out),
+            Out::Rope(out) => self.write_to(out),
         }
     }
 

@@ -353,7 +353,8 @@ pub(crate) fn encode_whole(message: &impl Message, out: Out<'_>) {
     match out {
         Out::Slice(mut out) => message.encode_raw(&mut out),
         Out::Block(mut out) => message.encode_raw(&mut out),
-        Out::Rope(mut out) => message.encode_raw(&mut out),
+        // Not behind a further reference: that would write a shared field byte by byte.
+        Out::Rope(out) => message.encode_raw(out),
     }
 }
 

@@ -292,10 +292,7 @@ impl CallSender {
 
     /// Gives the call up with a status code, of which its reader is told as well.
     pub fn give_up(&self, code: u16) {
-        let reset = Inbound::Reset {
-            code,
-            refused: false,
-        };
+        let reset = Inbound::reset(code);
         let reader = self.connection.lock().give_up(self.id, code, reset);
         reader.into_iter().for_each(Waker::wake);
     }

@@ -73,6 +73,14 @@ pub enum Inbound {
 }
 
 impl Inbound {
+    /// The end of a call that was given up with a status code.
+    pub(crate) fn reset(code: u16) -> Self {
+        Self::Reset {
+            code,
+            refused: false,
+        }
+    }
+
     /// Whether nothing can follow.
     pub(crate) fn ends_call(&self) -> bool {
         !matches!(

@@ -354,6 +354,7 @@ fn wait(
     let mut is_there = connection.lock().wait_to_send(lack, sender, len, waker);
     if lack == Lack::Memory {
         is_there |= connection.blocks().is_some_and(Blocks::wait);
+        connection.see_to_notes();
     } else {
         connection.note_spare_memory();
     }

@@ -1,15 +1,15 @@
-//! The blocks of this side's arena, and the notes about its segments.
+//! The blocks of this side's arena, handed over with the segments that they lie in.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ringway_ring::{Arena, BlockRef, BlockWriter, SegmentId};
-use ringway_sys::{Blocking, send_with_descriptors};
+use ringway_ring::{Arena, BlockRef, BlockWriter};
 
-use super::{MAX_UNTOLD_BYTES, SEGMENT_NOTE_BYTES, misbehaved};
+use super::notes::{Notes, Unsent};
+use super::{MAX_UNTOLD_BYTES, misbehaved};
 use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
 
@@ -28,12 +28,23 @@ const MAX_PIECES: usize = 4;
 /// The blocks for large payloads, with the socket over which their segments are handed over.
 #[derive(Debug)]
 pub(crate) struct Blocks {
-    arena: Mutex<Arena>,
+    lent: Mutex<Lent>,
+    /// Notes wait for the socket, or did when they were last looked at.
+    has_notes: AtomicBool,
+    /// Notes that had to wait were sent since a task that waits was last told to try again.
+    notes_went: AtomicBool,
     /// Somebody waits for a block.
     awaited: AtomicBool,
     socket: Arc<OwnedFd>,
     /// Whose block the peer is told of while it is filled, if the peer wants to be told.
     telling: Option<Arc<AtomicBool>>,
+}
+
+/// The arena, and what is still to be said of its segments.
+#[derive(Debug)]
+struct Lent {
+    arena: Arena,
+    notes: Notes,
 }
 
 /// The right to tell the peer of one's block until the frame is sent: one block at a time, so that the
@@ -50,7 +61,12 @@ impl Drop for Turn {
 impl Blocks {
     pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>, peer_reads_ahead: bool) -> Self {
         Self {
-            arena: Mutex::new(arena),
+            lent: Mutex::new(Lent {
+                arena,
+                notes: Notes::default(),
+            }),
+            has_notes: AtomicBool::new(false),
+            notes_went: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             socket,
             telling: peer_reads_ahead.then(Arc::default),
@@ -81,19 +97,19 @@ impl Blocks {
     }
 
     pub(crate) fn may_have_room(&self) -> bool {
-        self.arena.lock().may_have_room()
+        self.lent.lock().arena.may_have_room()
     }
 
     /// Notes that somebody waits for a block; true if one may be free after all.
     pub(crate) fn wait(&self) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
-        self.may_have_room()
+        self.may_have_room() || self.notes_went.swap(false, Ordering::SeqCst)
     }
 
     /// Whether somebody waits who should try again.
     pub(crate) fn should_retry(&self) -> bool {
         self.awaited.load(Ordering::SeqCst)
-            && self.may_have_room()
+            && (self.may_have_room() || self.notes_went.swap(false, Ordering::SeqCst))
             && self.awaited.swap(false, Ordering::SeqCst)
     }
 
@@ -104,24 +120,24 @@ impl Blocks {
         len_bytes: usize,
         under_way: &mut Vec<BlockRef>,
     ) -> Result<BlockWriter, SendError> {
-        let mut arena = self.arena.lock();
-        collect_releases(&mut arena)?;
-        under_way.retain(|block| arena.is_in_use(block));
+        let mut lent = self.lent.lock();
+        collect_releases(&mut lent.arena)?;
+        under_way.retain(|block| lent.arena.is_in_use(block));
         if under_way.len() >= MAX_PIECES {
             return Err(SendError::Blocked(Lack::Memory));
         }
-        self.allocate_in(&mut arena, len_bytes)
+        self.allocate_in(&mut lent, len_bytes)
     }
 
     /// Makes room for so much.
     pub(crate) fn allocate(&self, len_bytes: usize) -> Result<BlockWriter, SendError> {
-        let mut arena = self.arena.lock();
-        collect_releases(&mut arena)?;
-        self.allocate_in(&mut arena, len_bytes)
+        let mut lent = self.lent.lock();
+        collect_releases(&mut lent.arena)?;
+        self.allocate_in(&mut lent, len_bytes)
     }
 
-    fn allocate_in(&self, arena: &mut Arena, len_bytes: usize) -> Result<BlockWriter, SendError> {
-        let block = match arena.allocate(len_bytes) {
+    fn allocate_in(&self, lent: &mut Lent, len_bytes: usize) -> Result<BlockWriter, SendError> {
+        let block = match lent.arena.allocate(len_bytes) {
             Ok(block) => block,
             Err(ringway_ring::ArenaError::Exhausted) => {
                 return Err(SendError::Blocked(Lack::Memory));
@@ -133,22 +149,43 @@ impl Blocks {
                 });
             }
         };
-        self.hand_over_segments(arena)?;
-        Ok(block)
+        let unsent = match lent.hand_over(&self.socket) {
+            Ok(()) => return Ok(block),
+            Err(Unsent::Closed(why)) => return Err(SendError::Closed(why)),
+            Err(unsent) => unsent,
+        };
+        self.has_notes.store(true, Ordering::SeqCst);
+        if !lent.notes.concern(block.reference().segment) {
+            return Ok(block);
+        }
+        // Taken back here, or it would seem to be room that has come.
+        drop(block);
+        collect_releases(&mut lent.arena)?;
+        Err(match unsent {
+            Unsent::Refused(reason) => SendError::Memory { len_bytes, reason },
+            _ => SendError::Blocked(Lack::Memory),
+        })
     }
 
     /// Gives back segments of which nothing was in use for `idle`; true if none is left.
     pub(crate) fn trim(&self, now: Instant, idle: Duration) -> Result<bool, Closed> {
-        let mut arena = self.arena.lock();
-        let retired = arena.trim(now, idle).map_err(misbehaved)?;
-        self.announce_retired(retired)?;
-        Ok(arena.total_bytes() == 0)
+        let mut lent = self.lent.lock();
+        for id in lent.arena.trim(now, idle).map_err(misbehaved)? {
+            lent.notes.retire(id);
+        }
+        match lent.hand_over(&self.socket) {
+            Err(Unsent::Closed(why)) => return Err(why),
+            Ok(()) | Err(Unsent::Full | Unsent::Refused(_)) => {}
+        }
+        self.has_notes
+            .fetch_or(!lent.notes.is_empty(), Ordering::SeqCst);
+        Ok(lent.arena.total_bytes() == 0 && lent.notes.is_empty())
     }
 
     /// What of all segments is in use. A block that the peer gave back counts until the next one is
     /// asked for, unless that is taken note of here.
     pub(crate) fn fill(&self) -> Fill {
-        let mut arena = self.arena.lock();
+        let arena = &mut self.lent.lock().arena;
         // What is wrong with them is found where it matters.
         let _ = arena.collect_releases();
         Fill::of(arena.used_bytes(), arena.total_bytes())
@@ -160,36 +197,32 @@ impl Blocks {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 
-    /// Sends new segments before any record refers to them.
-    fn hand_over_segments(&self, arena: &mut Arena) -> Result<(), SendError> {
-        self.announce_retired(arena.retired_segments())
-            .map_err(SendError::Closed)?;
-        for segment in arena.new_segments() {
-            self.send_note(segment.id, segment.len, &[segment.descriptor.as_fd()])
-                .map_err(SendError::Closed)?;
+    /// Sends notes that had to wait, if there are any; true if none is left. Whoever waits for memory is to try
+    /// again then.
+    pub(crate) fn send_notes(&self) -> Result<bool, Closed> {
+        let mut lent = self.lent.lock();
+        let sent = lent.notes.send(&self.socket);
+        let all = lent.notes.is_empty();
+        self.has_notes.store(!all, Ordering::SeqCst);
+        self.notes_went.fetch_or(all, Ordering::SeqCst);
+        drop(lent);
+        match sent {
+            Err(Unsent::Closed(why)) => Err(why),
+            Ok(()) | Err(Unsent::Full | Unsent::Refused(_)) => Ok(all),
         }
-        Ok(())
     }
 
-    /// Has the peer drop segments too; no record refers to them any more.
-    fn announce_retired(&self, segments: Vec<SegmentId>) -> Result<(), Closed> {
-        segments
-            .into_iter()
-            .try_for_each(|id| self.send_note(id, 0, &[]))
+    /// Returns true if notes wait for the socket.
+    pub(crate) fn has_notes(&self) -> bool {
+        self.has_notes.load(Ordering::SeqCst)
     }
+}
 
-    fn send_note(
-        &self,
-        id: SegmentId,
-        len: usize,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), Closed> {
-        let mut note = [0; SEGMENT_NOTE_BYTES];
-        note[..4].copy_from_slice(&id.0.to_le_bytes());
-        note[8..].copy_from_slice(&(len as u64).to_le_bytes());
-        send_with_descriptors(self.socket.as_fd(), &note, descriptors, Blocking::Never)
-            .map_err(|error| Closed::Io(error.to_string()))
-            .map(drop)
+impl Lent {
+    /// Sends the notes about new segments before any record refers to them.
+    fn hand_over(&mut self, socket: &OwnedFd) -> Result<(), Unsent> {
+        self.notes.collect(&mut self.arena);
+        self.notes.send(socket)
     }
 }
 
@@ -210,3 +243,50 @@ pub(crate) fn part_bytes(payload_len: usize) -> usize {
 /// Whether a block holds a frame's head behind its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WithHead(pub(crate) bool);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use ringway_ring::{Endpoint, EndpointConfig};
+    use ringway_sys::{Blocking, receive_with_descriptors};
+
+    use super::*;
+    use crate::link::shm::{SEGMENT_NOTE_BYTES, SegmentNote};
+
+    /// Writes into the socket until it takes no more; says how much that was.
+    fn fill(mut socket: &UnixStream) -> usize {
+        socket.set_nonblocking(true).unwrap();
+        let junk = [0; SEGMENT_NOTE_BYTES];
+        std::iter::from_fn(|| socket.write(&junk).ok()).sum()
+    }
+
+    #[test]
+    fn a_segment_whose_note_has_to_wait_is_kept_until_it_is_sent() {
+        let (here, _there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
+        let (socket, mut peer) = UnixStream::pair().unwrap();
+        let junk = fill(&socket);
+        let blocks = Blocks::new(here.arena, Arc::new(socket.into()), false);
+        for _ in 0..3 {
+            let refused = blocks.allocate(100_000).unwrap_err();
+            assert_eq!(refused, SendError::Blocked(Lack::Memory));
+            assert!(!blocks.wait(), "no room has come");
+            assert!(!blocks.send_notes().unwrap());
+        }
+        assert!(!blocks.should_retry());
+        peer.read_exact(&mut vec![0; junk]).unwrap();
+        assert!(blocks.send_notes().unwrap() && !blocks.has_notes());
+        assert!(blocks.should_retry(), "who waits is told");
+        let block = blocks.allocate(100_000).unwrap();
+        // Once, though it was tried so often.
+        let mut note = [0; SEGMENT_NOTE_BYTES];
+        let mut receive = || receive_with_descriptors(peer.as_fd(), &mut note, 1, Blocking::Never);
+        assert_eq!(receive().unwrap().descriptors.len(), 1);
+        assert!(receive().is_err());
+        assert_eq!(SegmentNote::decode(&note).id, block.reference().segment);
+    }
+}

@@ -2,11 +2,13 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `blocks.rs` | the blocks of this side's arena, and the notes about its segments |
+//! | `blocks.rs` | the blocks of this side's arena |
+//! | `notes.rs` | the notes about its segments |
 //! | `sender.rs` | the sending half |
 //! | `receiver.rs` | the receiving half |
 
 mod blocks;
+mod notes;
 mod receiver;
 mod sender;
 

@@ -355,9 +355,8 @@ fn wait(
     if lack == Lack::Memory {
         is_there |= connection.blocks().is_some_and(Blocks::wait);
         connection.see_to_notes();
-    } else {
-        connection.note_spare_memory();
     }
+    connection.note_spare_memory();
     if is_there {
         waker.wake_by_ref();
     }

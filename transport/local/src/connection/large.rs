@@ -52,6 +52,8 @@ impl Large {
 impl Connection {
     /// A large message was sent or received: its memory is given back some time after the last.
     pub(crate) fn note_large(&self) {
+        // Whoever asks for a block takes note of all that have gone back, and wants one.
+        self.note_spare_memory();
         if let Some(large) = &self.large
             && !large.watched.load(Ordering::Relaxed)
             && !large.watched.swap(true, Ordering::SeqCst)
@@ -92,8 +94,7 @@ impl Connection {
         true
     }
 
-    /// Has a pass wake the tasks that wait for memory, if a block that was not sent after all has gone back. The
-    /// peer's releases ring for themselves.
+    /// Has a pass wake the tasks that wait for memory, if blocks have gone back of which no pass has taken note.
     pub(crate) fn note_spare_memory(&self) {
         if let Some(blocks) = self.blocks()
             && blocks.is_awaited()
@@ -113,7 +114,9 @@ impl Connection {
         if let Some(mut pass) = self.pass.try_lock() {
             pass.trim();
         }
-        match large.trim() {
+        let trimmed = large.trim();
+        self.note_spare_memory();
+        match trimmed {
             // A look that another message has started meanwhile goes on in this one's place.
             Ok(false) => large.watched.swap(true, Ordering::SeqCst),
             Ok(true) => true,

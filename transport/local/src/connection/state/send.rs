@@ -127,6 +127,7 @@ impl State {
             Ok(header)
         })?;
         self.counts.note_sent(u32::from(is_last), len);
+        self.leave_line(id);
         Ok(())
     }
 

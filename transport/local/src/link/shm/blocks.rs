@@ -31,8 +31,9 @@ pub(crate) struct Blocks {
     lent: Mutex<Lent>,
     /// Notes wait for the socket, or did when they were last looked at.
     has_notes: AtomicBool,
-    /// Notes that had to wait were sent since a task that waits was last told to try again.
-    notes_went: AtomicBool,
+    /// Blocks have gone back, or notes have gone out, since a pass last had those that wait try again. Whoever takes
+    /// note of a release may want none of it, so that it says so here.
+    room_came: AtomicBool,
     /// Somebody waits for a block.
     awaited: AtomicBool,
     socket: Arc<OwnedFd>,
@@ -66,7 +67,7 @@ impl Blocks {
                 notes: Notes::default(),
             }),
             has_notes: AtomicBool::new(false),
-            notes_went: AtomicBool::new(false),
+            room_came: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             socket,
             telling: peer_reads_ahead.then(Arc::default),
@@ -97,19 +98,19 @@ impl Blocks {
     }
 
     pub(crate) fn may_have_room(&self) -> bool {
-        self.lent.lock().arena.may_have_room()
+        self.room_came.load(Ordering::SeqCst) || self.lent.lock().arena.may_have_room()
     }
 
     /// Notes that somebody waits for a block; true if one may be free after all.
     pub(crate) fn wait(&self) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
-        self.may_have_room() || self.notes_went.swap(false, Ordering::SeqCst)
+        self.lent.lock().arena.may_have_room()
     }
 
     /// Whether somebody waits who should try again.
     pub(crate) fn should_retry(&self) -> bool {
         self.awaited.load(Ordering::SeqCst)
-            && (self.may_have_room() || self.notes_went.swap(false, Ordering::SeqCst))
+            && (self.room_came.swap(false, Ordering::SeqCst) || self.may_have_room())
             && self.awaited.swap(false, Ordering::SeqCst)
     }
 
@@ -121,7 +122,7 @@ impl Blocks {
         under_way: &mut Vec<BlockRef>,
     ) -> Result<BlockWriter, SendError> {
         let mut lent = self.lent.lock();
-        collect_releases(&mut lent.arena)?;
+        self.collect_releases(&mut lent.arena)?;
         under_way.retain(|block| lent.arena.is_in_use(block));
         if under_way.len() >= MAX_PIECES {
             return Err(SendError::Blocked(Lack::Memory));
@@ -132,8 +133,18 @@ impl Blocks {
     /// Makes room for so much.
     pub(crate) fn allocate(&self, len_bytes: usize) -> Result<BlockWriter, SendError> {
         let mut lent = self.lent.lock();
-        collect_releases(&mut lent.arena)?;
+        self.collect_releases(&mut lent.arena)?;
         self.allocate_in(&mut lent, len_bytes)
+    }
+
+    /// Takes note of what has gone back.
+    fn collect_releases(&self, arena: &mut Arena) -> Result<(), SendError> {
+        if arena.may_have_room() {
+            let collected = arena.collect_releases();
+            self.room_came.store(true, Ordering::SeqCst);
+            collected.map_err(|corrupt| SendError::Closed(misbehaved(corrupt)))?;
+        }
+        Ok(())
     }
 
     fn allocate_in(&self, lent: &mut Lent, len_bytes: usize) -> Result<BlockWriter, SendError> {
@@ -160,7 +171,7 @@ impl Blocks {
         }
         // Taken back here, or it would seem to be room that has come.
         drop(block);
-        collect_releases(&mut lent.arena)?;
+        self.collect_releases(&mut lent.arena)?;
         Err(match unsent {
             Unsent::Refused(reason) => SendError::Memory { len_bytes, reason },
             _ => SendError::Blocked(Lack::Memory),
@@ -170,6 +181,8 @@ impl Blocks {
     /// Gives back segments of which nothing was in use for `idle`; true if none is left.
     pub(crate) fn trim(&self, now: Instant, idle: Duration) -> Result<bool, Closed> {
         let mut lent = self.lent.lock();
+        self.room_came
+            .fetch_or(lent.arena.may_have_room(), Ordering::SeqCst);
         for id in lent.arena.trim(now, idle).map_err(misbehaved)? {
             lent.notes.retire(id);
         }
@@ -187,7 +200,7 @@ impl Blocks {
     pub(crate) fn fill(&self) -> Fill {
         let arena = &mut self.lent.lock().arena;
         // What is wrong with them is found where it matters.
-        let _ = arena.collect_releases();
+        let _ = self.collect_releases(arena);
         Fill::of(arena.used_bytes(), arena.total_bytes())
     }
 
@@ -204,7 +217,7 @@ impl Blocks {
         let sent = lent.notes.send(&self.socket);
         let all = lent.notes.is_empty();
         self.has_notes.store(!all, Ordering::SeqCst);
-        self.notes_went.fetch_or(all, Ordering::SeqCst);
+        self.room_came.fetch_or(all, Ordering::SeqCst);
         drop(lent);
         match sent {
             Err(Unsent::Closed(why)) => Err(why),
@@ -224,15 +237,6 @@ impl Lent {
         self.notes.collect(&mut self.arena);
         self.notes.send(socket)
     }
-}
-
-fn collect_releases(arena: &mut Arena) -> Result<(), SendError> {
-    if arena.may_have_room() {
-        arena
-            .collect_releases()
-            .map_err(|corrupt| SendError::Closed(misbehaved(corrupt)))?;
-    }
-    Ok(())
 }
 
 /// Bytes of a part: the fewer, the less of a message is copied by one side alone, and the more is told.
@@ -288,5 +292,35 @@ mod tests {
         assert_eq!(receive().unwrap().descriptors.len(), 1);
         assert!(receive().is_err());
         assert_eq!(SegmentNote::decode(&note).id, block.reference().segment);
+    }
+
+    /// Whoever looks at the arena meanwhile, for another block or to trim it: the release is not to be seen any more.
+    #[test]
+    fn a_release_of_which_another_took_note_is_told_to_those_that_wait() {
+        let (mut here, there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let blocks = Blocks::new(here.arena, Arc::new(socket.into()), false);
+        let mut under_way = Vec::new();
+        for take_note in [
+            (|blocks| blocks.fill().used_bytes == 0) as fn(&Blocks) -> bool,
+            |blocks| blocks.trim(Instant::now(), Duration::ZERO).is_ok(),
+            |blocks| blocks.allocate(20_000).is_ok(),
+        ] {
+            while let Ok(block) = blocks.allocate_piece(20_000, &mut under_way) {
+                let reference = block.reference();
+                let record = here.producer.reserve_with_block(0, block);
+                record.map_err(|(error, _)| error).unwrap().commit();
+                under_way.push(reference);
+            }
+            assert!(!blocks.wait());
+            blocks.should_retry();
+            blocks.wait();
+            assert!(!blocks.should_retry(), "nothing has gone back");
+            under_way
+                .iter()
+                .for_each(|block| there.peer_arena.release(*block));
+            assert!(take_note(&blocks));
+            assert!(blocks.should_retry());
+        }
     }
 }

@@ -171,7 +171,9 @@ impl Blocks {
         }
         // Taken back here, or it would seem to be room that has come.
         drop(block);
-        self.collect_releases(&mut lent.arena)?;
+        let collected = lent.arena.collect_releases();
+        let collected = collected.map_err(|corrupt| SendError::Closed(misbehaved(corrupt)))?;
+        self.room_came.fetch_or(collected > 0, Ordering::SeqCst);
         Err(match unsent {
             Unsent::Refused(reason) => SendError::Memory { len_bytes, reason },
             _ => SendError::Blocked(Lack::Memory),

@@ -9,6 +9,7 @@ mod control;
 mod filtered;
 mod http2;
 mod interop_server;
+mod large;
 mod log;
 mod memory;
 mod messages;
@@ -27,16 +28,17 @@ pub use control::Control;
 pub use filtered::{Refused, become_filtered, filtered};
 pub use http2::{Http2Server, Script, leaving};
 pub use interop_server::InteropServer;
+pub use large::{LargeHandler, PeakMemory};
 pub use log::Log;
 pub use memory::{
     in_a_process_of_its_own, in_a_process_of_its_own_with, peak_resident_bytes, resident_bytes,
 };
-pub use messages::{asking, payload, payloads};
+pub use messages::{asking, is_intact, payload, payloads};
 pub use neighbour::{Neighbour, Served, call_as_neighbour};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{
     ChildClient, ChildServer, call_as_child, can_be_another_user, descriptors, hang_as_child,
-    mapped_regions, serve_as_child,
+    mapped_regions, serve_as_child, serve_as_child_with,
 };
 pub use running::{Running, Way, alone, alone_for, client_of, eventually, within};
 pub use seen::{EXECUTIONS_VARIABLE, Entered, Seen, arrived_names, reserved_names, rich_status};

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use ringway::{Endpoint, Server, UidPolicy};
+use ringway::{Endpoint, Server, ServerBuilder, UidPolicy};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_proto::bench::{Payload, StreamRequest};
@@ -29,6 +29,12 @@ const ANSWERED: &str = "the call came to: ";
 
 /// Serves until killed or terminated, if this process was started for it; else returns at once.
 pub async fn serve_as_child() {
+    let handler = Handler::default();
+    serve_as_child_with(|builder| builder.add_service(BenchServer::new(handler))).await;
+}
+
+/// Does the same with whatever `add` adds to the server.
+pub async fn serve_as_child_with(add: impl FnOnce(ServerBuilder) -> ServerBuilder) {
     let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
     };
@@ -41,12 +47,7 @@ pub async fn serve_as_child() {
     if let Ok(address) = std::env::var(LISTEN) {
         builder = builder.listen(&address).unwrap();
     }
-    let handler = Handler::default();
-    let server = builder
-        .add_service(BenchServer::new(handler))
-        .bind()
-        .await
-        .unwrap();
+    let server = add(builder).bind().await.unwrap();
     let terminated = ringway::terminated();
     println!("\n{READY}");
     server.serve_with_shutdown(terminated).await.unwrap();

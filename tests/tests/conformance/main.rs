@@ -15,6 +15,7 @@ mod failures;
 mod handles;
 mod http;
 mod kinds;
+mod large;
 mod large_metadata;
 mod limits;
 mod load;
@@ -48,6 +49,12 @@ macro_rules! suite {
                 kinds::bidi_at_full_speed,
                 kinds::large_messages_in_streams,
                 kinds::the_path_is_visible,
+                large::unary_either_way,
+                large::streams_of_each_kind,
+                large::many_calls_at_once,
+                large::a_lower_limit_ends_its_call_alone,
+                large::what_may_not_be_sent_ends_its_call,
+                large::by_plain_stubs_to_a_plain_service,
                 metadata::ascii_and_binary_both_ways,
                 metadata::repeated_keys_keep_their_order,
                 metadata::on_streams,

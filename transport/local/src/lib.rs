@@ -61,7 +61,7 @@ mod waiting;
 mod walk;
 mod watchdog;
 
-pub use call::{Call, CallSender, Encode, Form, Opening, Out};
+pub use call::{Call, CallSender, Encode, Form, MAX_WHOLE_BYTES, Opening, Out};
 #[cfg(feature = "plugins")]
 pub use child::Child;
 pub use client::{connect, instances};

@@ -43,6 +43,7 @@ mod record;
 mod region;
 mod release;
 mod role;
+mod rope;
 #[cfg_attr(not(target_os = "linux"), path = "unsealed.rs")]
 mod sealed;
 mod sync;
@@ -66,5 +67,6 @@ pub use record::{BLOCK_REF_BYTES, BlockRef, Record, Records, SegmentId, records}
 #[cfg(not(loom))]
 pub use region::{OwnRegion, PeerRegion};
 pub use role::{DriverRole, RoleSnapshot};
+pub use rope::Rope;
 #[cfg(not(loom))]
 pub use sealed::check_file_size_limit;

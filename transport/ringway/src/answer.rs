@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use prost::Message;
-use ringway_local::{Call, HandlerFuture, Out};
+use ringway_local::{Call, Form, HandlerFuture, MAX_WHOLE_BYTES, Out};
 use ringway_net::Trailers;
 use ringway_wire::ResponseHead;
 use tokio_stream::Stream;
@@ -143,6 +143,9 @@ fn respond_at_once<R: Message>(
     limits
         .check_encoding(len_bytes)
         .map_err(NotAtOnce::Refused)?;
+    if len_bytes > MAX_WHOLE_BYTES {
+        return Err(NotAtOnce::More);
+    }
     response_begins();
     let encode = &mut |out: Out<'_>| {
         encode_whole(message, out);
@@ -176,6 +179,9 @@ pub(crate) async fn respond<R: Message>(
     response: Response<R>,
     limits: MessageLimits,
 ) {
+    if response.get_ref().encoded_len() > MAX_WHOLE_BYTES {
+        return respond_in_pieces(call, response, limits).await;
+    }
     let answer = match answer(response, limits) {
         Ok(answer) => answer,
         Err(status) => return finish(&mut call, &status).await,
@@ -189,6 +195,47 @@ pub(crate) async fn respond<R: Message>(
         }
         Err(error) => finish(&mut call, &status::unsent(&error)).await,
     }
+}
+
+/// Answers a unary call with a message too long for one frame.
+async fn respond_in_pieces<R: Message>(
+    mut call: Call,
+    response: Response<R>,
+    limits: MessageLimits,
+) {
+    response_begins();
+    let trailing = match send_in_pieces(&call, response, limits).await {
+        Ok(trailing) => trailing,
+        Err(status) => return finish(&mut call, &status).await,
+    };
+    send_trailers(&mut call, streaming::ok_trailers(trailing)).await;
+    trace::end_here(Code::Ok, "");
+}
+
+/// Sends all of a unary answer but its end; returns the metadata for that.
+async fn send_in_pieces<R: Message>(
+    call: &Call,
+    response: Response<R>,
+    limits: MessageLimits,
+) -> Result<MetadataMap, Status> {
+    let (initial, message, mut extensions) = response.into_parts();
+    let len_bytes = message.encoded_len();
+    limits.check_encoding(len_bytes)?;
+    let headers = metadata::encode(&initial)?;
+    let block = headers.as_metadata();
+    let sender = call.sender();
+    let unsent = |error| status::unsent(&error);
+    poll_fn(|context| sender.poll_send_headers(context, block.as_bytes()))
+        .await
+        .map_err(unsent)?;
+    // Encoded, it is let go of.
+    let encode = move |out: Out<'_>| encode_whole(&message, out);
+    sender
+        .send_large(Form::Plain, false, encode)
+        .await
+        .map_err(unsent)?;
+    trace::carried_here(Direction::Sent, len_bytes);
+    Ok(extensions.remove::<Trailers>().unwrap_or_default().0)
 }
 
 /// A unary answer, ready to be written.
@@ -267,7 +314,8 @@ where
             trace::end_here(Code::Ok, "");
         }
         Pumped::Failed(status) => failed(&mut call, &status).await,
-        Pumped::CallOver => {}
+        // Nobody is left to be told if the call is over.
+        Pumped::Unsent(error) => finish(&mut call, &status::unsent(&error)).await,
     }
 }
 

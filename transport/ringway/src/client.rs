@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway_local::{Call, Connection, Inbound, Opening, Out, SendError};
+use ringway_local::{Call, Connection, Form, Inbound, MAX_WHOLE_BYTES, Opening, Out, SendError};
 use ringway_net::{Outgoing, Trailers};
 use ringway_wire::{MetadataBuf, ResponseHead};
 use tokio_stream::{Stream, StreamExt};
@@ -186,6 +186,9 @@ async fn open<M: Message>(
 ) -> Result<Call, Failure> {
     let len = message.encoded_len();
     options.limits.check_encoding(len)?;
+    if len > MAX_WHOLE_BYTES {
+        return Box::pin(open_large(connection, method, options, head, message)).await;
+    }
     if let Some(span) = head.trace.span() {
         goes_over(connection, &**span);
         if span.has_steps() {
@@ -207,6 +210,53 @@ async fn open<M: Message>(
         span.carried(Direction::Sent, 1, message.encoded_len());
     }
     Ok(opened)
+}
+
+/// Opens a call whose message goes behind its head, in pieces: beside the caller, which waits for the answer.
+async fn open_large<M: Message>(
+    connection: &Arc<Connection>,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head<'_>,
+    message: &M,
+) -> Result<Call, Failure> {
+    let call = open_head(connection, method, options, head).await?;
+    let (sender, trace) = (call.sender().clone(), head.trace.clone());
+    let len = message.encoded_len();
+    let encode = &mut |out: Out<'_>| encode_whole(message, out);
+    let sending = sender.begin_large(Form::Plain, true, encode);
+    call.attach(
+        Box::pin(async move {
+            match sending.await {
+                Ok(()) => trace.carried(Direction::Sent, 1, len),
+                Err(error) => sender.give_up_unsent(error),
+            }
+        }),
+        method.pace(),
+    );
+    Ok(call)
+}
+
+/// Opens a call whose messages follow.
+async fn open_head(
+    connection: &Arc<Connection>,
+    method: &'static Method,
+    options: &CallOptions,
+    head: &Head<'_>,
+) -> Result<Call, Failure> {
+    let stamps = head.trace.with_steps().map(|_| Stamps::default());
+    let request = ringway_local::Request {
+        published: stamps.as_ref().map(|stamps| &stamps.published),
+        ..head.request(method, &options.limits, false)
+    };
+    let mut opening = Opening::new(connection, head.deadline);
+    let opened = poll_fn(|context| opening.poll(context, &request, None)).await;
+    let call = opened.map_err(unsent)?;
+    if let Some(span) = head.trace.span() {
+        goes_over(connection, &**span);
+        stamps.iter().for_each(|stamps| stamps.note(&**span));
+    }
+    Ok(call)
 }
 
 /// The same, noting the time of each step.
@@ -368,6 +418,7 @@ fn failure(inbound: Option<Inbound>) -> Failure {
         }) => Failure::LeftOut(status::reset(code)),
         Some(Inbound::Reset { code, .. }) => status::reset(code).into(),
         Some(Inbound::Expired) => status::expired().into(),
+        Some(Inbound::Failed(error)) => status::unsent(&error).into(),
         Some(Inbound::TooLong { len, limit }) => {
             status::too_long(len as usize, limit as usize).into()
         }
@@ -459,18 +510,7 @@ async fn open_stream<S>(
 where
     S: Stream<Item: Outgoing> + Send + 'static,
 {
-    let stamps = head.trace.with_steps().map(|_| Stamps::default());
-    let request = ringway_local::Request {
-        published: stamps.as_ref().map(|stamps| &stamps.published),
-        ..head.request(method, &options.limits, false)
-    };
-    let mut opening = Opening::new(connection, head.deadline);
-    let opened = poll_fn(|context| opening.poll(context, &request, None)).await;
-    let call = opened.map_err(unsent)?;
-    if let Some(span) = head.trace.span() {
-        goes_over(connection, &**span);
-        stamps.iter().for_each(|stamps| stamps.note(&**span));
-    }
+    let call = open_head(connection, method, options, head).await?;
     let (sender, limits, trace) = (call.sender().clone(), options.limits, head.trace.clone());
     // It may be polled in the pass of another task: perhaps the handler of another call.
     let context = Context::inherited();
@@ -480,7 +520,7 @@ where
             // The call may have ended meanwhile: then there is nothing to close.
             Pumped::All => drop(poll_fn(|context| sender.poll_half_close(context)).await),
             Pumped::Failed(status) => sender.give_up(status::wire_code(status.code())),
-            Pumped::CallOver => {}
+            Pumped::Unsent(error) => sender.give_up_unsent(error),
         }
     }));
     call.attach(sending, method.pace());

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::BufMut;
 use prost::Message;
-use ringway_local::{CallSender, Form, Out};
+use ringway_local::{CallSender, Form, MAX_WHOLE_BYTES, Out, SendError};
 use ringway_net::Outgoing;
 use tokio_stream::Stream;
 use tonic::Status;
@@ -44,8 +44,8 @@ pub(crate) enum Pumped {
     All,
     /// The stream ended with a status.
     Failed(Status),
-    /// The call ended first.
-    CallOver,
+    /// A message could not be sent: perhaps because the call ended first.
+    Unsent(SendError),
 }
 
 /// Sends a stream's messages, several small ones in a frame where they are ready together.
@@ -65,8 +65,10 @@ where
         let plenty = || call.has_plenty();
         let filled = poll_fn(|context| batch.fill(context, stream.as_mut(), limits, &plenty)).await;
         let len = batch.len_bytes();
-        if !batch.is_empty() && send(call, &mut batch, trace).await.is_err() {
-            return Pumped::CallOver;
+        if !batch.is_empty()
+            && let Err(error) = send(call, &mut batch, trace).await
+        {
+            return Pumped::Unsent(error);
         }
         match filled {
             Filled::More => turn.sent(len).await,
@@ -80,7 +82,10 @@ async fn send<T: Outgoing>(
     call: &CallSender,
     batch: &mut Batch<T>,
     trace: &Trace,
-) -> Result<(), ()> {
+) -> Result<(), SendError> {
+    if batch.len_bytes() > MAX_WHOLE_BYTES {
+        return Box::pin(send_large(call, batch, trace)).await;
+    }
     let form = match batch.messages {
         0 | 1 => Form::Plain,
         several => Form::Packed(u32::try_from(several).unwrap_or(u32::MAX)),
@@ -92,7 +97,24 @@ async fn send<T: Outgoing>(
         trace.carried(Direction::Sent, batch.messages, batch.messages_bytes);
     }
     batch.clear();
-    sent.map_err(drop)
+    sent
+}
+
+/// Sends a message that is alone in its batch, and that one frame does not take.
+async fn send_large<T: Outgoing>(
+    call: &CallSender,
+    batch: &mut Batch<T>,
+    trace: &Trace,
+) -> Result<(), SendError> {
+    let len = batch.messages_bytes;
+    // Encoded, it is let go of.
+    let encode = |out: Out<'_>| {
+        batch.write(out);
+        batch.clear();
+    };
+    call.send_large(Form::Plain, false, encode).await?;
+    trace.carried(Direction::Sent, 1, len);
+    Ok(())
 }
 
 /// Messages that were ready together.
@@ -107,6 +129,8 @@ struct Batch<T> {
     staged: Vec<u8>,
     /// The others, from the first one on that is too long for that.
     others: Vec<T>,
+    /// One that is too long to go with those before it.
+    next: Option<T>,
 }
 
 impl<T> Default for Batch<T> {
@@ -118,6 +142,7 @@ impl<T> Default for Batch<T> {
             may_be_longer: None,
             staged: Vec::new(),
             others: Vec::new(),
+            next: None,
         }
     }
 }
@@ -137,6 +162,9 @@ impl<T: Outgoing> Batch<T> {
         limits: MessageLimits,
         plenty: &impl Fn() -> bool,
     ) -> Poll<Filled> {
+        if let Some(message) = self.next.take() {
+            self.add(message);
+        }
         while !self.is_full(plenty) {
             match stream.as_mut().poll_next(context) {
                 Poll::Pending if self.is_empty() => {
@@ -161,6 +189,21 @@ impl<T: Outgoing> Batch<T> {
     fn push(&mut self, message: T, limits: MessageLimits) -> Result<(), Status> {
         let len = message.message().encoded_len();
         limits.check_encoding(len)?;
+        // Packed with others it would be longer than its receiver takes one message to be.
+        if len > PACK_LONGER_BYTES && self.messages > 0 {
+            self.next = Some(message);
+        } else {
+            self.add_of_len(message, len);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, message: T) {
+        let len = message.message().encoded_len();
+        self.add_of_len(message, len);
+    }
+
+    fn add_of_len(&mut self, message: T, len: usize) {
         self.messages += 1;
         self.messages_bytes += len;
         self.longest_bytes = self.longest_bytes.max(len);
@@ -169,13 +212,13 @@ impl<T: Outgoing> Batch<T> {
         } else {
             self.others.push(message);
         }
-        Ok(())
     }
 
     fn write(&self, out: Out<'_>) {
         match out {
             Out::Slice(mut out) => self.write_to(&mut out),
             Out::Block(mut out) => self.write_to(&mut out),
+            Out::Rope(out) => self.write_to(out),
         }
     }
 
@@ -200,7 +243,7 @@ impl<T> Batch<T> {
 
     /// `plenty` says whether a long frame is to nobody's harm: asked once for each that is to be long.
     fn is_full(&mut self, plenty: impl Fn() -> bool) -> bool {
-        if self.messages >= PACK_MESSAGES {
+        if self.messages >= PACK_MESSAGES || self.next.is_some() {
             return true;
         }
         if self.len_bytes() < PACK_BYTES {

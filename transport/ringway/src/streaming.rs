@@ -232,6 +232,7 @@ impl Markers {
             Some(Inbound::Trailers { code, head }) => Next::End(Some(status::decode(code, &head))),
             Some(Inbound::Reset { code, .. }) => Next::End(Some(status::reset(code))),
             Some(Inbound::Expired) => Next::End(Some(status::expired())),
+            Some(Inbound::Failed(error)) => Next::End(Some(status::unsent(&error))),
             Some(Inbound::Lost { why, .. }) => Next::End(Some(status::lost(&why))),
         })
     }
@@ -346,6 +347,8 @@ pub(crate) fn encode_whole(message: &impl Message, out: Out<'_>) {
     match out {
         Out::Slice(mut out) => message.encode_raw(&mut out),
         Out::Block(mut out) => message.encode_raw(&mut out),
+        // Not behind a further reference: that would write a shared field byte by byte.
+        Out::Rope(out) => message.encode_raw(out),
     }
 }
 

@@ -1,7 +1,8 @@
 //! One end's hold on a call: answers it, sends its messages. How it comes to be open is [`opening`]'s business,
-//! and what arrives for it [`read`]'s.
+//! what arrives for it [`read`]'s, and messages too long for one frame are [`large`]'s.
 
 mod deadline;
+mod large;
 mod opening;
 mod read;
 
@@ -9,13 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BufMut;
-use ringway_ring::Filling;
+use ringway_ring::{Filling, Rope};
 use ringway_wire::{CallId, Flags, code};
 
 use self::deadline::Deadline;
+pub use self::large::MAX_WHOLE_BYTES;
 pub use self::opening::Opening;
 use self::read::Course;
-use crate::connection::{Connection, HandlerFuture, Waiter, abandoned_status};
+use crate::connection::{Connection, HandlerFuture, Inbound, Waiter, abandoned_status};
 use crate::error::{Lack, SendError};
 use crate::link::shm::{Blocks, WithHead, part_bytes};
 use crate::link::{Payload, Place};
@@ -31,6 +33,8 @@ pub enum Out<'a> {
     Slice(&'a mut [u8]),
     /// In a block, whose beginning the peer may read while the rest is written.
     Block(Filling<'a>),
+    /// In private memory, from where it goes in pieces.
+    Rope(&'a mut Rope),
 }
 
 impl Out<'_> {
@@ -39,6 +43,7 @@ impl Out<'_> {
         match self {
             Self::Slice(out) => out.copy_from_slice(message),
             Self::Block(mut out) => out.put_slice(message),
+            Self::Rope(out) => out.put_slice(message),
         }
     }
 }
@@ -177,6 +182,9 @@ impl Call {
             Ok(())
         });
         self.course.over |= sent.is_ok();
+        if sent.is_err() {
+            sender.connection.note_spare_memory();
+        }
         sent
     }
 
@@ -282,9 +290,21 @@ impl CallSender {
         self.or_wait(context, 0, sent)
     }
 
-    /// Gives the call up with a status code; whoever reads it is told by the peer.
+    /// Gives the call up with a status code, of which its reader is told as well.
     pub fn give_up(&self, code: u16) {
-        let reader = self.connection.lock().give_up(self.id, code);
+        let reset = Inbound::reset(code);
+        let reader = self.connection.lock().give_up(self.id, code, reset);
+        reader.into_iter().for_each(Waker::wake);
+    }
+
+    /// Gives the call up because a message of it could not be sent. Its reader is told why; nothing happens to a
+    /// call that has ended.
+    pub fn give_up_unsent(&self, error: SendError) {
+        if matches!(error, SendError::CallEnded | SendError::Closed(_)) {
+            return;
+        }
+        let (code, failed) = (code::RESOURCE_EXHAUSTED, Inbound::Failed(error));
+        let reader = self.connection.lock().give_up(self.id, code, failed);
         reader.into_iter().for_each(Waker::wake);
     }
 
@@ -311,6 +331,9 @@ impl CallSender {
         sent: Result<(), SendError>,
     ) -> Poll<Result<(), SendError>> {
         let Err(SendError::Blocked(lack)) = sent else {
+            if sent.is_err() {
+                self.connection.note_spare_memory();
+            }
             return Poll::Ready(sent);
         };
         wait(&self.connection, lack, Waiter::Call(self.id), len, context);
@@ -331,7 +354,9 @@ fn wait(
     let mut is_there = connection.lock().wait_to_send(lack, sender, len, waker);
     if lack == Lack::Memory {
         is_there |= connection.blocks().is_some_and(Blocks::wait);
+        connection.see_to_notes();
     }
+    connection.note_spare_memory();
     if is_there {
         waker.wake_by_ref();
     }

@@ -54,7 +54,10 @@ impl<'a> Opening<'a> {
                 wait(self.connection, lack, ticket, len, context);
                 Poll::Pending
             }
-            Err(error) => Poll::Ready(Err(error)),
+            Err(error) => {
+                self.connection.note_spare_memory();
+                Poll::Ready(Err(error))
+            }
         }
     }
 

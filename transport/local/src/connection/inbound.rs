@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ringway_wire::{RequestHead, StatusHead, TraceContext, code};
 
 use crate::call::Call;
-use crate::error::Closed;
+use crate::error::{Closed, SendError};
 use crate::pace::{HandlerPolicy, Pace};
 
 /// A message as it arrived.
@@ -59,6 +59,8 @@ pub enum Inbound {
         /// No handler saw the call: it may be sent again elsewhere.
         refused: bool,
     },
+    /// This end could not send or take a message of the call, and gave it up.
+    Failed(SendError),
     /// The deadline passed.
     Expired,
     /// The connection ended under the call.
@@ -71,6 +73,14 @@ pub enum Inbound {
 }
 
 impl Inbound {
+    /// The end of a call that was given up with a status code.
+    pub(crate) fn reset(code: u16) -> Self {
+        Self::Reset {
+            code,
+            refused: false,
+        }
+    }
+
     /// Whether nothing can follow.
     pub(crate) fn ends_call(&self) -> bool {
         !matches!(

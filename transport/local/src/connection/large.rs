@@ -13,6 +13,8 @@ use crate::link::shm::Blocks;
 /// How long memory lies idle before it is given back, and how often that is looked at.
 const IDLE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often notes are tried again for which the socket had no room.
+const NOTES_EVERY: Duration = Duration::from_millis(5);
 
 /// What carries the large messages of a connection: blocks to send from, buffers to receive into.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Large {
     pool: BufferPool,
     /// Somebody will look whether it can be given back.
     watched: AtomicBool,
+    /// A task sends the notes that wait.
+    sending_notes: AtomicBool,
 }
 
 impl Large {
@@ -29,6 +33,7 @@ impl Large {
             blocks,
             pool,
             watched: AtomicBool::new(false),
+            sending_notes: AtomicBool::new(false),
         }
     }
 
@@ -47,6 +52,8 @@ impl Large {
 impl Connection {
     /// A large message was sent or received: its memory is given back some time after the last.
     pub(crate) fn note_large(&self) {
+        // Whoever asks for a block takes note of all that have gone back, and wants one.
+        self.note_spare_memory();
         if let Some(large) = &self.large
             && !large.watched.load(Ordering::Relaxed)
             && !large.watched.swap(true, Ordering::SeqCst)
@@ -55,6 +62,45 @@ impl Connection {
                 connection: Weak::clone(&self.me),
                 over: false,
             }));
+        }
+    }
+
+    /// Has notes about segments that had to wait sent, now and then until all are.
+    pub(crate) fn see_to_notes(&self) {
+        if let Some(large) = &self.large
+            && large.blocks.has_notes()
+            && !large.sending_notes.swap(true, Ordering::SeqCst)
+        {
+            self.driver.spawn(send_notes(SendingNotes {
+                connection: Weak::clone(&self.me),
+                over: false,
+            }));
+        }
+    }
+
+    /// True if no note is left to be sent.
+    fn send_notes(&self) -> bool {
+        let Some(large) = &self.large else {
+            return true;
+        };
+        // First, so that a note that has to wait now either is seen below or finds nobody sending.
+        large.sending_notes.store(false, Ordering::SeqCst);
+        match large.blocks.send_notes() {
+            // Another task that was started meanwhile goes on in this one's place.
+            Ok(false) => return large.sending_notes.swap(true, Ordering::SeqCst),
+            Ok(true) => self.mark_ready(),
+            Err(why) => self.fail(why),
+        }
+        true
+    }
+
+    /// Has a pass wake the tasks that wait for memory, if blocks have gone back of which no pass has taken note.
+    pub(crate) fn note_spare_memory(&self) {
+        if let Some(blocks) = self.blocks()
+            && blocks.is_awaited()
+            && blocks.may_have_room()
+        {
+            self.mark_ready();
         }
     }
 
@@ -68,7 +114,9 @@ impl Connection {
         if let Some(mut pass) = self.pass.try_lock() {
             pass.trim();
         }
-        match large.trim() {
+        let trimmed = large.trim();
+        self.note_spare_memory();
+        match trimmed {
             // A look that another message has started meanwhile goes on in this one's place.
             Ok(false) => large.watched.swap(true, Ordering::SeqCst),
             Ok(true) => true,
@@ -76,6 +124,36 @@ impl Connection {
                 self.fail(why);
                 true
             }
+        }
+    }
+}
+
+/// A task that sends notes; where its runtime ends, the next sender that waits starts another.
+struct SendingNotes {
+    connection: Weak<Connection>,
+    over: bool,
+}
+
+impl Drop for SendingNotes {
+    fn drop(&mut self) {
+        if !self.over
+            && let Some(connection) = self.connection.upgrade()
+            && let Some(large) = &connection.large
+        {
+            large.sending_notes.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+async fn send_notes(mut sending: SendingNotes) {
+    loop {
+        tokio::time::sleep(NOTES_EVERY).await;
+        let Some(connection) = sending.connection.upgrade() else {
+            return;
+        };
+        if !connection.is_open() || connection.send_notes() {
+            sending.over = true;
+            return;
         }
     }
 }

@@ -361,6 +361,8 @@ impl Connection {
             ring: Fill::default(),
             arena: self.blocks().map(Blocks::fill).unwrap_or_default(),
         };
+        // To ask how full the arena is takes note of what has gone back.
+        self.note_spare_memory();
         self.tallies.fill_in(&mut stats);
         self.state.lock().fill_in(&mut stats);
         stats

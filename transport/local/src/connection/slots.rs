@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use bytes::BytesMut;
 use ringway_wire::CallId;
 
 use super::handlers::Work;
@@ -111,7 +110,7 @@ pub(crate) struct Slot {
     /// The handler was woken while it was not here.
     pub(crate) woken_meanwhile: bool,
     /// A message of which pieces are missing.
-    pub(crate) pieces: BytesMut,
+    pub(crate) pieces: Vec<u8>,
     /// Where the request ends in what the link was given.
     pub(crate) sent: Option<Position>,
 }
@@ -147,7 +146,7 @@ impl Slot {
         self.awaits_share = false;
         self.woken_meanwhile = false;
         self.sent = None;
-        self.pieces = BytesMut::new();
+        self.pieces = Vec::new();
         self.handler.take()
     }
 }

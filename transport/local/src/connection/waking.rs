@@ -9,7 +9,7 @@ use ringway_wire::code;
 
 use ringway_ring::Announce;
 
-use super::Connection;
+use super::{Connection, Inbound};
 use crate::driver::Driver;
 use crate::link::shm::Blocks;
 
@@ -112,7 +112,8 @@ impl Connection {
             let gone = self.lock().take_inline_work();
             for (id, work) in gone {
                 drop(work);
-                let reader = self.lock().give_up(id, code::CANCELLED);
+                let cancelled = Inbound::reset(code::CANCELLED);
+                let reader = self.lock().give_up(id, code::CANCELLED, cancelled);
                 reader.into_iter().for_each(Waker::wake);
             }
         }

@@ -207,6 +207,12 @@ impl Arena {
         Ok(self.retired_segments())
     }
 
+    /// Whether a block is still being written, or lent to the peer and not seen to be released.
+    pub fn is_in_use(&self, block: &BlockRef) -> bool {
+        let slot = self.blocks.get(block.index as usize);
+        slot.is_some_and(|slot| slot.generation == block.generation)
+    }
+
     /// Bytes of all segments.
     pub fn total_bytes(&self) -> usize {
         self.total_bytes

@@ -9,7 +9,9 @@ use std::time::Instant;
 use bytes::BufMut;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body as HttpBody;
-use ringway_local::{Call, Inbound, Opening, Out, Pace, SendError, clock, runtime};
+use ringway_local::{
+    Call, Inbound, MAX_WHOLE_BYTES, Opening, Out, Pace, SendError, clock, runtime,
+};
 use ringway_net::guard::Guarded;
 use ringway_net::{Picked, timeout};
 use ringway_wire::MetadataBuf;
@@ -204,7 +206,10 @@ struct LocalCall {
 
 impl LocalCall {
     async fn make(&mut self, trace: &Trace) -> Result<Response<Body>, Status> {
-        let first = FirstMessage::of(&mut self.messages).await?;
+        let mut first = FirstMessage::of(&mut self.messages).await?;
+        if let Some(large) = first.take_large() {
+            self.messages.put_back(large);
+        }
         trace.step(trace::Step::Encoded);
         let stamps = trace.with_steps().map(|_| Stamps::default());
         let mut call = self.open(&first, trace, stamps.as_ref()).await?;
@@ -349,6 +354,15 @@ struct FirstMessage {
 }
 
 impl FirstMessage {
+    /// A message that goes behind the call's head, in pieces.
+    fn take_large(&mut self) -> Option<Framed> {
+        let large = self
+            .message
+            .take_if(|message| message.bytes.len() > MAX_WHOLE_BYTES)?;
+        self.end = false;
+        Some(large)
+    }
+
     async fn of(messages: &mut Messages<Body>) -> Result<Self, Status> {
         poll_fn(|context| {
             let message = match messages.poll_next(context)? {

@@ -81,6 +81,11 @@ where
         None
     }
 
+    /// Has a message come first that was taken out.
+    pub(super) fn put_back(&mut self, message: Framed) {
+        self.ahead.push_front(Ok(Step::Message(message)));
+    }
+
     /// With no more to say of it than metadata.
     fn went_well(&self) -> bool {
         self.trailers.as_ref().is_some_and(|trailers| {

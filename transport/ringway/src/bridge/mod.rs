@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
-use ringway_local::{Call, CallSender, Inbound, Out};
+use ringway_local::{Call, CallSender, Inbound, MAX_WHOLE_BYTES, Out};
 use tonic::Status;
 
 pub(crate) use intercepted::{take_head, to_intercept};
@@ -48,12 +48,17 @@ where
             Step::End => return Ok(()),
         };
         let (form, bytes) = (message.form(), message.bytes);
-        let encode = &mut |out: Out<'_>| out.copy_from_slice(&bytes);
-        poll_fn(|context| sender.poll_send(context, form, bytes.len(), &mut *encode))
-            .await
-            .map_err(|error| status::unsent(&error))?;
-        trace.carried(Direction::Sent, 1, bytes.len());
-        turn.sent(bytes.len()).await;
+        let len = bytes.len();
+        let sent = if len > MAX_WHOLE_BYTES {
+            let encode = move |out: Out<'_>| out.share(&bytes);
+            Box::pin(sender.send_large(form, false, encode)).await
+        } else {
+            let encode = &mut |out: Out<'_>| out.copy_from_slice(&bytes);
+            poll_fn(|context| sender.poll_send(context, form, len, &mut *encode)).await
+        };
+        sent.map_err(|error| status::unsent(&error))?;
+        trace.carried(Direction::Sent, 1, len);
+        turn.sent(len).await;
     }
 }
 
@@ -167,6 +172,7 @@ fn ending_status(inbound: &Inbound) -> Status {
         Inbound::Trailers { code, head } => status::decode(*code, head),
         Inbound::Reset { code, .. } => status::reset(*code),
         Inbound::Expired => status::expired(),
+        Inbound::Failed(error) => status::unsent(error),
         Inbound::TooLong { len, limit } => status::too_long(*len as usize, *limit as usize),
         Inbound::Lost { why, .. } => status::lost(why),
         _ => Status::internal("the peer answered out of order"),

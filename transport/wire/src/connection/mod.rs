@@ -294,6 +294,13 @@ impl Connection {
     /// [`poll_transmit`](Self::poll_transmit). On a client this releases the call as well. A call
     /// that is over is only released.
     pub fn cancel(&mut self, call: CallId, code: u16) {
+        self.reset(call, code);
+        self.release(call);
+    }
+
+    /// Gives a call up as [`cancel`](Self::cancel) does, but keeps a client's slot until it is
+    /// [released](Self::release).
+    pub fn reset(&mut self, call: CallId, code: u16) {
         if self.is_requested(call) {
             self.close_call(call, Leftover::GiveBack);
             self.queue_control(
@@ -304,7 +311,6 @@ impl Connection {
                 },
             );
         }
-        self.release(call);
     }
 
     /// Client: the application is done with a call and everything that came on it; its slot may

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use ringway_wire::{CallId, Event, Flags, FrameHeader, Method, Verdict};
+use ringway_wire::{CallId, Event, Flags, FrameHeader, Method, Verdict, code};
 
 use super::State;
 use crate::call::Call;
@@ -16,12 +16,29 @@ use crate::connection::counters::packed_messages;
 use crate::connection::handlers::Work;
 use crate::connection::inbound::{Inbound, Message, ServedMethod, Started};
 use crate::connection::{Connection, Looker};
-use crate::error::Closed;
+use crate::error::{Closed, SendError};
 use crate::link::Frame;
 use crate::server::Serve;
 
 /// Calls of which a task may find the answers while it looks for another one's; for more it is woken.
 const MAX_OWED: usize = 32;
+
+/// Memory that a message in pieces gets with its first one, if it is as long; from there it doubles. Pages that no
+/// piece has filled take no memory, but the longest messages may not fit at all.
+const FIRST_CLAIM_BYTES: usize = 64 * 1024 * 1024;
+
+/// Appends a piece of a message of `whole` bytes; false if there is no memory for it.
+fn add_piece(pieces: &mut Vec<u8>, whole: usize, piece: &[u8]) -> bool {
+    let filled = pieces.len();
+    if pieces.capacity() - filled < piece.len() {
+        let more = filled.max(FIRST_CLAIM_BYTES).min(whole - filled);
+        if pieces.try_reserve_exact(more.max(piece.len())).is_err() {
+            return false;
+        }
+    }
+    pieces.extend_from_slice(piece);
+    true
+}
 
 /// What two wakers have in common that [wake](Waker::will_wake) the same task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,11 +329,14 @@ impl State {
         let bytes = if message.first && !message.more {
             payload
         } else {
-            slot.pieces.extend_from_slice(&payload);
+            let whole = message.message_len as usize;
+            if !add_piece(&mut slot.pieces, whole, &payload) {
+                return self.fail(id, whole, deliveries);
+            }
             if message.more {
                 return;
             }
-            std::mem::take(&mut slot.pieces).freeze()
+            std::mem::take(&mut slot.pieces).into()
         };
         self.counts.messages_received += match flags.has(Flags::PACKED) {
             true => u64::from(packed_messages(&bytes)),
@@ -356,6 +376,17 @@ impl State {
                 deliveries.wake_reader(id, &mut slot.reader);
             }
         }
+    }
+
+    /// Gives up a call of which this side cannot take a message.
+    #[cold]
+    fn fail(&mut self, id: CallId, len_bytes: usize, deliveries: &mut Deliveries) {
+        let error = SendError::Memory {
+            len_bytes,
+            reason: "the allocator has none".into(),
+        };
+        self.core.reset(id, code::RESOURCE_EXHAUSTED);
+        self.end(id, Inbound::Failed(error), deliveries);
     }
 
     /// The end of a call that this side did not ask for: a server's handler is dropped before its

@@ -111,6 +111,26 @@ impl State {
         Ok(())
     }
 
+    /// Sends the next piece of a message of `message_len` bytes.
+    pub(crate) fn send_piece(
+        &mut self,
+        id: CallId,
+        message_len: usize,
+        flags: Flags,
+        piece: Payload<'_>,
+        place: Place,
+    ) -> Result<(), SendError> {
+        let (len, mut is_last) = (piece.len, false);
+        self.send(&[], Some(piece), place, |core| {
+            let header = core.send_piece(id, message_len, len, flags)?;
+            is_last = !header.flags.has(Flags::MORE);
+            Ok(header)
+        })?;
+        self.counts.note_sent(u32::from(is_last), len);
+        self.leave_line(id);
+        Ok(())
+    }
+
     /// Sends a frame once there is room for it; only then does `make` change the core.
     fn send(
         &mut self,
@@ -206,16 +226,15 @@ impl State {
         self.vacate(id)
     }
 
-    /// Gives a call up on behalf of whoever reads it, who is told.
-    pub(crate) fn give_up(&mut self, id: CallId, code: u16) -> Option<Waker> {
-        self.core.cancel(id, code);
+    /// Gives a call up on behalf of its reader, which is told by `last`. The call's place stays the reader's until
+    /// that is taken.
+    pub(crate) fn give_up(&mut self, id: CallId, code: u16, last: Inbound) -> Option<Waker> {
+        self.core.reset(id, code);
         // What does not fit now goes out with the next pass.
         let _ = self.flush();
-        let slot = self.slots.get(id)?;
-        slot.inbox.push_back(Inbound::Reset {
-            code,
-            refused: false,
-        });
+        self.ring();
+        let slot = self.slots.get(id).filter(|slot| !slot.has_ended())?;
+        slot.inbox.push_back(last);
         slot.reader.take()
     }
 

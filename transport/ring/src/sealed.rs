@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
     fs::{
-        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_add_seals,
-        fcntl_get_seals, fstat, fstatfs, memfd_create,
+        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat,
+        fstatfs, memfd_create,
     },
     io::Errno,
     process::{Resource, getrlimit},
@@ -38,8 +38,32 @@ pub(crate) fn create(
     fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
         .map_err(|errno| RegionError::Allocate { bytes, errno })?;
     let mapping = Mapping::writable(&file, bytes, populate)?;
-    fcntl_add_seals(&file, REQUIRED_SEALS).map_err(|errno| RegionError::Seal(errno.to_string()))?;
-    Ok((mapping, file))
+    Ok((mapping, seal(file)?))
+}
+
+#[cfg(feature = "memfd")]
+fn seal(file: OwnedFd) -> Result<OwnedFd, RegionError> {
+    use memfd::{FileSeal, Memfd};
+
+    let memfd = Memfd::try_from_file(std::fs::File::from(file))
+        .map_err(|_| RegionError::NotMemfd(Errno::INVAL))?;
+    let seals = [
+        FileSeal::SealShrink,
+        FileSeal::SealGrow,
+        FileSeal::SealFutureWrite,
+        FileSeal::SealSeal,
+    ];
+    memfd
+        .add_seals(&seals)
+        .map_err(|error| RegionError::Seal(error.to_string()))?;
+    Ok(memfd.into_file().into())
+}
+
+#[cfg(not(feature = "memfd"))]
+fn seal(file: OwnedFd) -> Result<OwnedFd, RegionError> {
+    rustix::fs::fcntl_add_seals(&file, REQUIRED_SEALS)
+        .map_err(|errno| RegionError::Seal(errno.to_string()))?;
+    Ok(file)
 }
 
 /// Checks that this process may make memory of `bytes` in one piece.

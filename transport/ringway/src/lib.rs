@@ -29,11 +29,12 @@
 //! | `metadata`, `status` | tonic's types on the wire |
 //!
 //! # Features
-//! Each adds to the others. By default: `io-uring`, `plugins`, `signal`.
+//! Each adds to the others. By default: `io-uring`, `memfd`, `plugins`, `signal`.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `io-uring` | io_uring for the socket path, where the kernel has it; epoll otherwise |
+//! | `memfd` | shared memory through the `memfd` crate; without it, by the kernel's calls alone |
 //! | `plugins` | [`Child`]: servers that are child processes |
 //! | `signal` | [`terminated`], `serve_until_terminated` |
 //! | `blocking` | [`blocking`]: what the clients of `ringway_build`'s `build_blocking_client` call |

@@ -169,13 +169,13 @@ async fn a_directory_that_others_may_write_is_one_warning() {
     assert_eq!(log.count("chmod 0700"), 1);
 
     // A server says it as well, and serves over the network.
-    let other = bind_on_both("127.0.0.1:0", directory.path()).await;
+    let other_address = ringway_tests::free_address().to_string();
+    drop(bind_on_both(&other_address, directory.path()).await);
     let unsafe_name = Directory::at(directory.path())
-        .of_name("127.0.0.1:0")
+        .of_name(&other_address)
         .unwrap();
-    drop(other);
     fs::set_permissions(&unsafe_name, Permissions::from_mode(0o770)).unwrap();
-    let _served = bind_on_both("127.0.0.1:0", directory.path()).await;
+    let _served = bind_on_both(&other_address, directory.path()).await;
     assert_eq!(log.count("WARN"), 2);
     serving.abort();
 }

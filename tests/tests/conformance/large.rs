@@ -102,7 +102,7 @@ pub(crate) async fn a_lower_limit_ends_its_call_alone(way: Way) {
         let asked = payload(17 * MIB as u64, 0);
         let status = client.unary(asked).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
-        let size_bytes = 17 * MIB as u32;
+        let size_bytes = 17 * 1024 * 1024;
         let asked = StreamRequest {
             count: 2,
             size_bytes,

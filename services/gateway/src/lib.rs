@@ -87,7 +87,7 @@ pub async fn serve(args: Args, until: impl Future<Output = ()> + Send) -> Result
         .map_err(|source| Error::Listen { address, source })?;
     let router = router(&args)?;
     let served = shop_link::bounded(until, |stop| edge::serve(listener, router, stop.ready()));
-    // What is cut off then has had its time.
+    // A request that is cut off after it has had its time.
     served.await.unwrap_or_default();
     Ok(())
 }

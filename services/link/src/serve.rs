@@ -68,7 +68,7 @@ where
         }
     };
     match server.serve_with_shutdown(until).await {
-        // What is cut off then has had its time.
+        // A call that is cut off after it has had its time.
         Ok(()) | Err(ringway::Error::DrainTimedOut { .. }) => Ok(()),
         Err(source) => Err(Error::Serve {
             address: address.to_string(),

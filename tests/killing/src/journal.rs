@@ -1,5 +1,5 @@
-//! What the handlers of all servers of a round have executed: a line for each unary call, written before it is
-//! answered, in a file that outlives them.
+//! Records the calls that the handlers of a round's servers have executed: a line for each unary call, written
+//! before it is answered, in a file that outlives them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

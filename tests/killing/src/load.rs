@@ -43,7 +43,7 @@ const LARGE_BYTES: usize = 100_000;
 /// Later than any bar: a call that lasts so long is without an end.
 const NO_END: Duration = Duration::from_secs(10);
 
-/// How a call ended.
+/// The end of one call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
     pub(crate) kind: Kind,
@@ -54,7 +54,7 @@ pub(crate) struct End {
     pub(crate) sequence: u64,
 }
 
-/// How all calls ended.
+/// Counts the ends of all calls.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     pub(crate) calls: u64,

@@ -34,7 +34,7 @@ const MAX_FAILED: usize = 10;
 struct Options {
     #[command(subcommand)]
     role: Option<Role>,
-    /// How often to kill or stop.
+    /// Rounds, each with one kill or stop.
     #[arg(long, default_value_t = 300)]
     rounds: u64,
     /// The seed of the first round; each further round has the next one. Random by default.
@@ -42,7 +42,7 @@ struct Options {
     seed: Option<u64>,
 }
 
-/// What a process that is to be killed does.
+/// The role of a process that is to be killed.
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Serves in this directory.

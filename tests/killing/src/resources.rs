@@ -1,10 +1,10 @@
-//! What this process holds.
+//! Counts the descriptors, mappings, tasks and memory of this process.
 
 use std::time::{Duration, Instant};
 
 use ringway_tests::{descriptors, mapped_regions};
 
-/// How long the process may take to let go of what a dead peer had.
+/// The longest that the process may take to let go of a dead peer's resources.
 const LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

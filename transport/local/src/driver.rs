@@ -13,6 +13,7 @@
 //! runtime that makes the next call: see [`home`].
 
 mod home;
+mod turn;
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -24,13 +25,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use ringway_ring::{DriverRole, RoleSnapshot};
 use ringway_sys::schedule::thread_id;
-use tokio::runtime::{Handle, Id, RuntimeFlavor, RuntimeMetrics};
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::task::AbortHandle;
 
 use self::home::Home;
+use self::turn::Turn;
 use crate::connection::{Connection, Progress, connections};
 use crate::runtime;
-use crate::spin::{Outcome, PeerPosture, SpinRecord, WaitPolicy};
+use crate::spin::Outcome;
 use crate::waiting::{Pass, Seen, look_until, may_spin, wake_later};
 use crate::watchdog;
 
@@ -356,6 +358,10 @@ impl Driver {
         self.role.take_listed();
         // Without the lock: a connection that ends here may mark others.
         drop(ready);
+        if std::thread::panicking() {
+            // The task has failed, not its runtime: another one would fail on the same connection.
+            self.connections().for_each(|connection| connection.close());
+        }
         let mut awaited = false;
         for connection in self.connections() {
             connection.lose_driver();
@@ -547,79 +553,6 @@ fn this_thread() -> i32 {
         static ID: i32 = thread_id();
     }
     ID.with(|id| *id)
-}
-
-/// What the driver's task keeps from one poll to the next.
-#[derive(Debug)]
-struct Turn {
-    generation: u32,
-    runtime: RuntimeMetrics,
-    ready: Vec<Arc<Connection>>,
-    busy: Vec<Arc<Connection>>,
-    record: SpinRecord,
-    /// A look has just found something.
-    looked: bool,
-}
-
-impl Turn {
-    fn new(generation: u32) -> Self {
-        Self {
-            generation,
-            runtime: Handle::current().metrics(),
-            ready: Vec::new(),
-            busy: Vec::new(),
-            record: SpinRecord::default(),
-            looked: false,
-        }
-    }
-
-    /// Whether to look on when the tasks that were just woken have run.
-    fn may_come_back(&self) -> bool {
-        !self.busy.is_empty() && may_spin() && self.record.is_hot(self.policy())
-    }
-
-    /// What the peers do, from which something may come: the one that is nearest counts. `None` where one waits for
-    /// this very CPU.
-    fn posture(&self) -> Option<PeerPosture> {
-        let mut nearest = PeerPosture::Asleep;
-        for busy in &self.busy {
-            if busy.peer_waits_for_this_cpu() {
-                return None;
-            }
-            nearest = nearest.nearer(busy.peer_posture());
-        }
-        Some(nearest)
-    }
-
-    /// The policy of the connection that spins longest.
-    fn policy(&self) -> WaitPolicy {
-        let policies = self.busy.iter().map(|busy| busy.wait_policy());
-        policies.fold(WaitPolicy::Park, WaitPolicy::longer)
-    }
-
-    /// Lets tasks run before the next look; false if something has come meanwhile.
-    fn step_out(&self) -> bool {
-        self.busy.iter().all(|connection| connection.step_out())
-    }
-
-    /// Whether tasks wait for any worker of the runtime.
-    fn tasks_wait(&self) -> bool {
-        self.runtime.global_queue_depth() > 0
-    }
-
-    /// Leaves every busy connection to the task that drives now.
-    fn hand_over(&mut self) {
-        for connection in self.busy.drain(..).chain(self.ready.drain(..)) {
-            connection.list_anew();
-        }
-    }
-
-    /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
-    fn sleep(&mut self) {
-        for connection in self.busy.drain(..) {
-            connection.cease_to_look_as_driver();
-        }
-    }
 }
 
 /// Has the driver look for another home when its task is dropped: with its runtime.

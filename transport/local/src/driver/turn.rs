@@ -1,0 +1,82 @@
+//! What a driver's task works on: the connections at hand, and what it has learnt of their waits.
+
+use std::sync::Arc;
+
+use tokio::runtime::{Handle, RuntimeMetrics};
+
+use crate::connection::Connection;
+use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
+use crate::waiting::may_spin;
+
+/// What the driver's task keeps from one poll to the next.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) generation: u32,
+    runtime: RuntimeMetrics,
+    pub(super) ready: Vec<Arc<Connection>>,
+    pub(super) busy: Vec<Arc<Connection>>,
+    pub(super) record: SpinRecord,
+    /// A look has just found something.
+    pub(super) looked: bool,
+}
+
+impl Turn {
+    pub(super) fn new(generation: u32) -> Self {
+        Self {
+            generation,
+            runtime: Handle::current().metrics(),
+            ready: Vec::new(),
+            busy: Vec::new(),
+            record: SpinRecord::default(),
+            looked: false,
+        }
+    }
+
+    /// Whether to look on when the tasks that were just woken have run.
+    pub(super) fn may_come_back(&self) -> bool {
+        !self.busy.is_empty() && may_spin() && self.record.is_hot(self.policy())
+    }
+
+    /// What the peers do, from which something may come: the one that is nearest counts. `None` where one waits for
+    /// this very CPU.
+    pub(super) fn posture(&self) -> Option<PeerPosture> {
+        let mut nearest = PeerPosture::Asleep;
+        for busy in &self.busy {
+            if busy.peer_waits_for_this_cpu() {
+                return None;
+            }
+            nearest = nearest.nearer(busy.peer_posture());
+        }
+        Some(nearest)
+    }
+
+    /// The policy of the connection that spins longest.
+    pub(super) fn policy(&self) -> WaitPolicy {
+        let policies = self.busy.iter().map(|busy| busy.wait_policy());
+        policies.fold(WaitPolicy::Park, WaitPolicy::longer)
+    }
+
+    /// Lets tasks run before the next look; false if something has come meanwhile.
+    pub(super) fn step_out(&self) -> bool {
+        self.busy.iter().all(|connection| connection.step_out())
+    }
+
+    /// Whether tasks wait for any worker of the runtime.
+    pub(super) fn tasks_wait(&self) -> bool {
+        self.runtime.global_queue_depth() > 0
+    }
+
+    /// Leaves every busy connection to the task that drives now.
+    pub(super) fn hand_over(&mut self) {
+        for connection in self.busy.drain(..).chain(self.ready.drain(..)) {
+            connection.list_anew();
+        }
+    }
+
+    /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
+    pub(super) fn sleep(&mut self) {
+        for connection in self.busy.drain(..) {
+            connection.cease_to_look_as_driver();
+        }
+    }
+}

@@ -5,6 +5,8 @@ mod deadline;
 mod large;
 mod opening;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -214,8 +216,8 @@ impl Call {
     /// Gives the call up with a status code.
     pub fn cancel(&mut self, code: u16) {
         if !std::mem::replace(&mut self.course.over, true) {
-            let handler = self.connection().lock().cancel(self.sender.id, code);
-            drop(handler);
+            let given_up = self.connection().lock().cancel(self.sender.id, code);
+            given_up.finish();
         }
     }
 }

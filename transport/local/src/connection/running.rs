@@ -327,8 +327,8 @@ impl Drop for Spawned {
         // Its runtime ends, or its call has. A handler that panics has not answered, and its call says so; a
         // client's call goes on without its request stream.
         if !self.over && !self.polling && !self.connection.is_client() {
-            let own = self.connection.lock().cancel(self.id, code::CANCELLED);
-            own.into_iter().for_each(Work::let_go);
+            let given_up = self.connection.lock().cancel(self.id, code::CANCELLED);
+            given_up.let_go();
         }
     }
 }

@@ -25,8 +25,9 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// A place for a call that begins, as the last of so many `calls`.
-    pub(crate) fn occupy(&mut self, id: CallId, calls: u64) -> &mut Slot {
+    /// A place for a call that begins, as the last of so many `calls`. A task that still reads requests of the
+    /// call before it is `left` behind, to be woken.
+    pub(crate) fn occupy(&mut self, id: CallId, calls: u64, left: &mut Vec<Waker>) -> &mut Slot {
         let index = id.slot() as usize;
         while self.slots.len() <= index {
             self.slots.push(Slot::default());
@@ -35,6 +36,7 @@ impl Slots {
         if slot.id.is_some() {
             // A call that ended in this very pass, and whose holder has not let go of it yet: its end
             // is not the new one's, and its handler is on its way to be dropped.
+            left.extend(slot.reader.take());
             let _gone = slot.vacate();
         } else {
             self.held += 1;
@@ -163,7 +165,7 @@ mod tests {
     fn a_call_that_nothing_has_happened_to_for_long_is_idle() {
         let mut slots = Slots::default();
         assert!(!slots.others_are_active(None, 0));
-        slots.occupy(call(0), 1);
+        slots.occupy(call(0), 1, &mut Vec::new());
         assert!(slots.others_are_active(None, 1 + ACTIVE_FOR_CALLS));
         assert!(!slots.others_are_active(None, 2 + ACTIVE_FOR_CALLS));
         assert!(!slots.others_are_active(Some(call(0)), 1), "it is no other");
@@ -176,7 +178,10 @@ mod tests {
     #[test]
     fn a_call_counts_until_its_answer_is_taken() {
         let mut slots = Slots::default();
-        slots.occupy(call(0), 1).inbox.push_back(Inbound::Expired);
+        slots
+            .occupy(call(0), 1, &mut Vec::new())
+            .inbox
+            .push_back(Inbound::Expired);
         assert!(slots.others_are_active(None, 1));
         assert!(slots.vacate(call(0)).is_some());
         assert!(slots.vacate(call(0)).is_none(), "vacated already");
@@ -186,9 +191,12 @@ mod tests {
     #[test]
     fn a_place_taken_over_is_held_once() {
         let mut slots = Slots::default();
-        slots.occupy(call(0), 1);
+        let slot = slots.occupy(call(0), 1, &mut Vec::new());
+        slot.reader = Some(Waker::noop().clone());
+        let mut left = Vec::new();
         let next = CallId::from_wire(2 << 32).unwrap();
-        slots.occupy(next, 2);
+        slots.occupy(next, 2, &mut left);
+        assert_eq!(left.len(), 1, "whoever reads its requests is told");
         assert!(slots.get(call(0)).is_none());
         assert!(slots.vacate(call(0)).is_none());
         assert_eq!(slots.held().count(), 1);
@@ -201,10 +209,10 @@ mod tests {
         let mut slots = Slots::default();
         let many = PLACES_LOOKED_AT as u64;
         for slot in 0..many {
-            slots.occupy(call(slot), 1);
+            slots.occupy(call(slot), 1, &mut Vec::new());
         }
         assert!(!slots.others_are_active(None, 1_000));
-        slots.occupy(call(many), 1);
+        slots.occupy(call(many), 1, &mut Vec::new());
         assert!(slots.others_are_active(None, 1_000));
     }
 }

@@ -52,6 +52,28 @@ impl Ended {
     }
 }
 
+/// What a call leaves behind that was given up: for after the lock.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    work: Option<Work>,
+    /// A handler's leftover task may read its requests: it finds no call any more, and has to be told.
+    reader: Option<Waker>,
+}
+
+impl GivenUp {
+    pub(crate) fn finish(self) {
+        drop(self.work);
+        self.reader.into_iter().for_each(Waker::wake);
+    }
+
+    /// Does the same, but lets a task of the call go on to its own end.
+    pub(crate) fn let_go(self) {
+        self.work.into_iter().for_each(Work::let_go);
+        self.reader.into_iter().for_each(Waker::wake);
+    }
+}
+
 /// The part of a connection behind its state lock.
 #[derive(Debug)]
 pub(crate) struct State {

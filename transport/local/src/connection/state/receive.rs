@@ -167,7 +167,9 @@ impl State {
                 let method = self.route(request.method, &**service);
                 let limit = method.max_request_bytes;
                 self.core.limit_messages(id, limit);
-                let slot = self.slots.occupy(id, self.counts.calls);
+                let slot = self
+                    .slots
+                    .occupy(id, self.counts.calls, &mut deliveries.wakers);
                 let mut message = None;
                 match request.message_len {
                     Some(len) if len > limit => {

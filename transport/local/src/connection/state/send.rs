@@ -8,7 +8,7 @@ use ringway_wire::{CallId, Flags, FrameHeader, RequestHead};
 
 use super::receive::Deliveries;
 use super::waiting::Ticket;
-use super::{State, Work};
+use super::{GivenUp, State};
 use crate::clock;
 use crate::connection::inbound::{Inbound, Request};
 use crate::error::{Closed, Lack, SendError};
@@ -88,7 +88,8 @@ impl State {
             self.counts.note_sent(1, len);
         }
         let sent = self.sender.position();
-        self.slots.occupy(id, self.counts.calls).sent = sent;
+        let nobody = &mut Vec::new();
+        self.slots.occupy(id, self.counts.calls, nobody).sent = sent;
         self.ring();
         Ok(id)
     }
@@ -216,14 +217,17 @@ impl State {
     }
 
     /// Gives a call up, if it is not over.
-    pub(crate) fn cancel(&mut self, id: CallId, code: u16) -> Option<Work> {
+    pub(crate) fn cancel(&mut self, id: CallId, code: u16) -> GivenUp {
         if self.closed.is_none() {
             self.core.cancel(id, code);
             // What does not fit now goes out with the next pass.
             let _ = self.flush();
             self.ring();
         }
-        self.vacate(id)
+        GivenUp {
+            reader: self.slots.get(id).and_then(|slot| slot.reader.take()),
+            work: self.vacate(id),
+        }
     }
 
     /// Gives a call up on behalf of its reader, which is told by `last`. The call's place stays the reader's until

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringway_sys::EventFd;
 use ringway_tests::resident_bytes;
 use ringway_wire::{Flags, FrameHeader, Kind, Method, RequestHead};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_setfl};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
 use crate::regions::{REGION_BYTES, memfd, region_with, sealed};
@@ -172,6 +172,43 @@ fn a_doorbell_that_is_full() {
             assert_eq!(attacker.ending().kind, Kind::Response);
         }
     });
+}
+
+/// Its peer would wait for ever in write(2), and every call of that worker with it: `O_NONBLOCK` belongs to both. Its
+/// owner may fill the doorbell again as soon as it is emptied.
+#[test]
+fn a_doorbell_that_blocks_who_rings_it() {
+    for fills_again in [false, true] {
+        besiege(move |siege| {
+            let mut attacker = join(siege);
+            let bell = attacker.own_bell.as_fd().try_clone_to_owned().unwrap();
+            rustix::io::write(&bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+            fcntl_setfl(&bell, OFlags::empty()).unwrap();
+            let head = unary_head();
+            attacker.endpoint.consumer.arm();
+            attacker.frame(request(FIRST_CALL, &head), &head);
+            let ended = Arc::new(AtomicBool::new(false));
+            let filling = fills_again.then(|| {
+                let ended = Arc::clone(&ended);
+                std::thread::spawn(move || {
+                    // Waits while it is full, and for good in the end: nobody reads it.
+                    fcntl_setfl(&bell, OFlags::NONBLOCK).unwrap();
+                    while !ended.load(Ordering::Relaxed) {
+                        // Full is what it shall be.
+                        let _ = rustix::io::write(&bell, &(u64::MAX - 1).to_ne_bytes());
+                        fcntl_setfl(&bell, OFlags::empty()).unwrap();
+                        std::thread::sleep(Duration::from_micros(50));
+                        fcntl_setfl(&bell, OFlags::NONBLOCK).unwrap();
+                    }
+                })
+            });
+            assert_hung_up("a doorbell that blocks", &attacker.stream);
+            ended.store(true, Ordering::Relaxed);
+            filling
+                .into_iter()
+                .for_each(|filling| filling.join().unwrap());
+        });
+    }
 }
 
 /// Publishes and never rings: what it wrote is found at the latest with what else wakes the server, and costs

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use crate::clock;
 use crate::config::{Links, LocalConfig, SocketEngine};
 use crate::connection::{Connection, Large, Parts, Wakeups};
+use crate::link::shm::peer_bell::PeerBell;
 use crate::link::shm::{Blocks, Receiver, Sender};
 use crate::link::stream::Stream;
 use crate::link::{self, LinkKind, Watch};
@@ -153,7 +154,7 @@ impl Rendezvous<'_> {
             reads_ahead,
             core,
             socket,
-            (own_bell, Arc::new(peer_bell)),
+            (own_bell, Arc::new(PeerBell::new(peer_bell))),
             service,
             self.peer,
         )?;
@@ -292,7 +293,7 @@ fn assemble(
     peer_reads_ahead: bool,
     core: ringway_wire::Connection,
     socket: Arc<OwnedFd>,
-    (own_bell, peer_bell): (EventFd, Arc<EventFd>),
+    (own_bell, peer_bell): (EventFd, Arc<PeerBell>),
     service: Option<Arc<dyn Serve>>,
     peer: PeerCredentials,
 ) -> Result<Parts, String> {

@@ -1,5 +1,5 @@
-//! A thread of the process that has drivers replaced which are stuck in the user's code, and connections given up
-//! whose peer takes nothing any more.
+//! A thread of the process that has drivers replaced which are stuck in the user's code, connections given up whose
+//! peer takes nothing any more, and threads freed that a peer's doorbell holds up.
 //!
 //! It is the one thing here that runs outside of tokio, because what it looks for stops tokio as well: the worker
 //! that is stuck may be the one that waits for all descriptors and timers of its runtime. It ticks while drivers
@@ -15,6 +15,7 @@ use ringway_sys::schedule::run_delay_of;
 
 use crate::connection::connections;
 use crate::driver::{Driver, Suspect};
+use crate::link::shm::peer_bell;
 
 /// The time between two looks at drivers that are at work. A look costs some 5 us of CPU.
 const TICK: Duration = Duration::from_millis(2);
@@ -85,6 +86,7 @@ fn run() {
     let mut idle_ticks = 0;
     let mut suspects: Vec<(Weak<Driver>, Suspicion)> = Vec::new();
     let mut looked = Instant::now();
+    let mut ringing = Vec::new();
     loop {
         if looked.elapsed() >= LOOK_AT_PEERS_EVERY {
             looked = Instant::now();
@@ -111,7 +113,14 @@ fn run() {
         drivers.retain(|driver| driver.strong_count() > 0);
         let alive: Vec<_> = drivers.iter().filter_map(Weak::upgrade).collect();
         drop(drivers);
-        let mut idle = suspects.is_empty();
+        let before = std::mem::replace(&mut ringing, peer_bell::ringing());
+        for held in ringing.iter().filter(|held| before.contains(held)) {
+            let connections = connections();
+            connections
+                .iter()
+                .for_each(|connection| connection.free(*held));
+        }
+        let mut idle = suspects.is_empty() && ringing.is_empty();
         for driver in alive {
             idle &= !driver.has_worked_since_last_tick();
             let known =

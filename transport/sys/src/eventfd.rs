@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::Error;
 
@@ -38,9 +38,8 @@ impl EventFd {
     ///
     /// The name in `/proc/self/fd` is given by the kernel alone: no file, memfd, pipe or socket can
     /// carry it. The check does not bind the future: `O_NONBLOCK` belongs to the open file that both
-    /// sides share, and a peer may clear it later. So who must not be blocked by a hostile peer
-    /// gives out its own eventfd only to be rung, and rings the peer's from where a block hurts
-    /// that peer's connection alone, or rings by a byte on the rendezvous socket with MSG_DONTWAIT.
+    /// sides share, and a peer may clear it later. A thread that is held up then is freed by
+    /// [`Self::relieve`] from another one.
     ///
     /// # Errors
     /// [`Error::PeerPassedNoEventFd`], [`Error::PeerPassedBlockingEventFd`],
@@ -87,6 +86,27 @@ impl EventFd {
         }
     }
 
+    /// Empties it if it is so full that ringing it would block, and tells if it was. Never waits,
+    /// though the peer may have cleared `O_NONBLOCK`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] on kernels before 5.8, and what reading `/proc` comes to.
+    pub fn relieve(&self) -> io::Result<bool> {
+        let path = format!("/proc/self/fdinfo/{}", self.as_raw_fd());
+        if count(&std::fs::read_to_string(path)?) < Some(u64::MAX - 1) {
+            return Ok(false);
+        }
+        let mut count = [0; 8];
+        let bytes = &mut [io::IoSliceMut::new(&mut count)];
+        // An eventfd has no position.
+        let read = || preadv2(&self.0, bytes, u64::MAX, ReadWriteFlags::NOWAIT);
+        match rustix::io::retry_on_intr(read) {
+            // Or it was emptied just now by its owner.
+            Ok(_) | Err(Errno::AGAIN) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// A second descriptor of the same doorbell.
     ///
     /// # Errors
@@ -114,6 +134,14 @@ impl From<EventFd> for OwnedFd {
     }
 }
 
+/// What it counts to, of which fdinfo tells in hexadecimal.
+fn count(fdinfo: &str) -> Option<u64> {
+    let count = fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("eventfd-count:"));
+    u64::from_str_radix(count?.trim(), 16).ok()
+}
+
 /// Kernels before 6.5 do not say; there a semaphore merely wakes its owner more often.
 fn is_semaphore(fdinfo: &str) -> bool {
     fdinfo
@@ -135,6 +163,20 @@ mod tests {
         bell.ring().unwrap();
         assert!(bell.drain().unwrap());
         assert!(!bell.drain().unwrap());
+    }
+
+    #[test]
+    fn a_full_one_is_relieved_without_waiting() {
+        let bell = EventFd::new().unwrap();
+        rustix::fs::fcntl_setfl(&bell, OFlags::empty()).unwrap();
+        assert!(!bell.relieve().unwrap(), "empty");
+        bell.ring().unwrap();
+        assert!(!bell.relieve().unwrap(), "rung");
+        rustix::io::write(&bell, &(u64::MAX - 2).to_ne_bytes()).unwrap();
+        assert!(bell.relieve().unwrap());
+        assert!(!bell.relieve().unwrap(), "empty again");
+        assert_eq!(count("pos: 0\neventfd-count:               2a\n"), Some(42));
+        assert_eq!(count("pos: 0\n"), None);
     }
 
     #[test]

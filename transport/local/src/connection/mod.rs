@@ -50,6 +50,7 @@ use crate::driver::Driver;
 use crate::error::Closed;
 use crate::habits::Habits;
 use crate::link::shm::Blocks;
+use crate::link::shm::peer_bell::Held;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
 use crate::server::Serve;
@@ -512,6 +513,14 @@ impl Connection {
             if !self.again.load(Ordering::SeqCst) {
                 return progress;
             }
+        }
+    }
+
+    /// Frees the thread that this peer's doorbell holds up, and has the connection end; nothing if `held` is about
+    /// another one.
+    pub(crate) fn free(&self, held: Held) {
+        if self.watch.frees(held) {
+            self.stir();
         }
     }
 

@@ -161,6 +161,12 @@ impl Pass {
             true => end.and(Err(Closed::PeerSilent)),
             false => end,
         };
+        let end = match stirred && connection.watch.bell_has_blocked() {
+            true => end.and(Err(Closed::PeerMisbehaved(
+                "its doorbell held up the thread that rang it".into(),
+            ))),
+            false => end,
+        };
         let mut end = end.map(|rung| {
             if rung {
                 connection.watch.note_rung();

@@ -330,7 +330,7 @@ pub(crate) enum Watch {
         peek: ringway_ring::Peek,
         sleep: ringway_ring::SleepWord,
         peer: ringway_ring::PeerSleep,
-        peer_bell: std::sync::Arc<ringway_sys::EventFd>,
+        peer_bell: std::sync::Arc<shm::peer_bell::PeerBell>,
         room: std::sync::Arc<shm::Room>,
     },
     Stream(stream::Watch),
@@ -442,6 +442,22 @@ impl Watch {
             && let Err(error) = beside_the_poll(|| peer_bell.ring())
         {
             tracing::warn!(%error, "a doorbell can't be rung");
+        }
+    }
+
+    /// Frees the thread that `held` says to be held up by this peer's doorbell; false if it is not this one's.
+    pub(crate) fn frees(&self, held: shm::peer_bell::Held) -> bool {
+        match self {
+            Self::Shm { peer_bell, .. } => peer_bell.frees(held),
+            Self::Stream(_) | Self::Queue(_) => false,
+        }
+    }
+
+    /// Whether the peer has made its doorbell hold up the thread that rang it.
+    pub(crate) fn bell_has_blocked(&self) -> bool {
+        match self {
+            Self::Shm { peer_bell, .. } => peer_bell.has_blocked(),
+            Self::Stream(_) | Self::Queue(_) => false,
         }
     }
 

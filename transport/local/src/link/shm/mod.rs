@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `blocks.rs` | the blocks of this side's arena |
 //! | `notes.rs` | the notes about its segments |
+//! | `peer_bell.rs` | the peer's doorbell, and what becomes of one that blocks |
 //! | `sender.rs` | the sending half |
 //! | `receiver.rs` | the receiving half |
 
 mod blocks;
 mod notes;
+pub(crate) mod peer_bell;
 mod receiver;
 mod sender;
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringway_ring::{BlockCopy, BlockRef, BufferPool, Consumer, Inbox, PeerArena, Record};
-use ringway_sys::{Blocking, EventFd, receive_with_descriptors};
+use ringway_sys::{Blocking, receive_with_descriptors};
 use ringway_wire::FrameHeader;
 
+use super::peer_bell::PeerBell;
 use super::{FILLED, SEGMENT_NOTE_BYTES, SegmentNote, misbehaved};
 use crate::error::Closed;
 use crate::link::{Frame, Head, Judge, MAX_FRAMES};
@@ -47,7 +48,7 @@ pub(crate) struct Receiver {
     pub(crate) pool: BufferPool,
     pub(crate) socket: Arc<OwnedFd>,
     /// The peer's doorbell, rung when it waits for room.
-    pub(crate) doorbell: Arc<EventFd>,
+    pub(crate) doorbell: Arc<PeerBell>,
     /// The block of which some was copied before its frame came: the peer tells of one at a time.
     pub(crate) ahead: Option<BlockCopy>,
     /// Bytes so copied by notes of this inbox.
@@ -327,7 +328,7 @@ mod tests {
             arena: there.peer_arena,
             pool: there.pool,
             socket,
-            doorbell: Arc::new(EventFd::new().unwrap()),
+            doorbell: Arc::new(PeerBell::new(ringway_sys::EventFd::new().unwrap())),
             ahead: None,
             ahead_bytes: 0,
             ahead_rests: true,

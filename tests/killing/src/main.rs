@@ -26,6 +26,8 @@ use ringway_tests::Control;
 use crate::round::{Choice, Survivor};
 use crate::table::Table;
 
+/// Rounds after which the process is to come to rest, which takes up to a second.
+const ROUNDS_UNTIL_REST: u64 = 100;
 /// Failed rounds after which no further one is begun.
 const MAX_FAILED: usize = 10;
 
@@ -81,10 +83,18 @@ async fn run(rounds: u64, seed: Option<u64>) -> ExitCode {
     let control = Control::start();
     let survivor = Survivor::start().await;
     let mut table = Table::new();
+    let mut rested = first;
     for seed in first..first + rounds {
         let choice = Choice::of(seed);
         let judged = round::play(&choice, &survivor, &control).await;
         table.add(&choice, judged);
+        let next = seed + 1;
+        if next - rested == ROUNDS_UNTIL_REST || next == first + rounds {
+            if let Some(problem) = survivor.is_at_rest().await {
+                table.add_problem_of_rounds(&(rested..next), &problem);
+            }
+            rested = next;
+        }
         if table.failed() >= MAX_FAILED {
             break;
         }

@@ -1,4 +1,8 @@
-//! Counts the descriptors, mappings, tasks and memory of this process.
+//! Counts the descriptors, mappings and tasks of this process.
+//!
+//! Descriptors and mappings go with the connection, so each round is judged by them. Tasks that look now and then
+//! for something hold nothing of a connection, and end at their next look, up to a second later: a second for
+//! each round would be all that a round takes, so they are judged for some rounds at once.
 
 use std::time::{Duration, Instant};
 
@@ -25,18 +29,26 @@ impl Held {
         }
     }
 
-    fn is_within(self, base: Self) -> bool {
-        self.descriptors <= base.descriptors
-            && self.mappings <= base.mappings
-            && self.tasks <= base.tasks
+    fn holds_no_more_than(self, base: Self) -> bool {
+        self.descriptors <= base.descriptors && self.mappings <= base.mappings
     }
 
-    /// Waits until the process holds no more than before; what it holds instead.
-    pub(crate) async fn returns_to(base: Self) -> Option<String> {
+    /// Waits until the process holds no more descriptors and mappings than `self`; returns what it holds instead.
+    pub(crate) async fn is_returned_to(self) -> Option<String> {
+        self.becomes(|now| now.holds_no_more_than(self)).await
+    }
+
+    /// Waits until no more tasks are alive, either; returns what the process holds instead.
+    pub(crate) async fn and_tasks_are_returned_to(self) -> Option<String> {
+        self.becomes(|now| now.holds_no_more_than(self) && now.tasks <= self.tasks)
+            .await
+    }
+
+    async fn becomes(self, is_reached: impl Fn(Self) -> bool) -> Option<String> {
         let began = Instant::now();
-        while !Self::now().is_within(base) {
+        while !is_reached(Self::now()) {
             if began.elapsed() > LIMIT {
-                return Some(format!("left behind: {:?} after {base:?}", Self::now()));
+                return Some(format!("left behind: {:?} after {self:?}", Self::now()));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -150,6 +150,8 @@ pub(crate) struct Survivor {
     seen: Arc<Seen>,
     directory: tempfile::TempDir,
     neighbour: BenchClient<Channel>,
+    /// What this process holds while no round is played.
+    held: Held,
 }
 
 impl Survivor {
@@ -164,14 +166,20 @@ impl Survivor {
         tokio::spawn(server.bind().await.unwrap().serve());
         let channel = connect(Link::Shm, &directory.path().join("ringway")).await;
         let mut neighbour = BenchClient::new(channel);
-        // What it holds from now on is what the first round is measured by.
+        // What it holds from now on is what the rounds are measured by.
         neighbour.unary(payload(0, 100)).await.unwrap();
         tokio::time::sleep(SETTLING).await;
         Self {
             seen,
             directory,
             neighbour,
+            held: Held::now(),
         }
+    }
+
+    /// Waits until all that the rounds have started in this process has ended; returns what has not.
+    pub(crate) async fn is_at_rest(&self) -> Option<String> {
+        self.held.and_tasks_are_returned_to().await
     }
 
     fn root(&self) -> PathBuf {
@@ -184,13 +192,12 @@ pub(crate) async fn play(choice: &Choice, survivor: &Survivor, control: &Control
     let scratch = tempfile::tempdir().unwrap();
     let journal = Journal::new(scratch.path().join("journal"));
     let root = scratch.path().join("ringway");
-    let before = Held::now();
     let mut judged = if choice.target == Target::Client {
         kill_client(*choice, survivor, &journal, control).await
     } else {
         kill_server(*choice, &root, &journal, control).await
     };
-    judged.problems.extend(Held::returns_to(before).await);
+    judged.problems.extend(survivor.held.is_returned_to().await);
     judged.problems.extend(files_beside_sockets(&root));
     judged.resident_bytes = resident_bytes();
     judged

@@ -1,6 +1,7 @@
 //! What came of all rounds, and the bars that it is held to.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::round::{Choice, Judged};
@@ -78,6 +79,13 @@ impl Table {
         row.worst = row.worst.max(worst);
         row.failed += failed;
         self.lateness.extend(lateness);
+    }
+
+    /// Adds a problem that one of several rounds has left.
+    pub(crate) fn add_problem_of_rounds(&mut self, seeds: &Range<u64>, problem: &str) {
+        let (first, count) = (seeds.start, seeds.end - seeds.start);
+        println!("FAILED: {problem}; repeat with --rounds {count} --seed {first}");
+        self.failed += 1;
     }
 
     pub(crate) fn failed(&self) -> usize {

@@ -25,6 +25,9 @@ mod copy;
 mod doorbell;
 mod endpoint;
 mod error;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod layout;
 mod mapping;
 mod memory;

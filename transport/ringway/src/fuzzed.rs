@@ -84,27 +84,12 @@ pub fn told(data: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
+#[path = "../../../tests/fuzz/replay.rs"]
+mod replay;
 
-    /// Runs a target over its seeds, and over what comes of them with an end cut off or a bit flipped.
-    fn replay(name: &str, target: fn(&[u8])) {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds");
-        let mut seen = 0;
-        for seed in fs::read_dir(seeds.join(name)).unwrap() {
-            let seed = fs::read(seed.unwrap().path()).unwrap();
-            target(&seed);
-            (0..seed.len()).for_each(|end| target(&seed[..end]));
-            for bit in 0..8 * seed.len() {
-                let mut flipped = seed.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                target(&flipped);
-            }
-            seen += 1;
-        }
-        assert!(seen > 0, "{name} has no seeds");
-    }
+#[cfg(test)]
+mod tests {
+    use super::replay::replay;
 
     #[test]
     fn the_seeds_of_packed_messages() {

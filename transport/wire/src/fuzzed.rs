@@ -6,37 +6,15 @@
 
 use std::time::{Duration, Instant};
 
+use self::choices::Choices;
 use crate::*;
+
+#[path = "../../../tests/fuzz/choices.rs"]
+mod choices;
 
 /// Steps of one conversation, at most.
 const MAX_STEPS: usize = 2048;
 const SLOTS: u32 = 8;
-
-/// The bytes that are left to choose from; none are zeros.
-struct Feed<'a>(&'a [u8]);
-
-impl<'a> Feed<'a> {
-    fn byte(&mut self) -> u8 {
-        self.take(1).first().copied().unwrap_or(0)
-    }
-
-    fn number(&mut self) -> u32 {
-        u32::from(self.byte()) | u32::from(self.byte()) << 8
-    }
-
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    /// Exactly so many bytes.
-    fn padded(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes = self.take(len).to_vec();
-        bytes.resize(len, 0);
-        bytes
-    }
-}
 
 /// A hello: what is understood is said again alike, and agreed on within this side's limits.
 pub fn handshake(data: &[u8]) {
@@ -93,13 +71,13 @@ pub fn metadata(data: &[u8]) {
 
 /// One side of a connection, of which the peer and the application do as the bytes say.
 pub fn frames(data: &[u8]) {
-    let mut feed = Feed(data);
-    let mut side = Side::new(feed.byte());
+    let mut choices = Choices::new(data);
+    let mut side = Side::new(choices.byte());
     for _ in 0..MAX_STEPS {
-        if feed.0.is_empty() {
+        if choices.is_empty() {
             return;
         }
-        side.step(&mut feed);
+        side.step(&mut choices);
     }
 }
 
@@ -140,13 +118,13 @@ impl Side {
         }
     }
 
-    fn step(&mut self, feed: &mut Feed<'_>) {
-        match feed.byte() % 12 {
-            0 => self.pass_time(feed.byte()),
-            1 => self.open(feed),
-            2..=5 => self.act(feed),
+    fn step(&mut self, choices: &mut Choices<'_>) {
+        match choices.byte() % 12 {
+            0 => self.pass_time(choices.byte()),
+            1 => self.open(choices),
+            2..=5 => self.act(choices),
             6 => self.core.drain(),
-            _ => self.receive(feed),
+            _ => self.receive(choices),
         }
         while let Some(frame) = self.core.poll_transmit() {
             let header = FrameHeader::decode(&frame.header.encode()).unwrap();
@@ -163,18 +141,18 @@ impl Side {
         while self.core.poll_event().is_some() {}
     }
 
-    fn open(&mut self, feed: &mut Feed<'_>) {
-        let timeout = Duration::from_millis(u64::from(feed.byte()) * 100);
+    fn open(&mut self, choices: &mut Choices<'_>) {
+        let timeout = Duration::from_millis(u64::from(choices.byte()) * 100);
         let deadline = (!timeout.is_zero()).then_some(self.now + timeout);
         let Ok(call) = self.core.open(self.now, deadline) else {
             return;
         };
-        let len = feed.number() as usize;
-        let flags = Flags::NONE.with(Flags::END, feed.byte() & 1 != 0);
+        let len = usize::from(choices.number());
+        let flags = Flags::NONE.with(Flags::END, choices.byte() & 1 != 0);
         match self.core.request_frame(call, 2, Some(len), flags) {
-            Ok(header) if feed.byte().is_multiple_of(8) => self.core.retract(&header),
+            Ok(header) if choices.byte().is_multiple_of(8) => self.core.retract(&header),
             Ok(_) => {
-                self.core.limit_messages(call, feed.number());
+                self.core.limit_messages(call, choices.number().into());
                 self.calls.push(call);
             }
             Err(_) => self.core.abandon_open(call),
@@ -182,13 +160,13 @@ impl Side {
     }
 
     /// The application does something with one of its calls.
-    fn act(&mut self, feed: &mut Feed<'_>) {
+    fn act(&mut self, choices: &mut Choices<'_>) {
         let Some(last) = self.calls.len().checked_sub(1) else {
             return;
         };
-        let call = self.calls[last - usize::from(feed.byte()) % self.calls.len()];
-        let len = feed.number();
-        match feed.byte() % 10 {
+        let call = self.calls[last - usize::from(choices.byte()) % self.calls.len()];
+        let len = u32::from(choices.number());
+        match choices.byte() % 10 {
             0 => self.core.cancel(call, code::CANCELLED),
             1 => self.core.release(call),
             2 => self.core.consumed(call, len),
@@ -205,16 +183,17 @@ impl Side {
         }
     }
 
-    fn receive(&mut self, feed: &mut Feed<'_>) {
-        let header = match feed.byte() % 4 {
-            0 => feed.padded(FrameHeader::LEN),
-            _ => nearly_right(feed).encode().to_vec(),
+    fn receive(&mut self, choices: &mut Choices<'_>) {
+        let header = match choices.byte() % 4 {
+            0 => choices.array(),
+            _ => nearly_right(choices).encode(),
         };
-        let Ok(header) = FrameHeader::decode(header.first_chunk().unwrap()) else {
+        let Ok(header) = FrameHeader::decode(&header) else {
             return;
         };
-        let head = feed.padded(header.head_len as usize);
-        if feed.byte() & 1 != 0 && self.core.judge(&header, &head).is_err() {
+        let mut head = choices.take(header.head_len as usize).to_vec();
+        head.resize(header.head_len as usize, 0);
+        if choices.byte() & 1 != 0 && self.core.judge(&header, &head).is_err() {
             assert!(self.core.is_closed());
             self.failed = true;
         }
@@ -222,7 +201,8 @@ impl Side {
             Ok(event) => {
                 assert!(!self.failed, "{event:?} after the end");
                 if let Event::Request(request) = event {
-                    self.core.limit_messages(request.call, feed.number());
+                    self.core
+                        .limit_messages(request.call, choices.number().into());
                     self.calls.push(request.call);
                 }
             }
@@ -235,7 +215,7 @@ impl Side {
 }
 
 /// A header that gets past the first checks.
-fn nearly_right(feed: &mut Feed<'_>) -> FrameHeader {
+fn nearly_right(choices: &mut Choices<'_>) -> FrameHeader {
     const KINDS: [Kind; 11] = [
         Kind::Request,
         Kind::Message,
@@ -249,14 +229,14 @@ fn nearly_right(feed: &mut Feed<'_>) -> FrameHeader {
         Kind::GoAway,
         Kind::Link(0x80),
     ];
-    let kind = KINDS[usize::from(feed.byte()) % KINDS.len()];
-    let (slot, generation) = (feed.byte() % 10, feed.byte() % 4);
-    let (message_len, flags) = (feed.number(), Flags(feed.byte()));
-    let whole = feed.byte() & 1 == 0;
+    let kind = KINDS[usize::from(choices.byte()) % KINDS.len()];
+    let (slot, generation) = (choices.byte() % 10, choices.byte() % 4);
+    let (message_len, flags) = (u32::from(choices.number()), Flags(choices.byte()));
+    let whole = choices.byte() & 1 == 0;
     FrameHeader {
         flags,
-        code: u16::from(feed.byte()),
-        head_len: u32::from(feed.byte() % 64),
+        code: u16::from(choices.byte()),
+        head_len: u32::from(choices.byte() % 64),
         call: u64::from(generation) << 32 | u64::from(slot),
         payload_len: if whole { message_len } else { message_len / 2 },
         message_len,
@@ -265,27 +245,12 @@ fn nearly_right(feed: &mut Feed<'_>) -> FrameHeader {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
+#[path = "../../../tests/fuzz/replay.rs"]
+mod replay;
 
-    /// Runs a target over its seeds, and over what comes of them with an end cut off or a bit flipped.
-    fn replay(name: &str, target: fn(&[u8])) {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds");
-        let mut seen = 0;
-        for seed in fs::read_dir(seeds.join(name)).unwrap() {
-            let seed = fs::read(seed.unwrap().path()).unwrap();
-            target(&seed);
-            (0..seed.len()).for_each(|end| target(&seed[..end]));
-            for bit in 0..8 * seed.len() {
-                let mut flipped = seed.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                target(&flipped);
-            }
-            seen += 1;
-        }
-        assert!(seen > 0, "{name} has no seeds");
-    }
+#[cfg(test)]
+mod tests {
+    use super::replay::replay;
 
     #[test]
     fn the_seeds_of_handshakes() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BufMut;
 
+use super::space::{Extent, Space, granules};
 use crate::{
     ArenaConfig, ArenaError, BlockRef, BlockWriter, Corrupt, Endpoint, EndpointConfig, Filling,
     Inbox, RegionConfig, SegmentId,
@@ -236,4 +237,56 @@ fn a_block_outlives_its_segment_and_its_writer_the_arena() {
     let mut bytes = b"before".to_vec();
     block.copy_to(&mut bytes);
     assert_eq!((bytes.len(), bytes[5], bytes[6]), (5006, b'e', 9));
+}
+
+/// Covers all orders of six steps of a segment of four granules: one, two or three granules are asked for, or one of
+/// the extents that are out is given back. What is out never overlaps, nothing is refused for which there is room in
+/// one piece, and all bytes are there again at the end.
+#[test]
+fn all_orders_of_taking_and_giving_back_in_a_small_segment() {
+    const GRANULES: u32 = 4;
+    const STEPS: u32 = 6;
+    /// Three lengths to take, and four extents at most to give back.
+    const CHOICES: u32 = 3 + GRANULES;
+    let granule = u32::try_from(granules(1)).unwrap();
+    let mut refused = 0;
+    for order in 0..CHOICES.pow(STEPS) {
+        let mut space = Space::default();
+        space.add_segment(SegmentId(0), GRANULES * granule);
+        let mut out: Vec<Extent> = Vec::new();
+        for step in 0..STEPS {
+            let choice = order / CHOICES.pow(step) % CHOICES;
+            if let Some(index) = choice.checked_sub(3) {
+                if out.len() <= index as usize {
+                    break;
+                }
+                space.free(out.swap_remove(index as usize));
+                continue;
+            }
+            let len = (choice + 1) * granule;
+            let is_free = |at: u32| {
+                out.iter()
+                    .all(|taken| at < taken.offset || at >= taken.offset + taken.len)
+            };
+            let has_room = (0..GRANULES).any(|first| {
+                let end = first + choice + 1;
+                end <= GRANULES && (first..end).all(|at| is_free(at * granule))
+            });
+            let extent = space.allocate(len as usize - 1);
+            assert_eq!(extent.is_some(), has_room, "{order} at {step}");
+            refused += u32::from(!has_room);
+            let Some(extent) = extent else { continue };
+            let end = extent.offset + extent.len;
+            assert!(extent.len >= len && end <= GRANULES * granule, "{extent:?}");
+            let mut all = (extent.offset..end).step_by(granule as usize);
+            assert!(all.all(is_free), "{order} at {step}: taken twice");
+            out.push(extent);
+        }
+        let used: u32 = out.iter().map(|extent| extent.len).sum();
+        assert_eq!(space.used_bytes(), used as usize, "{order}");
+        out.drain(..).for_each(|extent| space.free(extent));
+        let whole = space.allocate((GRANULES * granule) as usize);
+        assert_eq!(whole.map(|extent| extent.offset), Some(0), "{order}");
+    }
+    assert!(refused > 10_000, "{refused}");
 }

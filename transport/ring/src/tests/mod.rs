@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 #[cfg(not(loom))]
+mod blocks;
+#[cfg(not(loom))]
 mod exhaustive;
 #[cfg(not(loom))]
 mod hostile;

@@ -1,4 +1,4 @@
-//! One task of a runtime that drives all of its connections.
+//! A task of a runtime that drives its connections, all of them or some.
 //!
 //! A connection becomes ready when its doorbell rings, its socket stirs, one of its handlers is
 //! woken, or a task asks for it. The driver gives each ready connection a bounded pass, looks a
@@ -196,6 +196,8 @@ impl Driver {
             ready => *ready = Some(Vec::new()),
         }
         self.begin_in(runtime);
+        // It may wait in the queue of a worker that is stuck: then another task drives.
+        self.fresh.store(false, Ordering::Relaxed);
     }
 
     /// Has a task of `runtime` drive, in place of any other.

@@ -172,14 +172,16 @@ impl Crew {
         }
     }
 
-    /// Hands all that `driver` has on to the next one.
-    pub(super) fn hand_on(self: &Arc<Self>, driver: &Arc<Driver>) {
+    /// Hands all that `driver` has on to the next one; false where that can't drive.
+    pub(super) fn hand_on(self: &Arc<Self>, driver: &Arc<Driver>) -> bool {
         let next = (driver.number() + 1) % (self.more.len() + 1);
-        if self.open(next) {
+        let opened = self.open(next);
+        if opened {
             driver
                 .connections()
                 .for_each(|connection| connection.move_to_driver(next));
         }
+        opened
     }
 
     /// The runtime, if several of its tasks can run at once.
@@ -216,7 +218,7 @@ impl Crew {
         unused.map(|number| Taker { number, busy: 0 }).or(least)
     }
 
-    /// Gives connections to another driver, which has so much more to do then.
+    /// Gives connections to another driver, which has so much more to do then; false where it can't drive.
     pub(super) fn give(
         self: &Arc<Self>,
         given: &[Arc<Connection>],
@@ -224,14 +226,15 @@ impl Crew {
         now: Instant,
         rules: &LoadRules,
         more: PerMille,
-    ) {
+    ) -> bool {
         if !self.open(taker.number) {
-            return;
+            return false;
         }
         self.driver(taker.number).standing.expect(now, rules, more);
         for connection in given {
             connection.move_to_driver(taker.number);
         }
+        true
     }
 
     /// Gives all that `driver` has back to the first one, which has so much more to do then.

@@ -19,8 +19,10 @@ impl Driver {
         match crew.sharing() {
             Some(Sharing::ByLoad) => {}
             Some(Sharing::Restless) => {
-                turn.busy.clear();
-                return crew.hand_on(crew.driver(self.number));
+                if crew.hand_on(crew.driver(self.number)) {
+                    turn.busy.clear();
+                }
+                return;
             }
             None => return,
         }
@@ -49,13 +51,13 @@ impl Driver {
                 let given = chosen.iter().filter_map(|at| weights.connection(*at));
                 let given: Vec<_> = given.filter(|mine| mine.is_driven_by(self)).collect();
                 let more = chosen.iter().map(|at| times[*at]).sum();
-                if given.is_empty() {
+                let more = per_mille(more, window.length);
+                if given.is_empty() || !crew.give(&given, taker, now, rules, more) {
                     return turn.load.pause(rules);
                 }
                 turn.busy
                     .retain(|busy| !given.iter().any(|given| Arc::ptr_eq(given, busy)));
                 tracing::debug!(connections = given.len(), "a busy driver shares");
-                crew.give(&given, taker, now, rules, per_mille(more, window.length));
             }
             (Verdict::Return, ..) => {
                 turn.busy.clear();

@@ -1,4 +1,4 @@
-//! One task of a runtime that drives all of its connections.
+//! A task of a runtime that drives its connections, all of them or some.
 //!
 //! A connection becomes ready when its doorbell rings, its socket stirs, one of its handlers is
 //! woken, or a task asks for it. The driver gives each ready connection a bounded pass, looks a
@@ -10,28 +10,33 @@
 //! generation gone and ends.
 //!
 //! A runtime may end before the connections that it has made do. Then its driver moves, with all of them, to the
-//! runtime that makes the next call: see [`home`].
+//! runtime that makes the next call: see [`home`]. And a runtime may have several drivers: see [`crew`].
 
+mod count;
+mod crew;
 mod home;
+pub(crate) mod load;
+mod meter;
+mod sharing;
 mod turn;
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ringway_ring::{DriverRole, RoleSnapshot};
 use ringway_sys::schedule::thread_id;
-use tokio::runtime::{Handle, Id, RuntimeFlavor};
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+pub(crate) use self::crew::Crew;
+use self::crew::Standing;
 use self::home::Home;
 use self::turn::Turn;
 use crate::connection::{Connection, Progress, connections};
-use crate::runtime;
 use crate::spin::Outcome;
 use crate::waiting::{Pass, Seen, look_until, may_spin, wake_later};
 use crate::watchdog;
@@ -44,10 +49,14 @@ const LONGEST_TURN: Duration = Duration::from_millis(10);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
-/// Drives the connections of one runtime.
+/// Drives connections of one runtime.
 #[derive(Debug)]
-pub struct Driver {
-    home: Home,
+pub(crate) struct Driver {
+    /// Its place among the drivers of its runtime.
+    number: usize,
+    home: Arc<Home>,
+    crew: Weak<Crew>,
+    standing: Standing,
     /// `None` while no task drives: connections keep their driver, so it must not keep them.
     ready: Mutex<Option<Vec<Arc<Connection>>>>,
     /// Which task drives, whether it is at work, and whether `ready` holds any.
@@ -95,7 +104,7 @@ impl Drop for InUserCode<'_> {
     fn drop(&mut self) {
         let inside = &self.driver.in_user_code;
         // A task that was replaced meanwhile leaves its successor's mark alone.
-        if inside.load(Ordering::Relaxed) == self.number {
+        if self.number > 0 && inside.load(Ordering::Relaxed) == self.number {
             inside.store(0, Ordering::Relaxed);
         }
     }
@@ -156,28 +165,18 @@ impl Wake for DriverTask {
 }
 
 impl Driver {
-    /// The driver of the tokio runtime [at hand](runtime::at_hand); the first caller starts it.
-    pub fn current() -> Arc<Self> {
-        Self::of(&runtime::at_hand())
-    }
-
-    /// The driver of a runtime; the first caller starts it.
-    pub(crate) fn of(runtime: &Handle) -> Arc<Self> {
-        static DRIVERS: OnceLock<Mutex<HashMap<Id, Weak<Driver>>>> = OnceLock::new();
-        let mut drivers = DRIVERS.get_or_init(Mutex::default).lock();
-        let known = drivers.get(&runtime.id()).and_then(Weak::upgrade);
-        // One that has moved away since drives connections of other runtimes.
-        if let Some(driver) = known.filter(|known| known.home.is(runtime.id())) {
-            return driver;
-        }
-        drivers.retain(|_, driver| driver.strong_count() > 0);
+    /// A driver that does not drive yet.
+    fn new(number: usize, home: &Arc<Home>, crew: Weak<Crew>) -> Arc<Self> {
         let task = Arc::<DriverTask>::default();
-        let driver = Arc::new(Self {
-            home: Home::at(runtime),
-            ready: Mutex::new(Some(Vec::new())),
+        Arc::new(Self {
+            number,
+            home: Arc::clone(home),
+            crew,
+            standing: Standing::default(),
+            ready: Mutex::new(None),
             role: DriverRole::default(),
             in_user_code: AtomicU32::new(0),
-            called: AtomicBool::new(true),
+            called: AtomicBool::new(false),
             fresh: AtomicBool::new(false),
             steps: AtomicU32::new(0),
             steps_at_tick: AtomicU32::new(0),
@@ -187,14 +186,42 @@ impl Driver {
             later: Mutex::default(),
             after_others: Waker::from(Arc::clone(&task)),
             task,
-        });
-        drivers.insert(runtime.id(), Arc::downgrade(&driver));
-        // A runtime of one thread has no other that could take over, and may not run at all for now.
-        if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
-            watchdog::watch(&driver);
+        })
+    }
+
+    /// Has a task of `runtime` drive, if none does.
+    fn begin(self: &Arc<Self>, runtime: &Handle) {
+        match &mut *self.ready.lock() {
+            Some(_) => return,
+            ready => *ready = Some(Vec::new()),
         }
-        driver.start_task(runtime, 0);
-        driver
+        self.begin_in(runtime);
+        // It may wait in the queue of a worker that is stuck: then another task drives.
+        self.fresh.store(false, Ordering::Relaxed);
+    }
+
+    /// Has a task of `runtime` drive, in place of any other.
+    fn begin_in(self: &Arc<Self>, runtime: &Handle) {
+        let generation = self.next_generation();
+        self.ready.lock().get_or_insert_default();
+        self.begin_anew(runtime, generation);
+    }
+
+    /// Has no task drive any more. What it had is for others to see to.
+    fn end(&self) {
+        self.next_generation();
+        self.called.store(false, Ordering::SeqCst);
+        self.in_user_code.store(0, Ordering::Relaxed);
+        self.standing.serves.store(false, Ordering::SeqCst);
+        let ready = self.ready.lock().take();
+        self.role.take_listed();
+        // Without the lock: a connection that ends here may mark others.
+        drop(ready);
+    }
+
+    /// Its place among the drivers of its runtime, from 0.
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     fn start_task(self: &Arc<Self>, runtime: &Handle, generation: u32) {
@@ -211,10 +238,6 @@ impl Driver {
         Some(runtime.spawn(work).abort_handle())
     }
 
-    pub(crate) fn home(&self) -> &Home {
-        &self.home
-    }
-
     /// Notes that the pass has spawned a task that may block its worker.
     pub(crate) fn note_spawned(&self) {
         self.spawned.store(true, Ordering::Relaxed);
@@ -227,6 +250,13 @@ impl Driver {
 
     /// Marks the begin of user code in a pass of the driver; returns what marks its end.
     pub(crate) fn enter_user_code(&self) -> InUserCode<'_> {
+        // Another driver's pass that is led here is marked by its own.
+        if self.thread.load(Ordering::Relaxed) != this_thread() {
+            return InUserCode {
+                driver: self,
+                number: 0,
+            };
+        }
         let number = self.generation() + 1;
         self.in_user_code.store(number, Ordering::Relaxed);
         watchdog::note_work();
@@ -305,70 +335,12 @@ impl Driver {
         driven.filter(|connection| connection.is_driven_by(self))
     }
 
-    /// Has the runtime at hand drive if none does, or one that is only a refuge: a connection belongs to the
-    /// process, not to the runtime that made it.
-    #[inline]
-    pub(crate) fn ensure_driven(self: &Arc<Self>) {
-        if self.home.is_astray() {
-            self.move_to(&runtime::at_hand());
-        }
-    }
-
-    #[cold]
-    fn move_to(self: &Arc<Self>, runtime: &Handle) {
-        let was_lost = self.home.is_lost();
-        let serves = |connection: Arc<Connection>| !connection.is_client();
-        if !was_lost && (self.home.is(runtime.id()) || self.connections().any(serves)) {
-            return;
-        }
-        if !self.home.move_to(runtime) {
-            return;
-        }
-        if was_lost {
-            // What served there has ended with its handlers.
-            let served = self.connections().filter(|served| !served.is_client());
-            served.for_each(|served| served.close());
-        }
-        let generation = self.next_generation();
-        self.ready.lock().get_or_insert_default();
-        self.begin_anew(runtime, generation);
-        tracing::debug!("connections of a runtime that has ended are driven by another one");
-    }
-
     /// Makes every task that drives one of a former generation.
     fn next_generation(&self) -> u32 {
         loop {
             if let Some(generation) = self.role.take_over(self.role.snapshot()) {
                 return generation;
             }
-        }
-    }
-
-    /// The task of a generation was dropped, with its runtime. Where calls of other runtimes wait, the process's
-    /// own drives from now on; else whichever makes the next call.
-    fn lose_home(self: &Arc<Self>, generation: u32) {
-        if self.generation() != generation {
-            return;
-        }
-        self.home.lose();
-        self.next_generation();
-        self.called.store(false, Ordering::SeqCst);
-        self.in_user_code.store(0, Ordering::Relaxed);
-        let ready = self.ready.lock().take();
-        self.role.take_listed();
-        // Without the lock: a connection that ends here may mark others.
-        drop(ready);
-        if std::thread::panicking() {
-            // The task has failed, not its runtime: another one would fail on the same connection.
-            self.connections().for_each(|connection| connection.close());
-        }
-        let mut awaited = false;
-        for connection in self.connections() {
-            connection.lose_driver();
-            awaited |= connection.is_client() && connection.calls_in_flight() > 0;
-        }
-        if awaited {
-            self.move_to(runtime::own());
         }
     }
 
@@ -411,6 +383,7 @@ impl Driver {
         }
         turn.busy.iter().for_each(|connection| connection.step_in());
         let started = Instant::now();
+        turn.load.begin_pass(Some(started));
         loop {
             self.note_step();
             let progress = self.pass(turn);
@@ -421,10 +394,13 @@ impl Driver {
             if progress == Progress::GiveWayToAll {
                 self.others_first.store(true, Ordering::SeqCst);
             }
+            let now = Instant::now();
+            if turn.load.end_pass(now) {
+                self.judge_load(turn, now);
+            }
             if progress.gives_way() || self.others_first() {
                 return self.give_way(context, turn);
             }
-            let now = Instant::now();
             if !self.wait(turn, progress, now) {
                 turn.sleep();
                 self.role.finish_work(turn.generation);
@@ -488,7 +464,7 @@ impl Driver {
             if turn.looked {
                 connection.tallies().note_look(true);
             }
-            total = total.and(connection.drive());
+            total = total.and(turn.load.drive(connection));
         }
         turn.looked = false;
         // What an ended one still holds would keep the driver awake for ever.
@@ -498,8 +474,13 @@ impl Driver {
                 connection.list_anew();
                 continue;
             }
+            if !connection.is_driven_by(self) {
+                // It was given away while it was being listed.
+                connection.mark_ready();
+                continue;
+            }
             let promised = connection.unlist();
-            let brought = connection.drive();
+            let brought = turn.load.drive(&connection);
             total = total.and(brought);
             let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
             // Whoever has done already what it was listed for looks on by itself.
@@ -519,8 +500,12 @@ impl Driver {
 
     /// Looks at the busy connections; true if something came.
     fn wait(&self, turn: &mut Turn, progress: Progress, now: Instant) -> bool {
+        turn.load.begin_pass(None);
         if turn.busy.is_empty() {
             return false;
+        }
+        if self.anything(turn) {
+            turn.load.begin_pass(Some(now));
         }
         let spin = if may_spin() {
             turn.posture()
@@ -563,8 +548,11 @@ struct Driving {
 
 impl Drop for Driving {
     fn drop(&mut self) {
-        if let Some(driver) = self.driver.upgrade() {
-            driver.lose_home(self.generation);
+        let driver = self.driver.upgrade();
+        if let Some((driver, crew)) =
+            driver.and_then(|driver| Some((Arc::clone(&driver), driver.crew.upgrade()?)))
+        {
+            crew.lose(&driver, self.generation);
         }
     }
 }

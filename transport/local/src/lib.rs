@@ -71,7 +71,6 @@ pub use connection::{
     ServedMethod, Stamp, Started, connections, ended,
 };
 pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
-pub use driver::Driver;
 pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};
 pub use inproc::{InprocServer, connect as connect_inproc};
 pub use link::LinkKind;

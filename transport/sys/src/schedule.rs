@@ -2,7 +2,7 @@
 //! many threads want them right now. Facts only; what to make of them is decided elsewhere.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -52,6 +52,57 @@ pub fn run_delay_of(thread_id: i32) -> io::Result<Duration> {
     run_delay_at(&format!("/proc/self/task/{thread_id}/schedstat"))
 }
 
+/// How long the CPUs that this thread may run on have idled since the machine began, in sum. Costs an open(2), a
+/// read(2) and a close(2), of a file that grows with the CPUs of the machine.
+///
+/// ```
+/// use ringway_sys::schedule::idle_time;
+/// let before = idle_time()?;
+/// assert!(idle_time()? >= before);
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # Errors
+/// `/proc` is not mounted or no descriptor is free.
+#[cfg(target_os = "linux")]
+pub fn idle_time() -> io::Result<Duration> {
+    let ours = rustix::thread::sched_getaffinity(None)?;
+    let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+    let mut ticks = 0;
+    for line in BufReader::new(File::open("/proc/stat")?).lines() {
+        let line = line?;
+        // The lines of CPUs come first: `cpu`, the sum, and `cpu0` with its fellows.
+        let Some(cpu) = line.strip_prefix("cpu") else {
+            break;
+        };
+        if let Some((number, idle)) = parse_idle(cpu)
+            && number < rustix::thread::CpuSet::MAX_CPU
+            && ours.is_set(number)
+        {
+            ticks += idle;
+        }
+    }
+    Ok(Duration::from_millis(ticks * 1000 / ticks_per_second))
+}
+
+/// The same on other systems: not known.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn idle_time() -> io::Result<Duration> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Number and idle ticks of a CPU, with and without I/O to wait for: `0 6304 18 2590 158402 87 0 12 0 0 0`.
+#[cfg(target_os = "linux")]
+fn parse_idle(cpu: &str) -> Option<(usize, u64)> {
+    let mut fields = cpu.split(' ');
+    let number = fields.next()?.parse().ok()?;
+    let mut fields = fields.skip(3).map(str::parse::<u64>);
+    Some((number, fields.next()?.ok()? + fields.next()?.ok()?))
+}
+
 /// The id of this thread; 0 on other systems than Linux, where [`run_delay_of`] has no use for it.
 #[cfg(not(target_os = "linux"))]
 pub fn thread_id() -> i32 {
@@ -93,6 +144,14 @@ mod tests {
             network_namespace_id().unwrap(),
             network_namespace_id().unwrap()
         );
+    }
+
+    #[test]
+    fn idle_ticks_are_those_of_a_cpu() {
+        let idle = parse_idle("0 6304 18 2590 158402 87 0 12 0 0 0");
+        assert_eq!(idle, Some((0, 158_489)));
+        assert_eq!(parse_idle("  6304 18 2590 158402 87 0 12"), None);
+        assert!(idle_time().unwrap() > Duration::ZERO);
     }
 
     #[test]

@@ -79,14 +79,19 @@ async fn measure(options: &Options, plan: &Plan, scratch: &FsPath) -> Result<Vec
     let mut peers = Vec::new();
     for &path in &options.paths {
         let trace = tracing.as_ref().map(Tracing::options);
-        peers.push(Peer::start(path, scratch, options.handler, trace).await?);
+        let workers = options.server_workers;
+        peers.push(Peer::start(path, scratch, options.handler, trace, workers).await?);
     }
     let busy: Vec<Process> = (0..options.busy)
         .map(|_| Process::start_part("bench-busy", [""; 0]))
         .collect::<Result<_, _>>()?;
 
     let progress = progress(plan, options);
-    let mut stage = Stage { peers, tracing };
+    let mut stage = Stage {
+        peers,
+        tracing,
+        connections: options.connections,
+    };
     let rows = run_plan(options, plan, &mut stage, &progress).await?;
     progress.finish_and_clear();
 

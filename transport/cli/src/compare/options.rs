@@ -41,6 +41,15 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) handler: HandlerWork,
 
+    /// Spread the calls in flight over so many connections of the client
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) connections: u16,
+
+    /// Worker threads of each server in a process of its own [default: one for each CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) server_workers: Option<u16>,
+
     /// Run so many busy processes beside the comparison
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) busy: u16,

@@ -39,13 +39,14 @@ enum Home {
 }
 
 impl Peer {
-    /// Starts the server of `path`; its sockets go to `scratch`, its handlers do `work`, and its calls
-    /// can be traced as `trace` says.
+    /// Starts the server of `path`; its sockets go to `scratch`, its handlers do `work`, its calls can be traced as
+    /// `trace` says, and a runtime of its own has so many `workers`.
     pub(crate) async fn start(
         path: Path,
         scratch: &FsPath,
         work: HandlerWork,
         trace: Option<&TraceOptions>,
+        workers: Option<u16>,
     ) -> Result<Self, Error> {
         if path == Path::Inproc {
             let serving = Serving::start(path, scratch, Handler(work)).await?;
@@ -65,6 +66,9 @@ impl Peer {
             .args(args)
             .args(work.arguments())
             .args(traced.into_iter().flat_map(TraceOptions::arguments));
+        if let Some(workers) = workers {
+            command.env("TOKIO_WORKER_THREADS", workers.to_string());
+        }
         if path == Path::Pipe {
             return Ok(Peer {
                 path,

@@ -27,6 +27,8 @@ pub(crate) struct Stage {
     pub(crate) peers: Vec<Peer>,
     /// Where calls are traced, too.
     pub(crate) tracing: Option<Tracing>,
+    /// The connections over which a path's calls are spread.
+    pub(crate) connections: u16,
 }
 
 /// Times all rows of `group`.
@@ -37,11 +39,15 @@ pub(crate) async fn run(
     stage: &mut Stage,
     each_round: impl Fn(&str),
 ) -> Result<Vec<CallRow>, Error> {
-    let Stage { peers, tracing } = stage;
+    let Stage {
+        peers,
+        tracing,
+        connections,
+    } = stage;
     let mut entrants = Vec::new();
     let mut traced = Vec::new();
     for &subject in &group.subjects {
-        let entrant = Entrant::ready(subject, peers).await?;
+        let entrant = Entrant::ready(subject, peers, *connections).await?;
         match subject {
             Subject::Traced(path) => traced.push((path, entrant)),
             _ => entrants.push(entrant),
@@ -95,7 +101,7 @@ struct Entrant {
 }
 
 enum Means {
-    Calls(Path, Client),
+    Calls(Path, Vec<Client>),
     /// Calls of threads without a runtime.
     Threads(Path, BenchBlockingClient),
     /// Its far end is started for each round: one that spins would take a CPU from everyone else's.
@@ -103,7 +109,7 @@ enum Means {
 }
 
 impl Entrant {
-    async fn ready(subject: Subject, peers: &[Peer]) -> Result<Self, Error> {
+    async fn ready(subject: Subject, peers: &[Peer], connections: u16) -> Result<Self, Error> {
         let means = match subject {
             Subject::Floor(floor) => Means::Floor(floor),
             Subject::Path(path) | Subject::Dressed(path) | Subject::Traced(path) => {
@@ -113,9 +119,13 @@ impl Entrant {
                     let client = in_a_thread(peer.blocking()).await?;
                     return Ok(Self::new(subject, Means::Threads(path, client)));
                 }
-                let client = peer.connect().await?;
-                prove(path, &client).await?;
-                Means::Calls(path, client)
+                let mut clients = Vec::new();
+                for _ in 0..connections {
+                    let client = peer.connect().await?;
+                    prove(path, &client).await?;
+                    clients.push(client);
+                }
+                Means::Calls(path, clients)
             }
         };
         Ok(Self::new(subject, means))
@@ -189,11 +199,11 @@ impl Entrant {
                 timed.cpu_ns = pair.cpu_ns().saturating_sub(before_ns);
                 Ok(timed)
             }
-            Means::Calls(path, client) => {
+            Means::Calls(path, clients) => {
                 let peer = peer_of(peers, *path)?;
-                warm_up.run(client).await.map_err(failed)?;
+                warm_up.run(clients).await.map_err(failed)?;
                 let before_ns = peer.cpu_ns()?;
-                let mut timed = load.run(client).await.map_err(failed)?;
+                let mut timed = load.run(clients).await.map_err(failed)?;
                 timed.cpu_ns = peer.cpu_ns()?.saturating_sub(before_ns);
                 Ok(timed)
             }

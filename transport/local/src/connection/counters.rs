@@ -116,6 +116,8 @@ pub struct ConnectionStats {
     pub peer: Option<PeerCredentials>,
     /// When it began.
     pub since: Instant,
+    /// Which of its runtime's drivers drives it, from 0.
+    pub driver: usize,
     /// Calls so far.
     pub calls: u64,
     /// Calls that are not over.
@@ -173,6 +175,7 @@ impl ConnectionStats {
     /// What it has done, without what there is at the moment.
     pub(crate) fn counts_alone(self) -> Self {
         Self {
+            driver: 0,
             calls_in_flight: 0,
             ring: Fill::default(),
             arena: Fill::default(),

@@ -58,7 +58,7 @@ impl Connection {
             && !large.watched.load(Ordering::Relaxed)
             && !large.watched.swap(true, Ordering::SeqCst)
         {
-            self.driver.spawn(trim(Watching {
+            self.driver().spawn(trim(Watching {
                 connection: Weak::clone(&self.me),
                 over: false,
             }));
@@ -71,7 +71,7 @@ impl Connection {
             && large.blocks.has_notes()
             && !large.sending_notes.swap(true, Ordering::SeqCst)
         {
-            self.driver.spawn(send_notes(SendingNotes {
+            self.driver().spawn(send_notes(SendingNotes {
                 connection: Weak::clone(&self.me),
                 over: false,
             }));

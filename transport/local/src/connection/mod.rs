@@ -21,7 +21,7 @@ mod waking;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ use self::stall::Stall;
 use self::state::State;
 pub(crate) use self::state::{Ticket, Waiter};
 use crate::config::LocalConfig;
-use crate::driver::Driver;
+use crate::driver::Crew;
 use crate::error::Closed;
 use crate::habits::Habits;
 use crate::link::shm::Blocks;
@@ -57,7 +57,7 @@ use crate::server::Serve;
 use crate::shared_cpu::SharedCpu;
 use crate::socket_peer::SocketPeer;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
-use crate::{waiting, watchdog};
+use crate::{runtime, waiting, watchdog};
 
 /// How often a draining connection looks whether its calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -118,7 +118,9 @@ pub struct Connection {
     me: Weak<Self>,
     kind: LinkKind,
     takes_whole_streams: bool,
-    driver: Arc<Driver>,
+    crew: Arc<Crew>,
+    /// The number of the driver that drives it.
+    driven_by: AtomicUsize,
     watch: Watch,
     open: AtomicBool,
     /// It stands on the driver's list.
@@ -222,16 +224,15 @@ impl Drop for Connection {
 impl Connection {
     /// Assembles a connection and hands it to its runtime's driver.
     pub(crate) fn start(parts: Parts) -> Arc<Self> {
-        let driver = parts
-            .runtime
-            .as_ref()
-            .map_or_else(Driver::current, Driver::of);
-        let home = driver.home().changes();
+        let runtime = parts.runtime.unwrap_or_else(runtime::at_hand);
+        let crew = Crew::of(&runtime);
+        let home = crew.home().changes();
         let connection = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             kind: parts.kind,
             takes_whole_streams: parts.core.takes_whole_streams(),
-            driver,
+            driven_by: AtomicUsize::new(crew.number_for_new()),
+            crew,
             watch: parts.watch,
             open: AtomicBool::new(true),
             listed: AtomicBool::new(false),
@@ -346,6 +347,7 @@ impl Connection {
             name: self.name().to_owned(),
             peer: self.peer,
             since: self.since,
+            driver: self.driver().number(),
             calls: 0,
             calls_in_flight: 0,
             messages_sent: 0,
@@ -534,7 +536,7 @@ impl Connection {
         let ended = self.lock().close(why);
         {
             // What handlers own may block when it is dropped.
-            let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
+            let _inside = waiting::in_pass().then(|| self.driver().enter_user_code());
             ended.finish();
         }
         if let Some(blocks) = self.blocks() {

@@ -149,7 +149,7 @@ impl Pass {
         // What the peer wrote before it went still counts, so its end is judged last.
         let mut stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
-        let end = match stirred && self.home != connection.driver.home().changes() {
+        let end = match stirred && self.home != connection.crew.home().changes() {
             true => self.move_in(connection).map(|moved| stirred = moved),
             false => Ok(()),
         };
@@ -274,7 +274,7 @@ impl Pass {
     /// the driver, on any other thread.
     #[cold]
     fn move_in(&mut self, connection: &Connection) -> Result<bool, Closed> {
-        let home = connection.driver.home();
+        let home = connection.crew.home();
         let changes = home.changes();
         if !waiting::in_pass() || !home.is_here() {
             connection.stir();

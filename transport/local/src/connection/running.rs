@@ -75,14 +75,14 @@ impl Connection {
         if first.is_none() && !self.has_waiting_work() {
             return Progress::Idle;
         }
-        let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
+        let _inside = waiting::in_pass().then(|| self.driver().enter_user_code());
         self.run_all(first)
     }
 
     /// Drops the futures of calls that have ended: what they own may block as well.
     pub(super) fn drop_user_code(&self, dropped: Vec<Work>) {
         if !dropped.is_empty() {
-            let _inside = waiting::in_pass().then(|| self.driver.enter_user_code());
+            let _inside = waiting::in_pass().then(|| self.driver().enter_user_code());
             drop(dropped);
         }
     }
@@ -146,7 +146,7 @@ impl Connection {
         // passes of its connection.
         let here = Handle::try_current();
         if let Ok(runtime) = &here
-            && !(pace.is_inline() && self.driver.home().is(runtime.id()))
+            && !(pace.is_inline() && self.crew.home().is(runtime.id()))
         {
             let spawned = Spawned::new(self, id, pace, Begun::Is(future));
             return self.spawn(id, spawned, Some(runtime));
@@ -170,7 +170,8 @@ impl Connection {
 
     /// Polls a future in place. A panic ends the future alone: dropping it drops its call, which then fails.
     fn poll_inline(self: &Arc<Self>, id: CallId, mut handler: Inline, begun: Option<PollTimer>) {
-        let generation = self.driver.generation();
+        let driver = self.driver();
+        let generation = driver.generation();
         let polled = {
             let _pass = waiting::Pass::enter();
             let mut context = Context::from_waker(self.handlers.waker(id.slot()));
@@ -180,7 +181,7 @@ impl Connection {
                 pin!(unconstrained).poll(&mut context)
             }))
         };
-        if generation != self.driver.generation() {
+        if generation != driver.generation() {
             handler.pace.note_stuck();
         } else if let Some(begun) = begun {
             handler.pace.note_poll(&begun);
@@ -209,8 +210,8 @@ impl Connection {
         let task = match runtime {
             Some(runtime) => Some(runtime.spawn(spawned).abort_handle()),
             None => {
-                self.driver.note_spawned();
-                self.driver.spawn(spawned)
+                self.driver().note_spawned();
+                self.driver().spawn(spawned)
             }
         };
         // Without a runtime it was dropped, and its call has ended.
@@ -269,7 +270,7 @@ impl Spawned {
 
     /// Returns true if its method is quick, and the driver polls in the runtime that polls it now.
     fn may_go_inline(&self) -> bool {
-        self.pace.is_inline() && self.connection.driver.home().is_here()
+        self.pace.is_inline() && self.connection.crew.home().is_here()
     }
 
     /// Goes on inline from here on.

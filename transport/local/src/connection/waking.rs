@@ -1,6 +1,7 @@
 //! Who looks at a connection's ring, who sleeps, and how the driver is called. The rules of it are
 //! [`SidePosture`]'s, which loom checks; here they meet the link and the driver.
 
+use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -10,7 +11,7 @@ use ringway_wire::code;
 use ringway_ring::Announce;
 
 use super::{Connection, Inbound};
-use crate::driver::Driver;
+use crate::driver::{Crew, Driver};
 use crate::link::shm::Blocks;
 
 impl Announce for Connection {
@@ -60,7 +61,7 @@ impl Connection {
         if !self.listed.swap(true, Ordering::SeqCst)
             && let Some(connection) = self.me.upgrade()
         {
-            self.driver.add_ready(connection);
+            self.driver().add_ready(connection);
         }
     }
 
@@ -73,13 +74,13 @@ impl Connection {
 
     /// Whether tasks were woken that have not all had their turn.
     pub(crate) fn others_first(&self) -> bool {
-        self.driver.others_first()
+        self.driver().others_first()
     }
 
     /// Lets tasks run that this thread has woken, and has the driver look at the ring after them.
     pub(crate) fn let_others_run(&self) {
         let unasked = self.posture.request_poll();
-        self.driver
+        self.driver()
             .let_others_run(unasked.then(|| Weak::clone(&self.me)));
     }
 
@@ -97,8 +98,26 @@ impl Connection {
     }
 
     /// Returns true if it is `driver` that drives the connection.
-    pub(crate) fn is_driven_by(&self, driver: &Arc<Driver>) -> bool {
-        Arc::ptr_eq(&self.driver, driver)
+    pub(crate) fn is_driven_by(&self, driver: &Driver) -> bool {
+        ptr::eq(Arc::as_ptr(self.driver()), driver)
+    }
+
+    /// Returns true if it is one of this runtime's drivers.
+    pub(crate) fn is_driven_by_one_of(&self, crew: &Arc<Crew>) -> bool {
+        Arc::ptr_eq(&self.crew, crew)
+    }
+
+    /// Has another of its runtime's drivers drive it from here on.
+    pub(crate) fn move_to_driver(&self, number: usize) {
+        // First: who finds it unlisted after that puts it on the new one's list.
+        self.driven_by.store(number, Ordering::SeqCst);
+        self.list_anew();
+    }
+
+    /// What drives it.
+    #[inline]
+    pub(super) fn driver(&self) -> &Arc<Driver> {
+        self.crew.driver(self.driven_by.load(Ordering::SeqCst))
     }
 
     /// The driver's task has ended with its runtime: nothing is on its list, and nobody looks for it. What that
@@ -122,12 +141,12 @@ impl Connection {
     /// Has the driver's task run in the runtime at hand where its own has ended.
     #[inline]
     pub(crate) fn ensure_driven(&self) {
-        self.driver.ensure_driven();
+        self.crew.ensure_driven();
     }
 
     /// Returns true if this thread is inside the runtime that drives it.
     pub(crate) fn is_driven_here(&self) -> bool {
-        self.driver.home().is_here()
+        self.crew.home().is_here()
     }
 
     /// Puts the connection on the driver's list, also if it stood on that of a driver that was replaced.

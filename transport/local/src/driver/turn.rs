@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
+use super::meter::LoadMeter;
 use crate::connection::Connection;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 use crate::waiting::may_spin;
@@ -18,6 +19,7 @@ pub(super) struct Turn {
     pub(super) record: SpinRecord,
     /// A look has just found something.
     pub(super) looked: bool,
+    pub(super) load: LoadMeter,
 }
 
 impl Turn {
@@ -29,6 +31,7 @@ impl Turn {
             busy: Vec::new(),
             record: SpinRecord::default(),
             looked: false,
+            load: LoadMeter::new(),
         }
     }
 

@@ -9,10 +9,12 @@
 //! | `ranking` | holds it against what was measured, and the adaptive policy against fixed ones |
 //! | `heuristics` | what each rule is worth |
 //! | `scaling` | more CPUs than the two of the measurements |
+//! | `cores` | the rule by which drivers share connections, window by window |
 //!
 //! `cargo test -p ringway-local --lib simulation -- --nocapture` prints its tables. `docs/waking.md` says what they
 //! are good for.
 
+mod cores;
 mod heuristics;
 mod machine;
 mod program;

@@ -13,6 +13,7 @@ mod unary;
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 pub(crate) use lanes::LaneId;
 
 use super::connect::{Client, with_caller};
@@ -50,9 +51,38 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Runs it. CPU time is left to the caller, who knows which processes take part.
-    pub(crate) async fn run(&self, client: &Client) -> Result<Tally, Failure> {
-        with_caller!(client, caller => self.run_with(caller).await)
+    /// Runs it, its lanes dealt out over `clients`. CPU time is left to the caller, who knows which processes take
+    /// part.
+    pub(crate) async fn run(&self, clients: &[Client]) -> Result<Tally, Failure> {
+        let begun = Instant::now();
+        let dealt = clients
+            .iter()
+            .enumerate()
+            .map(|(number, client)| async move {
+                let share = self.share(number, clients.len());
+                with_caller!(client, caller => share.run_with(caller).await)
+            });
+        let mut tally = Tally::new();
+        for part in try_join_all(dealt).await? {
+            tally.latencies.merge(&part.latencies);
+        }
+        tally.elapsed = begun.elapsed();
+        Ok(tally)
+    }
+
+    /// The part of one of several clients.
+    fn share(&self, number: usize, of: usize) -> Self {
+        let lanes = usize::from(self.in_flight);
+        let mine = lanes / of + usize::from(number < lanes % of);
+        let in_flight = u16::try_from(mine).unwrap_or(self.in_flight);
+        let rate = self
+            .rate
+            .map(|rate| rate * f64::from(in_flight) / f64::from(self.in_flight));
+        Self {
+            in_flight,
+            rate,
+            ..*self
+        }
     }
 
     /// Runs it on threads without a runtime, one for each call in flight.
@@ -133,6 +163,20 @@ mod tests {
         assert_eq!(load(1 << 20, 1).stream_messages(), 64);
         assert_eq!(load(1 << 20, 64).stream_messages(), 1);
         assert_eq!(load(64 << 20, 1000).stream_messages(), 1);
+    }
+
+    #[test]
+    fn lanes_are_dealt_out_over_connections() {
+        let whole = Load {
+            rate: Some(700.0),
+            ..load(64, 7)
+        };
+        let shares: Vec<_> = (0..3).map(|number| whole.share(number, 3)).collect();
+        let lanes: Vec<_> = shares.iter().map(|share| share.in_flight).collect();
+        assert_eq!(lanes, [3, 2, 2]);
+        let rates: f64 = shares.iter().filter_map(|share| share.rate).sum();
+        assert!((rates - 700.0).abs() < 1e-6);
+        assert_eq!(load(64, 1).share(1, 2).in_flight, 0);
     }
 
     #[test]

@@ -331,6 +331,12 @@ pub enum ArenaError {
         /// The most that a block can hold.
         max: usize,
     },
+    /// No segment is there with so much room, and the peer can't take another one.
+    #[error("no segment is there with room for {len} bytes")]
+    NoSegment {
+        /// What was asked for.
+        len: usize,
+    },
     /// The kernel gave no memory for another segment.
     #[error("no memory for another segment: {0}")]
     Memory(#[source] RegionError),

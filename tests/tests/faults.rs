@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -257,7 +257,7 @@ impl Bench for Exhausted {
             RECOVER if data.is_empty() => self.taken.lock().unwrap().clear(),
             _ => return LargeHandler.unary(request).await,
         }
-        Ok(Response::default())
+        Ok(Response::new(Payload::default()))
     }
 
     async fn server_stream(
@@ -331,7 +331,11 @@ async fn live_through(
     exhaust(client).await;
     for round in 0..24 {
         let status = call(client, round).await.unwrap_err();
-        assert_eq!(status.code(), Code::ResourceExhausted, "{round}: {status:?}");
+        assert_eq!(
+            status.code(),
+            Code::ResourceExhausted,
+            "{round}: {status:?}"
+        );
         assert!(status.message().contains("RLIMIT_NOFILE"), "{status:?}");
         client.unary(payload(7, 100)).await.unwrap();
         // Now and then another segment is tried.

@@ -7,10 +7,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ringway::codegen::{Client, Method};
 use ringway::{Channel, Child, Endpoint, Server, ServerBuilder};
-use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
+use ringway_proto::bench::{Payload, StreamRequest};
 use ringway_tests::{
     ChildServer, LargeHandler, PeakMemory, Running, Way, in_a_process_of_its_own_with, payload,
     payloads, serve_as_child_with,
@@ -270,6 +271,45 @@ sides_over! {
     tonic::transport::Channel;
 }
 
+/// The bench's payload as prost generates it by default.
+#[derive(Clone, PartialEq, prost::Message)]
+struct InVec {
+    #[prost(uint64, tag = "1")]
+    sequence: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    data: Vec<u8>,
+}
+
+static UNARY: Method = Method::new(
+    "ringway.bench.v1.Bench",
+    "Unary",
+    "/ringway.bench.v1.Bench/Unary",
+);
+
+/// A field that is no `Bytes` is copied once more at each side.
+async fn in_vec(sides: &mut Sides<Channel>, channel: Channel, size: usize) {
+    let (mib, bound) = (size / MIB, 2 * size + BESIDE_BYTES);
+    let client = Client::new(channel).max_decoding_message_size(usize::MAX);
+    let mut sending = client.clone();
+    let what = format!("request of {mib} MiB in a Vec");
+    let work = async |_: &mut BenchClient<Channel>| {
+        let Payload { sequence, data } = payload(2, size);
+        let data = data.into();
+        let message = tonic::Request::new(InVec { sequence, data });
+        let answer: tonic::Response<Payload> = sending.unary(&UNARY, message).await.unwrap();
+        assert_eq!(answer.into_inner().sequence, size as u64);
+    };
+    sides.measure(&what, bound, work).await;
+    let mut asking = client;
+    let what = format!("answer of {mib} MiB in a Vec");
+    let work = async |_: &mut BenchClient<Channel>| {
+        let asked = tonic::Request::new(payload(size as u64, 0));
+        let answer: tonic::Response<InVec> = asking.unary(&UNARY, asked).await.unwrap();
+        assert_eq!(answer.into_inner().data.len(), size);
+    };
+    sides.measure(&what, bound, work).await;
+}
+
 /// What a side with a low limit takes for a message far above it.
 async fn refused(channel: Channel) {
     let mut client = BenchClient::new(channel).max_decoding_message_size(LIMIT_BYTES);
@@ -318,6 +358,9 @@ async fn measure(channel: Channel, are_one: bool) {
     let bounds = if are_one { Bounds::Both } else { Bounds::Each };
     let mut sides = Sides::<Channel>::new(channel.clone(), bounds);
     sides.measure_all().await;
+    for size in sizes() {
+        in_vec(&mut sides, channel.clone(), size).await;
+    }
     if !are_one {
         refused(channel).await;
     }

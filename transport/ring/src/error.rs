@@ -177,7 +177,7 @@ pub enum RegionError {
         max: usize,
     },
     /// The kernel gave no memory file.
-    #[error("memfd_create failed: {0}")]
+    #[error("memfd_create failed: {0}{advice}", advice = advice(*.0))]
     Create(Errno),
     /// The kernel gave no pages (ENOSPC, ENOMEM: a full tmpfs, a container's limit).
     #[error("allocating {bytes} bytes failed: {errno}")]
@@ -343,4 +343,11 @@ pub enum ArenaError {
     /// The peer broke the rules; this endpoint is over.
     #[error("the endpoint is poisoned: {0}")]
     Poisoned(#[from] Corrupt),
+}
+
+fn advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::MFILE => "; raise this process's RLIMIT_NOFILE (ulimit -n), or have it open less",
+        _ => "",
+    }
 }

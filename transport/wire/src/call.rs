@@ -6,7 +6,7 @@
 use std::num::NonZeroU64;
 use std::time::Instant;
 
-use crate::flow::{is_large, RecvWindow, SendWindow};
+use crate::flow::{RecvWindow, SendWindow, is_large};
 use crate::limits::MAX_PACKED_BYTES;
 use crate::{Flags, FrameHeader, ProtocolError};
 

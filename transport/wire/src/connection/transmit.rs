@@ -48,7 +48,11 @@ impl Connection {
         if self.recv.is_due(self.scarcity.is_scarce()) {
             return Some(ControlFrame::credit(0, self.recv.take_grant()));
         }
-        if let Some(large) = self.large.as_mut().filter(|large| LargeWindows::is_due(Some(large))) {
+        if let Some(large) = self
+            .large
+            .as_mut()
+            .filter(|large| LargeWindows::is_due(Some(large)))
+        {
             let mut frame = ControlFrame::credit(0, large.recv.take_grant());
             frame.header.flags = Flags::LARGE;
             return Some(frame);

@@ -168,7 +168,8 @@ impl State {
                     self.route(request.method, &**service);
                 }
                 let code = code::RESOURCE_EXHAUSTED;
-                self.core.refuse_message(request.call, code, OUT_OF_DESCRIPTORS);
+                self.core
+                    .refuse_message(request.call, code, OUT_OF_DESCRIPTORS);
             }
             Event::Message(message) if *is_lost => {
                 self.lose(message.call, message.message_len, deliveries);

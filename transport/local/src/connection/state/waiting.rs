@@ -25,12 +25,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Returns true if nobody waits in any line.
     pub(super) fn is_empty(&self) -> bool {
-        let lines = [
-            &self.room,
-            &self.credit,
-            &self.large_credit,
-            &self.memory,
-        ];
+        let lines = [&self.room, &self.credit, &self.large_credit, &self.memory];
         lines.iter().all(|line| line.waiters.is_empty())
     }
 

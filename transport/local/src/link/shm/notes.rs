@@ -110,7 +110,9 @@ fn send_note(socket: &OwnedFd, note: &Note) -> Result<(), Unsent> {
             let descriptor = segment.descriptor.as_fd();
             send_with_descriptors(socket.as_fd(), &bytes, &[descriptor], Blocking::Never)
         }
-        Note::Retired(_) | Note::Refused(_) => send_with_descriptors(socket.as_fd(), &bytes, &[], Blocking::Never),
+        Note::Retired(_) | Note::Refused(_) => {
+            send_with_descriptors(socket.as_fd(), &bytes, &[], Blocking::Never)
+        }
     };
     match sent {
         Ok(SEGMENT_NOTE_BYTES) => Ok(()),

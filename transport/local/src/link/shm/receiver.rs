@@ -272,8 +272,7 @@ impl Receiver {
     pub(crate) fn receive_segments(&mut self, max: usize) -> Result<bool, Closed> {
         for _ in 0..max {
             let mut note = [0; SEGMENT_NOTE_BYTES];
-            let received =
-                receive_or_refuse(self.socket.as_fd(), &mut note, 1, Blocking::Never);
+            let received = receive_or_refuse(self.socket.as_fd(), &mut note, 1, Blocking::Never);
             let received = match received {
                 Ok(received) if received.len == 0 => return Err(Closed::PeerGone),
                 Ok(received) => received,

@@ -74,6 +74,13 @@ impl ChildServer {
         })
     }
 
+    /// The same, with this variable in its environment.
+    pub fn start_with(directory: &Path, name: &str, (variable, value): (&str, &str)) -> Self {
+        Self::run(directory, |command| {
+            command.env(NAME, name).env(variable, value)
+        })
+    }
+
     /// The same, with a line in `executions` for each unary call that it executes.
     pub fn start_counting(directory: &Path, name: &str, executions: &Path) -> Self {
         Self::run(directory, |command| {

@@ -8,7 +8,7 @@ use ringway_proto::bench::bench_server::BenchServer;
 use ringway_proto::bench_tonic;
 use ringway_tests::{LargeHandler, Running, Way, payload};
 use tokio_stream::StreamExt;
-use tonic::{Code, Response};
+use tonic::{Code, Response, Status};
 
 const MIB: usize = 1 << 20;
 /// Around the lengths from which messages go in pieces, and from which blocks of an arena once ended.
@@ -121,14 +121,34 @@ pub(crate) async fn what_may_not_be_sent_ends_its_call(way: Way) {
     let running = serving(way, usize::MAX).await;
     let mut client = running.client().await.max_encoding_message_size(5 * MIB);
     let sent = || tokio_stream::iter([payload(0, 5), payload(1, 6 * MIB)]);
-    client.unary(payload(1, 6 * MIB)).await.unwrap_err();
-    client.client_stream(sent()).await.unwrap_err();
-    // Whether the server's answer begins before that is seen is open.
-    if let Ok(replies) = client.bidi(sent()).await {
-        let replies: Vec<_> = replies.into_inner().collect().await;
-        assert!(replies.last().is_some_and(Result::is_err), "{replies:?}");
+    let too_long = |status: Status| {
+        assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+        let words = "encoded message length too large";
+        assert!(status.message().contains(words), "{status:?}");
+    };
+    too_long(client.unary(payload(1, 6 * MIB)).await.unwrap_err());
+    too_long(client.client_stream(sent()).await.unwrap_err());
+    // Whether the server's answer begins before that is seen is open. gRPC's has nowhere to say it then.
+    match client.bidi(sent()).await {
+        Ok(replies) => {
+            let replies: Vec<_> = replies.into_inner().collect().await;
+            let last = replies.into_iter().last().unwrap().unwrap_err();
+            if way.path() != Path::Grpc {
+                too_long(last);
+            }
+        }
+        Err(status) => too_long(status),
     }
     client.unary(payload(2, 100)).await.unwrap();
+    let channel = running.channel().await;
+    let mut plain =
+        bench_tonic::bench_client::BenchClient::new(channel).max_encoding_message_size(5 * MIB);
+    let sent = [(0, 5), (1, 6 * MIB)].map(|(sequence, size)| bench_tonic::Payload {
+        sequence,
+        data: payload(sequence, size).data,
+    });
+    let refused = plain.client_stream(tokio_stream::iter(sent)).await;
+    too_long(refused.unwrap_err());
 }
 
 /// Through HTTP types at both ends.

@@ -215,6 +215,9 @@ pub enum Lack {
     /// The connection's credit.
     #[error("no credit on the connection")]
     Credit,
+    /// The connection's credit for large messages.
+    #[error("no credit for large messages on the connection")]
+    LargeCredit,
     /// The call's share of the connection's credit.
     #[error("no credit left for the call's share")]
     Share,

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::{Links, LocalConfig, SocketEngine};
 use crate::connection::{Connection, Large, Parts, Wakeups};
 use crate::link::shm::peer_bell::PeerBell;
-use crate::link::shm::{Blocks, Receiver, Sender};
+use crate::link::shm::{Blocks, PeerCan, Receiver, Sender};
 use crate::link::stream::Stream;
 use crate::link::{self, LinkKind, Watch};
 use crate::server::Serve;
@@ -33,6 +33,8 @@ const SOCKET: u64 = 2;
 const EPOLL: u64 = 4;
 /// In shared memory: what is filled of a block is copied before its frame comes.
 const READS_AHEAD: u64 = 16;
+/// In shared memory: is told of its segments that its peer could not take.
+const HEARS_REFUSALS: u64 = 64;
 /// The one byte with which a region and a doorbell travel.
 const REGION_NOTE: u8 = b'R';
 
@@ -107,7 +109,7 @@ impl Rendezvous<'_> {
             .and_then(|()| OwnRegion::create(&self.config.memory.region));
         match region {
             Ok(region) => {
-                offer.capabilities |= SHM | READS_AHEAD;
+                offer.capabilities |= SHM | READS_AHEAD | HEARS_REFUSALS;
                 offer.region = Some(region);
             }
             Err(error) if links == Links::Shm => return Err(error.to_string()),
@@ -145,13 +147,16 @@ impl Rendezvous<'_> {
             .map_err(|error| format!("the peer's region: {error}"))?;
         let endpoint = Endpoint::join(own, region, &self.config.memory)
             .map_err(|error| format!("the peer's region: {error}"))?;
-        let reads_ahead = agreed.capabilities.has(Capabilities(READS_AHEAD));
+        let peer_can = PeerCan {
+            read_ahead: agreed.capabilities.has(Capabilities(READS_AHEAD)),
+            hear_refusals: agreed.capabilities.has(Capabilities(HEARS_REFUSALS)),
+        };
         let core = ringway_wire::Connection::new(role, &agreed, &self.config.wire, clock::now());
         let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = Arc::new(OwnedFd::from(self.stream.into_std().map_err(text)?));
         let parts = assemble(
             endpoint,
-            reads_ahead,
+            peer_can,
             core,
             socket,
             (own_bell, Arc::new(PeerBell::new(peer_bell))),
@@ -290,7 +295,7 @@ pub(crate) fn start_over(
 
 fn assemble(
     endpoint: Endpoint,
-    peer_reads_ahead: bool,
+    peer_can: PeerCan,
     core: ringway_wire::Connection,
     socket: Arc<OwnedFd>,
     (own_bell, peer_bell): (EventFd, Arc<PeerBell>),
@@ -319,6 +324,7 @@ fn assemble(
         ahead_rests: false,
         read_ahead: false,
         fetched: false,
+        refusals: Vec::new(),
     };
     let pool = receiver.pool.clone();
     Ok(Parts {
@@ -328,7 +334,7 @@ fn assemble(
         receiver: link::Receiver::Shm(Box::new(receiver)),
         watch,
         large: Some(Large::new(
-            Blocks::new(endpoint.arena, Arc::clone(&socket), peer_reads_ahead),
+            Blocks::new(endpoint.arena, Arc::clone(&socket), peer_can),
             pool,
         )),
         wakeups: Wakeups {

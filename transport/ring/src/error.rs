@@ -177,7 +177,7 @@ pub enum RegionError {
         max: usize,
     },
     /// The kernel gave no memory file.
-    #[error("memfd_create failed: {0}")]
+    #[error("memfd_create failed: {0}{advice}", advice = advice(*.0))]
     Create(Errno),
     /// The kernel gave no pages (ENOSPC, ENOMEM: a full tmpfs, a container's limit).
     #[error("allocating {bytes} bytes failed: {errno}")]
@@ -331,10 +331,23 @@ pub enum ArenaError {
         /// The most that a block can hold.
         max: usize,
     },
+    /// No segment is there with so much room, and the peer can't take another one.
+    #[error("no segment is there with room for {len} bytes")]
+    NoSegment {
+        /// What was asked for.
+        len: usize,
+    },
     /// The kernel gave no memory for another segment.
     #[error("no memory for another segment: {0}")]
     Memory(#[source] RegionError),
     /// The peer broke the rules; this endpoint is over.
     #[error("the endpoint is poisoned: {0}")]
     Poisoned(#[from] Corrupt),
+}
+
+fn advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::MFILE => "; raise this process's RLIMIT_NOFILE (ulimit -n), or have it open less",
+        _ => "",
+    }
 }

@@ -1,6 +1,10 @@
 //! The receiver's view of the peer's arena: segments mapped read-only, blocks copied out once.
 
-use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -68,6 +72,8 @@ pub struct PeerArena {
     poison: Poison,
     releases: ReleaseList,
     segments: HashMap<SegmentId, Segment>,
+    /// Segments that this process could not take.
+    refused: HashSet<SegmentId>,
     total_bytes: usize,
 }
 
@@ -85,6 +91,7 @@ impl PeerArena {
             poison,
             releases,
             segments: HashMap::new(),
+            refused: HashSet::new(),
             total_bytes: 0,
         }
     }
@@ -100,13 +107,7 @@ impl PeerArena {
         len: usize,
         descriptor: OwnedFd,
     ) -> Result<(), RegionError> {
-        if self.segments.contains_key(&id) {
-            return Err(RegionError::SegmentInUse(id));
-        }
-        let limit = self.limits.max_segments;
-        if self.segments.len() >= limit {
-            return Err(RegionError::TooManySegments { limit });
-        }
+        self.check_new(id)?;
         let (bytes, file) = sealed::inspect(&descriptor, self.limits.max_segment_bytes)?;
         let known = self.segments.iter().find(|(_, known)| known.file == file);
         if let Some((id, _)) = known {
@@ -133,9 +134,39 @@ impl PeerArena {
         Ok(())
     }
 
+    /// Notes a segment that this process could not take. Its blocks can't be read, but can be
+    /// [given back](Self::release), until the peer drops it.
+    ///
+    /// # Errors
+    /// An id that is in use, or more segments than the limit.
+    pub fn refuse_segment(&mut self, id: SegmentId) -> Result<(), RegionError> {
+        self.check_new(id)?;
+        self.refused.insert(id);
+        Ok(())
+    }
+
+    /// Returns true if the segment was refused, and its peer has not dropped it since.
+    pub fn is_refused(&self, id: SegmentId) -> bool {
+        self.refused.contains(&id)
+    }
+
+    fn check_new(&self, id: SegmentId) -> Result<(), RegionError> {
+        if self.segments.contains_key(&id) || self.is_refused(id) {
+            return Err(RegionError::SegmentInUse(id));
+        }
+        let limit = self.limits.max_segments;
+        if self.segments.len() + self.refused.len() >= limit {
+            return Err(RegionError::TooManySegments { limit });
+        }
+        Ok(())
+    }
+
     /// Forgets a segment that the peer has dropped; says whether it was there. Blocks that are still
     /// held keep its memory.
     pub fn remove_segment(&mut self, id: SegmentId) -> bool {
+        if self.refused.remove(&id) {
+            return true;
+        }
         let Some(removed) = self.segments.remove(&id) else {
             return false;
         };

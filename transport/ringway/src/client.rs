@@ -519,7 +519,10 @@ where
         match pumped {
             // The call may have ended meanwhile: then there is nothing to close.
             Pumped::All => drop(poll_fn(|context| sender.poll_half_close(context)).await),
-            Pumped::Failed(status) => sender.give_up(status::wire_code(status.code())),
+            Pumped::Failed(status) => {
+                let (code, head) = status::encode(&status);
+                sender.give_up(code, head);
+            }
             Pumped::Unsent(error) => sender.give_up_unsent(error),
         }
     }));

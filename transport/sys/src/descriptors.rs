@@ -5,7 +5,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -47,6 +47,8 @@ pub struct Received {
     pub len: usize,
     /// The descriptors that came with those bytes, close-on-exec.
     pub descriptors: Vec<OwnedFd>,
+    /// More came than this process could take, its table of descriptors being full. All have been closed.
+    pub out_of_descriptors: bool,
 }
 
 /// Sends `bytes` and `descriptors` in one message, and returns how many of the bytes went.
@@ -107,8 +109,30 @@ pub fn receive_with_descriptors(
     max_descriptors: usize,
     blocking: Blocking,
 ) -> Result<Received, Error> {
+    let received = receive_or_refuse(socket, buffer, max_descriptors, blocking)?;
+    match received.out_of_descriptors {
+        true => Err(Error::OutOfDescriptors),
+        false => Ok(received),
+    }
+}
+
+/// Receives as [`receive_with_descriptors`] does, but keeps the bytes whose descriptors this process could not take:
+/// [`Received::out_of_descriptors`] tells of that.
+///
+/// # Errors
+/// [`Error::PeerPassedTooMany`] when the peer passed more than allowed: end the connection. [`Error::Io`] otherwise.
+pub fn receive_or_refuse(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    max_descriptors: usize,
+    blocking: Blocking,
+) -> Result<Received, Error> {
     check_count(max_descriptors)?;
     let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+    // The kernel reports both a short buffer and an exhausted table as MSG_CTRUNC, never as EMFILE. How many
+    // descriptors it has handed out tells them apart, whatever the peer sends and other threads open or close
+    // meanwhile: there is room for `MAX_DESCRIPTORS` in any case, so that a peer that passes too many has the buffer
+    // filled, and with fewer the kernel has stopped at a descriptor that this process could not take.
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut flags = CLOSED_ON_EXEC;
     flags.set(RecvFlags::DONTWAIT, blocking == Blocking::Never);
@@ -117,18 +141,23 @@ pub fn receive_with_descriptors(
     })?;
 
     // Taken out first: from here on whatever returns early closes them.
-    let descriptors = take_descriptors(&mut control);
-    if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(why_truncated(socket, max_descriptors));
-    }
-    if descriptors.len() > max_descriptors {
+    let mut descriptors = take_descriptors(&mut control);
+    let out_of_descriptors =
+        message.flags.contains(ReturnFlags::CTRUNC) && descriptors.len() < MAX_DESCRIPTORS;
+    if descriptors.len() > max_descriptors
+        || message.flags.contains(ReturnFlags::CTRUNC) && !out_of_descriptors
+    {
         return Err(Error::PeerPassedTooMany {
             allowed: max_descriptors,
         });
     }
+    if out_of_descriptors {
+        descriptors.clear();
+    }
     Ok(Received {
         len: message.bytes,
         descriptors,
+        out_of_descriptors,
     })
 }
 
@@ -153,20 +182,12 @@ fn take_descriptors(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
         .collect()
 }
 
-/// The kernel reports both a short buffer and an exhausted table as MSG_CTRUNC, never as EMFILE;
-/// whether another descriptor can be had tells them apart.
-fn why_truncated(socket: BorrowedFd<'_>, allowed: usize) -> Error {
-    match rustix::io::fcntl_dupfd_cloexec(socket.as_fd(), 0) {
-        Err(Errno::MFILE) => Error::OutOfDescriptors,
-        _ => Error::PeerPassedTooMany { allowed },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
     use std::io::{Read, Write};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     fn pipes(count: usize) -> (Vec<std::io::PipeReader>, Vec<std::io::PipeWriter>) {

@@ -23,7 +23,9 @@ pub mod schedule;
 pub mod uring;
 
 pub use credentials::{PeerCredentials, is_hidden_uid, peer_credentials};
-pub use descriptors::{Blocking, Received, receive_with_descriptors, send_with_descriptors};
+pub use descriptors::{
+    Blocking, Received, receive_or_refuse, receive_with_descriptors, send_with_descriptors,
+};
 pub use error::Error;
 pub use eventfd::EventFd;
 pub use limits::Means;

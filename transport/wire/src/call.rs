@@ -6,7 +6,7 @@
 use std::num::NonZeroU64;
 use std::time::Instant;
 
-use crate::flow::{RecvWindow, SendWindow};
+use crate::flow::{RecvWindow, SendWindow, is_large};
 use crate::limits::MAX_PACKED_BYTES;
 use crate::{Flags, FrameHeader, ProtocolError};
 
@@ -101,6 +101,8 @@ pub(crate) struct Call {
     pub(crate) recv: RecvWindow,
     /// Charged to the connection's window, and not yet taken by the application.
     pub(crate) unconsumed: i64,
+    /// The same of the window of large messages.
+    pub(crate) unconsumed_large: i64,
     /// Spent on the message within REQUEST, to be taken back if it is never sent.
     pub(crate) request_cost: i64,
     pub(crate) send_pieces: Pieces,
@@ -133,6 +135,7 @@ impl Call {
             send,
             recv,
             unconsumed,
+            unconsumed_large,
             request_cost,
             send_pieces,
             recv_pieces,
@@ -146,12 +149,21 @@ impl Call {
         (*answered, *released) = (false, false);
         *control = None;
         (*send, *recv) = (*sends, *receives);
-        (*unconsumed, *request_cost) = (0, 0);
+        (*unconsumed, *unconsumed_large, *request_cost) = (0, 0, 0);
         *send_pieces = Pieces::default();
         *recv_pieces = Pieces::default();
         *deadline = None;
         (*max_message_len, *refuses_messages) = (u32::MAX, false);
         *head_len = 0;
+    }
+
+    /// Notes what was charged for a message that came; `has_large` says that there is a window for large ones.
+    #[inline]
+    pub(crate) fn note_unconsumed(&mut self, cost: i64, has_large: bool) {
+        match has_large && is_large(cost) {
+            true => self.unconsumed_large += cost,
+            false => self.unconsumed += cost,
+        }
     }
 
     /// Returns true if the message that begins with this frame is longer than the application takes. A

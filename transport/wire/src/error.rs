@@ -194,6 +194,9 @@ pub enum SendError {
     /// [`crate::Event::Writable`] tells when to try again.
     #[error("the call's share of the connection's credit is used up")]
     ShareBlocked,
+    /// No credit for large messages: wait for [`crate::Event::WritableAll`].
+    #[error("the connection has no credit for large messages")]
+    LargeBlocked,
     /// The call is over, or never was.
     #[error("the call is over")]
     Gone,

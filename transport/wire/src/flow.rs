@@ -1,8 +1,9 @@
 //! Credit: how many bytes of messages may be under way.
 //!
 //! A message may start while credit is above zero, and is charged whole, so credit goes negative
-//! by one message at most and any single message always goes. A receiver holds at most a window
-//! and one message. Sums are `i64`: a window and a message each fit 32 bits, so none overflows.
+//! by one message at most and any single message always goes. Messages above [`LARGE_MESSAGE_BYTES`] share a second
+//! window of the connection, or each would hold up the small ones of all calls until it is read. A receiver holds at
+//! most both windows and one message. Sums are `i64`: a window and a message each fit 32 bits, so none overflows.
 //!
 //! Calls share the connection's window, and readers that stop must not keep it from the others. So a
 //! stream's messages start only within its share:
@@ -14,7 +15,7 @@
 //!   (the dynamic threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
 //!   packet switches", 1998): one stream alone has an eighth of the window under way.
 
-use crate::limits::{BASE_SHARE_BYTES, MESSAGE_OVERHEAD_BYTES};
+use crate::limits::{BASE_SHARE_BYTES, LARGE_MESSAGE_BYTES, MESSAGE_OVERHEAD_BYTES};
 
 /// The part of a connection's window that streams leave alone.
 const RESERVE_PARTS: u32 = 16;
@@ -40,6 +41,12 @@ fn reserve(limit: u32) -> i64 {
 #[inline]
 fn common_end(limit: u32) -> i64 {
     i64::from(limit - limit / COMMON_PARTS)
+}
+
+/// Returns true if a message that costs so much is charged to the window of large ones, where there is one.
+#[inline]
+pub(crate) fn is_large(cost: i64) -> bool {
+    cost > charge(LARGE_MESSAGE_BYTES)
 }
 
 /// What a message of this length costs.
@@ -116,6 +123,55 @@ impl SendWindow {
         }
         self.available = available;
         Some(!was_open && self.is_open())
+    }
+}
+
+/// A connection's windows for the messages that would fill its others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LargeWindows {
+    pub(crate) send: SendWindow,
+    pub(crate) recv: RecvWindow,
+}
+
+impl LargeWindows {
+    /// As large as the connection's others. Each message is worth a grant.
+    pub(crate) fn new(send: u32, recv: u32) -> Self {
+        LargeWindows {
+            send: SendWindow::new(send),
+            recv: RecvWindow::new(recv, 0),
+        }
+    }
+
+    /// Chooses the window that a message is charged to: `others`, unless it is large and both ends have this one.
+    #[inline]
+    pub(crate) fn send_or<'w>(
+        large: &'w mut Option<Self>,
+        others: &'w mut SendWindow,
+        cost: i64,
+    ) -> &'w mut SendWindow {
+        match large {
+            Some(large) if is_large(cost) => &mut large.send,
+            _ => others,
+        }
+    }
+
+    /// The same at the receiver.
+    #[inline]
+    pub(crate) fn recv_or<'w>(
+        large: &'w mut Option<Self>,
+        others: &'w mut RecvWindow,
+        cost: i64,
+    ) -> &'w mut RecvWindow {
+        match large {
+            Some(large) if is_large(cost) => &mut large.recv,
+            _ => others,
+        }
+    }
+
+    /// Returns true if something is to be granted.
+    #[inline]
+    pub(crate) fn is_due(large: Option<&Self>) -> bool {
+        large.is_some_and(|large| large.recv.returned > 0)
     }
 }
 

@@ -89,6 +89,7 @@ impl Kind {
             }
             Kind::Response => message,
             Kind::Reset => Flags::REFUSED.0,
+            Kind::Credit => Flags::LARGE.0,
             Kind::Link(_) => u8::MAX,
             _ => 0,
         }
@@ -117,6 +118,8 @@ impl Flags {
     /// On MESSAGE: the payload is several messages, each behind its length (u32, little-endian).
     /// Charged to the windows as one.
     pub const PACKED: Flags = Flags(64);
+    /// On CREDIT, with call 0: for the connection's window of large messages.
+    pub const LARGE: Flags = Flags(128);
 
     /// Whether all of `other` are set.
     #[inline]

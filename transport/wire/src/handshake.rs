@@ -46,8 +46,13 @@ impl Capabilities {
     /// answered by a stream.
     pub const WHOLE_STREAMS: Capabilities = Capabilities(1 << 33);
 
+    /// Charges messages above [`LARGE_MESSAGE_BYTES`](crate::limits::LARGE_MESSAGE_BYTES) to a window of their own,
+    /// for which [`Credit`](crate::Kind::Credit) has a [flag](crate::Flags::LARGE).
+    pub const LARGE_WINDOW: Capabilities = Capabilities(1 << 34);
+
     /// What this crate can do by itself.
-    const OF_CORE: Capabilities = Capabilities(Self::TRACES.0 | Self::WHOLE_STREAMS.0);
+    const OF_CORE: Capabilities =
+        Capabilities(Self::TRACES.0 | Self::WHOLE_STREAMS.0 | Self::LARGE_WINDOW.0);
 
     /// Whether all bits of `other` are there.
     pub const fn has(self, other: Capabilities) -> bool {

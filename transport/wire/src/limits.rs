@@ -55,6 +55,11 @@ pub const DEFAULT_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The same for a connection: four calls at full speed.
 pub const DEFAULT_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// Longest message that is charged to a connection's window. A longer one takes its own pace through a second
+/// window of that size ([`crate::Capabilities::LARGE_WINDOW`]): charged whole to the first, it would hold up every
+/// call of the connection until it is read. Four of these fill a default window.
+pub const LARGE_MESSAGE_BYTES: u32 = 4 * 1024 * 1024;
+
 /// What a call may have under way of the connection's window whoever else stalls: a frame, since one may
 /// start while less is.
 pub const BASE_SHARE_BYTES: u32 = 4 * 1024;

@@ -3,7 +3,8 @@
 //! Such a message is encoded once, into a rope, and sent in pieces as the link takes them. The first piece tells
 //! the length of all, by which the receiver judges it before it takes memory for it. Each piece fits any link, so
 //! both sides hold the message and some pieces beside it, whatever its length, and other calls' frames go between
-//! them. Such a message is charged whole to the windows when it begins: one at a time passes a connection.
+//! them. Such a message is charged whole when it begins, to its call's window and to the connection's window of large
+//! messages: one at a time passes a connection, and small ones do not wait for it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use ringway_ring::{BlockRef, Rope};
 use ringway_wire::Flags;
+use ringway_wire::limits::LARGE_MESSAGE_BYTES;
 
 use super::{CallSender, Encode, Form, Out};
 use crate::connection::Connection;
@@ -20,7 +22,7 @@ use crate::link::shm::WithHead;
 use crate::link::{Payload, Place};
 
 /// Longest message that goes in one frame, in bytes: what tonic takes unless more is allowed.
-pub const MAX_WHOLE_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_WHOLE_BYTES: usize = LARGE_MESSAGE_BYTES as usize;
 
 /// Bytes of a piece: few enough to be little memory at either side, enough to make the frame around it cheap.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -88,7 +90,7 @@ impl CallSender {
         encode: impl FnOnce(Out<'_>),
     ) -> Result<(), SendError> {
         poll_fn(|context| {
-            let allowed = self.connection.lock().check_message(self.id);
+            let allowed = self.connection.lock().check_large_message(self.id);
             self.or_wait(context, 0, allowed)
         })
         .await?;
@@ -128,7 +130,7 @@ impl CallSender {
 
     fn send_piece(&self, message: &mut LargeMessage) -> Result<(), SendError> {
         if !message.has_begun() {
-            self.connection.lock().check_message(self.id)?;
+            self.connection.lock().check_large_message(self.id)?;
         }
         let len = message.rest.len().min(PIECE_BYTES);
         let place = place_piece(&self.connection, message, len)?;

@@ -292,10 +292,12 @@ impl CallSender {
         self.or_wait(context, 0, sent)
     }
 
-    /// Gives the call up with a status code, of which its reader is told as well.
-    pub fn give_up(&self, code: u16) {
-        let reset = Inbound::reset(code);
-        let reader = self.connection.lock().give_up(self.id, code, reset);
+    /// Gives the call up with a status, which its reader finds as if the peer had ended the call with it: `head` is a
+    /// [`StatusHead`](ringway_wire::StatusHead). The peer is told the code.
+    pub fn give_up(&self, code: u16, head: Vec<u8>) {
+        let head = head.into();
+        let last = Inbound::Trailers { code, head };
+        let reader = self.connection.lock().give_up(self.id, code, last);
         reader.into_iter().for_each(Waker::wake);
     }
 

@@ -217,6 +217,7 @@ impl Pass {
         if self.receiver.take_fetched() || read_ahead {
             connection.note_large();
         }
+        self.pass_on_refusals(connection)?;
         let mut progress = Progress::Idle;
         if read_ahead {
             progress = Progress::Busy;
@@ -268,6 +269,18 @@ impl Pass {
         progress = progress.max(self.wake());
         judged.and(flushed)?;
         Ok((progress, timer))
+    }
+
+    /// Has the sending half tell the peer what could not be taken, and spare what the peer could not take.
+    fn pass_on_refusals(&mut self, connection: &Connection) -> Result<(), Closed> {
+        let refusals = self.receiver.take_refusals();
+        if let Some(blocks) = connection.blocks()
+            && !refusals.is_empty()
+        {
+            blocks.note_refusals(&refusals)?;
+            connection.see_to_notes();
+        }
+        Ok(())
     }
 
     /// Registers descriptors and the timer anew, with the runtime to which the driver has moved; false, and left to

@@ -48,6 +48,8 @@ pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
     pub(crate) head: Head,
     pub(crate) payload: Bytes,
+    /// This process could not take the memory that the payload came in.
+    pub(crate) is_lost: bool,
 }
 
 /// Long enough for a request's method, deadline and trace.
@@ -304,6 +306,14 @@ impl Receiver {
             Self::Shm(receiver) => receiver.has_more(),
             Self::Stream(receiver) => receiver.has_more(),
             Self::Queue(_) => false,
+        }
+    }
+
+    /// Segments that were refused at either end since this was last asked.
+    pub(crate) fn take_refusals(&mut self) -> Vec<shm::Refusal> {
+        match self {
+            Self::Shm(receiver) => std::mem::take(&mut receiver.refusals),
+            Self::Stream(_) | Self::Queue(_) => Vec::new(),
         }
     }
 

@@ -66,6 +66,7 @@ impl Sender {
             header,
             head: Head::Long(head.freeze()),
             payload,
+            is_lost: false,
         });
         self.0.len.fetch_add(1, Ordering::SeqCst);
         Ok(())

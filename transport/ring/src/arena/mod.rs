@@ -131,6 +131,27 @@ impl Arena {
     /// `Exhausted` until the peer releases something; `TooLarge` for ever; `Memory` if the kernel
     /// refuses another segment.
     pub fn allocate(&mut self, len: usize) -> Result<BlockWriter, ArenaError> {
+        self.allocate_with(len, Self::allocate_in_new_segment)
+    }
+
+    /// The same in the segments that are there, for a peer that can't take another one now.
+    ///
+    /// # Errors
+    /// As for [`allocate`](Self::allocate); `NoSegment` if none of them has so much room.
+    pub fn allocate_there(&mut self, len: usize) -> Result<BlockWriter, ArenaError> {
+        self.allocate_with(len, |arena, len| {
+            Err(match arena.space.may_fit(len) {
+                true => ArenaError::Exhausted,
+                false => ArenaError::NoSegment { len },
+            })
+        })
+    }
+
+    fn allocate_with(
+        &mut self,
+        len: usize,
+        elsewhere: impl FnOnce(&mut Self, usize) -> Result<Extent, ArenaError>,
+    ) -> Result<BlockWriter, ArenaError> {
         let max = self.config.max_block_bytes;
         if len > max || u32::try_from(len).is_err() {
             return Err(ArenaError::TooLarge { len, max });
@@ -141,7 +162,7 @@ impl Arena {
         }
         let extent = match self.space.allocate(len) {
             Some(extent) => extent,
-            None => self.allocate_in_new_segment(len)?,
+            None => elsewhere(self, len)?,
         };
         let index = self.free_slots.pop().ok_or(ArenaError::Exhausted)?;
         Ok(self.writer(index, extent, len))
@@ -193,6 +214,15 @@ impl Arena {
     /// Segments dropped since the last time, which the peer should drop as well.
     pub fn retired_segments(&mut self) -> Vec<SegmentId> {
         std::mem::take(&mut self.retired)
+    }
+
+    /// Gives out nothing more of a segment that the peer could not take, and drops it once nothing of it is in use;
+    /// false if there is no such segment.
+    pub fn set_aside(&mut self, id: SegmentId) -> bool {
+        let known = self.space.set_aside(id);
+        let dropped = self.space.take_aside();
+        self.retire(dropped);
+        known
     }
 
     /// Drops segments of which nothing was in use for `idle`, as seen by calls of this method, and

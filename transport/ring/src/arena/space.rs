@@ -40,6 +40,9 @@ impl Default for Extent {
 #[derive(Debug)]
 struct Segment {
     id: SegmentId,
+    len: u32,
+    /// The peer could not take it: nothing of it is given out any more.
+    aside: bool,
     /// Offset and length of each free range, sorted, no two adjacent.
     free: Vec<(u32, u32)>,
     /// Bytes given out and not freed: zero means wholly free.
@@ -117,6 +120,9 @@ impl Space {
         if let Some(segment) = self.segment(extent.segment) {
             segment.used -= extent.len;
             segment.idle_since = None;
+            if segment.aside {
+                return self.merge(extent);
+            }
         }
         if self.recent.len() == RECENT {
             let coldest = self.recent.remove(0);
@@ -128,10 +134,31 @@ impl Space {
     pub(super) fn add_segment(&mut self, id: SegmentId, len: u32) {
         self.segments.push(Segment {
             id,
+            len,
+            aside: false,
             free: vec![(0, len)],
             used: 0,
             idle_since: None,
         });
+    }
+
+    /// Gives out nothing more of a segment; false if there is no such one.
+    pub(super) fn set_aside(&mut self, id: SegmentId) -> bool {
+        // What lies ready to be given out again may be of it.
+        self.settle();
+        let segment = self.segment(id);
+        segment.map(|segment| segment.aside = true).is_some()
+    }
+
+    /// Returns true if a segment that is not set aside has room for `len` bytes, once they are free.
+    pub(super) fn may_fit(&self, len: usize) -> bool {
+        let mut usable = self.segments.iter().filter(|segment| !segment.aside);
+        usable.any(|segment| segment.len as usize >= granules(len))
+    }
+
+    /// Forgets the segments that are set aside and wholly free.
+    pub(super) fn take_aside(&mut self) -> Vec<SegmentId> {
+        self.take_segments(|segment| segment.aside && segment.used == 0)
     }
 
     /// Forgets the segments that are wholly free.
@@ -143,7 +170,8 @@ impl Space {
     pub(super) fn take_idle(&mut self, now: Instant, idle: Duration) -> Vec<SegmentId> {
         self.take_segments(|segment| {
             let since = *segment.idle_since.get_or_insert(now);
-            segment.used == 0 && now.saturating_duration_since(since) >= idle
+            let is_due = segment.aside || now.saturating_duration_since(since) >= idle;
+            segment.used == 0 && is_due
         })
     }
 
@@ -165,7 +193,8 @@ impl Space {
     }
 
     fn first_fit(&mut self, len: u32) -> Option<Extent> {
-        self.segments.iter_mut().find_map(|segment| {
+        let mut usable = self.segments.iter_mut().filter(|segment| !segment.aside);
+        usable.find_map(|segment| {
             let offset = segment.take(len)?;
             Some(Extent {
                 segment: segment.id,

@@ -290,3 +290,26 @@ fn all_orders_of_taking_and_giving_back_in_a_small_segment() {
     }
     assert!(refused > 10_000, "{refused}");
 }
+
+#[test]
+fn a_segment_that_is_set_aside_serves_nobody() {
+    let (mut here, mut there) = pair();
+    let lent = here.arena.allocate(8000).unwrap();
+    let lent = lend(&mut here, &mut there, lent);
+    drop(here.arena.allocate(8000).unwrap());
+    there.peer_arena.refuse_segment(lent.segment).unwrap();
+    assert!(here.arena.set_aside(lent.segment));
+    assert!(!here.arena.set_aside(SegmentId(9)));
+    // There is room in it, but for nobody; and no other one is made.
+    let none = here.arena.allocate_there(8000);
+    assert!(matches!(none, Err(ArenaError::NoSegment { len: 8000 })));
+    let other = here.arena.allocate(8000).unwrap().reference().segment;
+    assert_ne!(other, lent.segment);
+    assert!(here.arena.allocate_there(8000).is_ok());
+    // What is under way in it is given back unread, and then it goes.
+    there.peer_arena.release(lent);
+    let retired = here.arena.trim(Instant::now(), Duration::from_secs(60));
+    assert_eq!(retired.unwrap(), [lent.segment]);
+    assert!(there.peer_arena.remove_segment(lent.segment));
+    assert!(!there.peer_arena.is_refused(lent.segment));
+}

@@ -341,7 +341,10 @@ fn send_rest(call: &mut Call, mut messages: Messages<Body>, trace: &Trace, pace:
         match send_all(&sender, &mut messages, &trace).await {
             // The call may have ended meanwhile: then there is nothing to close.
             Ok(()) => drop(poll_fn(|context| sender.poll_half_close(context)).await),
-            Err(status) => sender.give_up(status::wire_code(status.code())),
+            Err(status) => {
+                let (code, head) = status::encode(&status);
+                sender.give_up(code, head);
+            }
         }
     }));
     call.attach(sending, pace);

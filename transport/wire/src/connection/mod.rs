@@ -21,7 +21,10 @@ use std::time::{Duration, Instant};
 use crate::call::{CallId, Calls, Control, Phase};
 use crate::config::Config;
 use crate::deadline::Deadlines;
-use crate::flow::{GRANT_PARTS, RecvWindow, STREAM_GRANT_PARTS, Scarcity, SendWindow, charge};
+use crate::flow::{
+    GRANT_PARTS, LargeWindows, RecvWindow, STREAM_GRANT_PARTS, Scarcity, SendWindow, charge,
+    is_large,
+};
 use crate::keepalive::{Pings, Watch};
 use crate::limits::MAX_PINGS_OUTSTANDING;
 use crate::method::{DefinedMethods, MethodTable};
@@ -105,6 +108,8 @@ pub struct Connection {
     takes_whole_streams: bool,
     send: SendWindow,
     recv: RecvWindow,
+    /// For messages that would hold up others, if both ends have it.
+    large: Option<LargeWindows>,
     scarcity: Scarcity,
     /// Slots with something to send: a control frame, or credit.
     due: VecDeque<u32>,
@@ -168,6 +173,10 @@ impl Connection {
             takes_whole_streams: agreed.capabilities.has(Capabilities::WHOLE_STREAMS),
             send: SendWindow::new(send),
             recv: RecvWindow::new(recv, recv / GRANT_PARTS),
+            large: agreed
+                .capabilities
+                .has(Capabilities::LARGE_WINDOW)
+                .then(|| LargeWindows::new(send, recv)),
             scarcity: Scarcity::new(recv),
             due: VecDeque::new(),
             events: VecDeque::new(),
@@ -242,6 +251,13 @@ impl Connection {
         self.send.is_open()
     }
 
+    /// Returns true if the connection has credit for a message above
+    /// [`LARGE_MESSAGE_BYTES`](crate::limits::LARGE_MESSAGE_BYTES): if not, [`Event::WritableAll`] tells when.
+    pub fn has_large_credit(&self) -> bool {
+        self.large
+            .map_or(self.send.is_open(), |large| large.send.is_open())
+    }
+
     /// Whether so much of the connection's credit is free that a stream may send long frames. Of many
     /// streams that nobody reads each comes to hold a frame, and together they must leave credit for others.
     #[inline]
@@ -281,13 +297,15 @@ impl Connection {
     /// left over when a call ends are given back by that end (server) or by the release (client).
     #[inline]
     pub fn consumed(&mut self, call: CallId, message_len: u32) {
-        self.give_back(call, charge(message_len));
+        let cost = charge(message_len);
+        self.give_back(call, cost, self.large.is_some() && is_large(cost));
     }
 
-    /// The same for `messages` messages of `bytes` bytes together.
+    /// The same for `messages` messages of `bytes` bytes together, none of them a large one.
     pub fn consumed_batch(&mut self, call: CallId, messages: u32, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.give_back(call, bytes.saturating_add(charge(0) * i64::from(messages)));
+        let cost = bytes.saturating_add(charge(0) * i64::from(messages));
+        self.give_back(call, cost, false);
     }
 
     /// Gives a call up: the peer gets a RESET with this status code through
@@ -313,6 +331,18 @@ impl Connection {
         }
     }
 
+    /// Ends a call of which this side could not take a message: a server with a status of this text, a client as
+    /// [`reset`](Self::reset) does.
+    pub fn refuse_message(&mut self, call: CallId, code: u16, text: &'static str) {
+        if self.role == Role::Client {
+            return self.reset(call, code);
+        }
+        if self.is_requested(call) {
+            self.close_call(call, Leftover::GiveBack);
+            self.queue_control(call.slot(), Control::Trailers { code, text });
+        }
+    }
+
     /// Client: the application is done with a call and everything that came on it; its slot may
     /// be used again. A call that is not over is cancelled.
     #[inline]
@@ -331,8 +361,10 @@ impl Connection {
         }
         state.released = true;
         let unconsumed = std::mem::take(&mut state.unconsumed);
+        let large = std::mem::take(&mut state.unconsumed_large);
         let free = state.control.is_none();
         self.take_back(unconsumed);
+        self.take_back_large(large);
         if free {
             self.calls.free(call.slot());
         }
@@ -373,13 +405,17 @@ impl Connection {
     }
 
     #[inline]
-    fn give_back(&mut self, id: CallId, bytes: i64) {
+    fn give_back(&mut self, id: CallId, bytes: i64, is_large: bool) {
         let Some(call) = self.calls.get_mut(id) else {
             return;
         };
+        let unconsumed = match is_large {
+            true => &mut call.unconsumed_large,
+            false => &mut call.unconsumed,
+        };
         // Never more than was charged, whatever the caller says.
-        let bytes = bytes.clamp(0, call.unconsumed);
-        call.unconsumed -= bytes;
+        let bytes = bytes.clamp(0, *unconsumed);
+        *unconsumed -= bytes;
         let due = call.phase == Phase::Open && !call.recv_end && {
             call.recv.give_back(bytes);
             call.recv.is_due_to_call(self.scarcity.is_scarce())
@@ -387,7 +423,18 @@ impl Connection {
         if due {
             self.queue(id.slot());
         }
-        self.take_back(bytes);
+        match is_large {
+            true => self.take_back_large(bytes),
+            false => self.take_back(bytes),
+        }
+    }
+
+    /// So much of the window of large messages is free again.
+    #[inline]
+    fn take_back_large(&mut self, bytes: i64) {
+        if let Some(large) = &mut self.large {
+            large.recv.give_back(bytes);
+        }
     }
 
     /// So much of the connection's window is free again.
@@ -437,14 +484,18 @@ impl Connection {
         };
         call.phase = Phase::Closed;
         self.heads_bytes -= u64::from(std::mem::take(&mut call.head_len));
-        let (given_back, had_deadline) = match leftover {
-            Leftover::GiveBack => (std::mem::take(&mut call.unconsumed), call.deadline.take()),
-            Leftover::Keep => (0, call.deadline.take()),
+        let (given_back, large) = match leftover {
+            Leftover::GiveBack => (
+                std::mem::take(&mut call.unconsumed),
+                std::mem::take(&mut call.unconsumed_large),
+            ),
+            Leftover::Keep => (0, 0),
         };
-        if had_deadline.is_some() {
+        if call.deadline.take().is_some() {
             self.deadlines.forget();
         }
         self.take_back(given_back);
+        self.take_back_large(large);
         self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Connection, Drain, Leftover};
 use crate::call::Phase;
+use crate::flow::LargeWindows;
 use crate::{CallId, Method, OpenError, Role};
 
 impl Connection {
@@ -54,7 +55,8 @@ impl Connection {
         }
         call.requested = false;
         let released = call.released;
-        self.send.unspend(std::mem::take(&mut call.request_cost));
+        let cost = std::mem::take(&mut call.request_cost);
+        LargeWindows::send_or(&mut self.large, &mut self.send, cost).unspend(cost);
         if matches!(call.phase, Phase::Reserved | Phase::Open) {
             self.close_call(id, Leftover::GiveBack);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, Drain, Leftover};
 use crate::call::{Control, Phase};
-use crate::flow::charge;
+use crate::flow::{LargeWindows, charge, is_large};
 use crate::limits::MAX_HEADS_BYTES;
 use crate::{
     CallId, Event, Flags, FrameHeader, Kind, Message, Metadata, ProtocolError, Request,
@@ -156,11 +156,13 @@ impl Connection {
         self.heads_bytes += u64::from(header.head_len);
         let message_len = header.starts_message().then_some(header.message_len);
         if let Some(len) = message_len {
+            let cost = charge(len);
+            let window = LargeWindows::recv_or(&mut self.large, &mut self.recv, cost);
             // A fresh call's own window is always open.
-            if !(self.recv.charge(charge(len)) && call.recv.charge(charge(len))) {
+            if !(window.charge(cost) && call.recv.charge(cost)) {
                 return Err(ProtocolError::CreditOverrun { call: 0 });
             }
-            call.unconsumed = charge(len);
+            call.note_unconsumed(cost, self.large.is_some());
             self.note_charge();
         }
         self.calls_in_flight += 1;
@@ -253,10 +255,10 @@ impl Connection {
             if !call.recv.charge(cost) {
                 return Err(ProtocolError::CreditOverrun { call: header.call });
             }
-            if !self.recv.charge(cost) {
+            if !LargeWindows::recv_or(&mut self.large, &mut self.recv, cost).charge(cost) {
                 return Err(ProtocolError::CreditOverrun { call: 0 });
             }
-            call.unconsumed += cost;
+            call.note_unconsumed(cost, self.large.is_some());
         }
         call.answered |= client;
         call.recv_end |= end;
@@ -313,10 +315,10 @@ impl Connection {
             return Err(out_of_order(header));
         }
         let cost = charge(header.message_len);
-        if !self.recv.charge(cost) {
+        if !LargeWindows::recv_or(&mut self.large, &mut self.recv, cost).charge(cost) {
             return Err(ProtocolError::CreditOverrun { call: 0 });
         }
-        call.unconsumed += cost;
+        call.note_unconsumed(cost, self.large.is_some());
         let (is_too_long, limit) = (call.is_too_long(header), call.max_message_len);
         self.close_call(id, Leftover::Keep);
         self.note_charge();
@@ -385,10 +387,14 @@ impl Connection {
     fn on_late(&mut self, header: &FrameHeader) -> Result<Event<'static>, ProtocolError> {
         if header.starts_message() {
             let cost = charge(header.message_len);
-            if !self.recv.charge(cost) {
+            let window = LargeWindows::recv_or(&mut self.large, &mut self.recv, cost);
+            if !window.charge(cost) {
                 return Err(ProtocolError::CreditOverrun { call: 0 });
             }
-            self.take_back(cost);
+            match self.large.is_some() && is_large(cost) {
+                true => self.take_back_large(cost),
+                false => self.take_back(cost),
+            }
         }
         if matches!(header.kind, Kind::Response | Kind::Trailers | Kind::Reset) {
             self.forget_control(header.call);
@@ -417,6 +423,14 @@ impl Connection {
             call: header.call,
             granted: header.message_len,
         };
+        if header.flags.has(Flags::LARGE) {
+            let large = self.large.as_mut().filter(|_| header.call == 0);
+            let opened = large.and_then(|large| large.send.grant(header.message_len));
+            return Ok(match opened.ok_or(bad)? {
+                true => Event::WritableAll,
+                false => Event::Handled,
+            });
+        }
         if header.call == 0 {
             // Where there is less than a call may have under way, one may wait for its share.
             let little = !self.send.has_share_for(self.calls.send_window());

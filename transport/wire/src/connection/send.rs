@@ -2,7 +2,7 @@
 
 use super::{Connection, Leftover};
 use crate::call::{Call, Phase};
-use crate::flow::charge;
+use crate::flow::{LargeWindows, charge, is_large};
 use crate::limits::{MAX_HEAD_BYTES, MAX_MESSAGE_BYTES};
 use crate::{CallId, Flags, FrameHeader, Kind, Role, SendError};
 
@@ -37,12 +37,14 @@ impl Connection {
             return Err(SendError::Gone);
         }
         if let Some(len) = message {
-            if !self.send.is_open() {
-                return Err(SendError::ConnectionBlocked);
+            let cost = charge(len);
+            let window = LargeWindows::send_or(&mut self.large, &mut self.send, cost);
+            if !window.is_open() {
+                return Err(blocked_by(cost));
             }
-            call.request_cost = charge(len);
-            self.send.spend(call.request_cost);
-            call.send.spend(call.request_cost);
+            call.request_cost = cost;
+            window.spend(cost);
+            call.send.spend(cost);
         }
         let end = flags & Flags::END;
         call.phase = Phase::Open;
@@ -62,12 +64,26 @@ impl Connection {
         ))
     }
 
-    /// Whether a message could start now: to be asked before a reservation is made for it.
+    /// Whether a message of at most [`LARGE_MESSAGE_BYTES`](crate::limits::LARGE_MESSAGE_BYTES) could start now: to be
+    /// asked before a reservation is made for it.
     ///
     /// # Errors
     /// As [`send_message`](Self::send_message).
     #[inline]
     pub fn can_send(&self, id: CallId) -> Result<(), SendError> {
+        self.can_start(id, 0)
+    }
+
+    /// The same of a longer message.
+    ///
+    /// # Errors
+    /// As [`send_message`](Self::send_message).
+    pub fn can_send_large(&self, id: CallId) -> Result<(), SendError> {
+        self.can_start(id, charge(MAX_MESSAGE_BYTES))
+    }
+
+    #[inline]
+    fn can_start(&self, id: CallId, cost: i64) -> Result<(), SendError> {
         let call = self.calls.get(id).filter(|call| call.phase == Phase::Open);
         match call {
             Some(_) if self.closed => Err(SendError::Gone),
@@ -75,6 +91,10 @@ impl Connection {
             Some(call) if call.sent_end => Err(SendError::HalfClosed),
             Some(call) if call.send_pieces.is_under_way() => Err(SendError::OutOfOrder),
             Some(call) if !call.send.is_open() => Err(SendError::Blocked),
+            Some(_) if self.large.is_some() && is_large(cost) => match self.has_large_credit() {
+                true => Ok(()),
+                false => Err(SendError::LargeBlocked),
+            },
             Some(call) if !self.send.has_share_for(call.send.under_way()) => {
                 Err(SendError::ShareBlocked)
             }
@@ -94,7 +114,6 @@ impl Connection {
         message_len: usize,
         flags: Flags,
     ) -> Result<FrameHeader, SendError> {
-        self.can_send(id)?;
         self.send_piece(id, message_len, message_len, flags)
     }
 
@@ -118,7 +137,7 @@ impl Connection {
             return Err(SendError::OutOfOrder);
         }
         if !self.open_call(id)?.send_pieces.is_under_way() {
-            self.can_send(id)?;
+            self.can_start(id, charge(len))?;
         }
         let call = self.open_call(id)?;
         let pieces = call
@@ -131,8 +150,9 @@ impl Connection {
         call.answered |= server;
         call.sent_end |= flags.has(Flags::END);
         if !flags.has(Flags::CONTINUED) {
-            call.send.spend(charge(len));
-            self.send.spend(charge(len));
+            let cost = charge(len);
+            call.send.spend(cost);
+            LargeWindows::send_or(&mut self.large, &mut self.send, cost).spend(cost);
         }
         let whole = header(Kind::Message, id, flags, 0, len);
         Ok(FrameHeader {
@@ -192,10 +212,12 @@ impl Connection {
         if self.answering(id)?.answered {
             return Err(SendError::OutOfOrder);
         }
-        if !self.send.is_open() {
-            return Err(SendError::ConnectionBlocked);
+        let cost = charge(len);
+        let window = LargeWindows::send_or(&mut self.large, &mut self.send, cost);
+        if !window.is_open() {
+            return Err(blocked_by(cost));
         }
-        self.send.spend(charge(len));
+        window.spend(cost);
         self.end_answer(id);
         let flags = flags & Flags::COMPRESSED | Flags::HAS_MESSAGE;
         Ok(header(Kind::Response, id, flags, head_len, len))
@@ -237,7 +259,8 @@ impl Connection {
 
     fn retract_message(&mut self, id: CallId, unsent: &FrameHeader) {
         if unsent.starts_message() {
-            self.send.unspend(charge(unsent.message_len));
+            let cost = charge(unsent.message_len);
+            LargeWindows::send_or(&mut self.large, &mut self.send, cost).unspend(cost);
         }
         let Ok(call) = self.open_call(id) else { return };
         if unsent.flags.has(Flags::END) {
@@ -288,6 +311,15 @@ fn header(kind: Kind, id: CallId, flags: Flags, head_len: u32, len: u32) -> Fram
         payload_len: len,
         message_len: len,
         ..FrameHeader::new(kind)
+    }
+}
+
+/// What a message that starts with its call's request, or is its whole answer, waits for.
+#[cold]
+fn blocked_by(cost: i64) -> SendError {
+    match is_large(cost) {
+        true => SendError::LargeBlocked,
+        false => SendError::ConnectionBlocked,
     }
 }
 

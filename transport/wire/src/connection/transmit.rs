@@ -2,8 +2,9 @@
 
 use super::Connection;
 use crate::call::{Call, Control, Phase};
+use crate::flow::LargeWindows;
 use crate::limits::MAX_GOAWAY_TEXT_BYTES;
-use crate::{CallId, FrameHeader, Kind, Role, StatusHead};
+use crate::{CallId, Flags, FrameHeader, Kind, Role, StatusHead};
 
 /// A frame of the core's own. It has no payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,7 @@ impl Connection {
             return self.goaway.is_some();
         }
         self.recv.is_due(self.scarcity.is_scarce())
+            || LargeWindows::is_due(self.large.as_ref())
             || !self.due.is_empty()
             || self.pings.is_due()
             || self.goaway.is_some()
@@ -45,6 +47,15 @@ impl Connection {
         }
         if self.recv.is_due(self.scarcity.is_scarce()) {
             return Some(ControlFrame::credit(0, self.recv.take_grant()));
+        }
+        if let Some(large) = self
+            .large
+            .as_mut()
+            .filter(|large| LargeWindows::is_due(Some(large)))
+        {
+            let mut frame = ControlFrame::credit(0, large.recv.take_grant());
+            frame.header.flags = Flags::LARGE;
+            return Some(frame);
         }
         while let Some(slot) = self.due.pop_front() {
             if let Some(frame) = self.next_of_call(slot) {
@@ -106,7 +117,7 @@ fn control_frame(id: CallId, control: Control) -> ControlFrame {
         Control::Reset { code, refused } => {
             let mut frame = ControlFrame::bare(Kind::Reset, id.to_wire());
             frame.header.code = code;
-            frame.header.flags = frame.header.flags.with(crate::Flags::REFUSED, refused);
+            frame.header.flags = frame.header.flags.with(Flags::REFUSED, refused);
             frame
         }
         Control::Trailers { code, text } => {

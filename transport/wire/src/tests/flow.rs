@@ -96,6 +96,78 @@ fn a_message_that_began_is_not_held_up() {
     assert_eq!(pair.client.error, None);
 }
 
+const LARGE_BYTES: usize = 200 << 20;
+
+/// Begins a message in pieces, of which the first one goes.
+fn begin_large(pair: &mut Pair, call: CallId) -> Result<(), SendError> {
+    let client = &mut pair.client.conn;
+    let piece = client.send_piece(call, LARGE_BYTES, 1 << 20, Flags::END)?;
+    pair.client_sends(piece, &[]);
+    Ok(())
+}
+
+fn finish_large(pair: &mut Pair, call: CallId) {
+    let client = &mut pair.client.conn;
+    let left = LARGE_BYTES - (1 << 20);
+    let piece = client
+        .send_piece(call, LARGE_BYTES, left, Flags::END)
+        .unwrap();
+    pair.client_sends(piece, &[]);
+    pair.settle();
+}
+
+#[test]
+fn a_large_message_holds_up_large_ones_alone() {
+    let mut pair = Pair::new();
+    let uploads = [(); 2].map(|()| pair.request(None, Flags::NONE));
+    begin_large(&mut pair, uploads[0]).unwrap();
+    // Calls and streams beside it go on, and come to their ends.
+    let stream = stream(&mut pair);
+    for _ in 0..100 {
+        let call = pair.unary(1000);
+        pair.settle();
+        pair.respond(call, 1000);
+        pair.server_message(stream, 1000);
+        pair.settle();
+        pair.client.conn.release(call);
+        pair.client.conn.consumed(stream, 1000);
+    }
+    assert_eq!(
+        begin_large(&mut pair, uploads[1]),
+        Err(SendError::LargeBlocked)
+    );
+    assert!(!pair.client.conn.has_large_credit() && pair.client.conn.has_credit());
+    finish_large(&mut pair, uploads[0]);
+    pair.client.take();
+    pair.server
+        .conn
+        .consumed(uploads[0], u32::try_from(LARGE_BYTES).unwrap());
+    pair.settle();
+    assert!(pair.client.take().contains(&Seen::WritableAll));
+    begin_large(&mut pair, uploads[1]).unwrap();
+    pair.settle();
+    // Given up half-way, it leaves its credit to the next one.
+    pair.client.conn.cancel(uploads[1], code::CANCELLED);
+    pair.settle();
+    assert!(pair.client.conn.has_large_credit());
+    assert_eq!((pair.client.error, pair.server.error), (None, None));
+}
+
+#[test]
+fn a_peer_of_the_version_before_has_one_window_for_all() {
+    let mut pair = Pair::without(Capabilities::LARGE_WINDOW);
+    let upload = pair.request(None, Flags::NONE);
+    begin_large(&mut pair, upload).unwrap();
+    assert!(!pair.client.conn.has_credit() && !pair.client.conn.has_large_credit());
+    finish_large(&mut pair, upload);
+    pair.server
+        .conn
+        .consumed(upload, u32::try_from(LARGE_BYTES).unwrap());
+    pair.settle();
+    assert!(pair.client.conn.has_credit());
+    assert!(!pair.client.arrived.is_empty() && pair.client.error.is_none());
+}
+
 #[test]
 fn the_connection_stalls_all_and_resumes() {
     let mut pair = Pair::with(&tight(), &tight());

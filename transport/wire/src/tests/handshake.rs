@@ -26,7 +26,12 @@ fn both_sides_agree() {
     let ours = client.negotiate(&server).unwrap();
     let theirs = server.negotiate(&client).unwrap();
     assert_eq!((ours.version, theirs.version), (1, 1));
-    let both = Capabilities(2 | Capabilities::TRACES.0 | Capabilities::WHOLE_STREAMS.0);
+    let of_core = [
+        Capabilities::TRACES,
+        Capabilities::WHOLE_STREAMS,
+        Capabilities::LARGE_WINDOW,
+    ];
+    let both = Capabilities(of_core.iter().fold(2, |all, one| all | one.0));
     assert_eq!((ours.capabilities, theirs.capabilities), (both, both));
     assert_eq!((ours.call_slots, theirs.call_slots), (7, 7));
     assert_eq!((ours.peer_instance, theirs.peer_instance), (9, 42));

@@ -407,6 +407,15 @@ fn credit_out_of_nothing() {
         let bad = |call| Some(ProtocolError::BadCredit { call, granted });
         assert_eq!(server_says(header, &[]), bad(word));
         assert_eq!(server_says(FrameHeader { call: 0, ..header }, &[]), bad(0));
+        // Nor for large messages, nor for those of one call.
+        let flags = Flags::LARGE;
+        assert_eq!(server_says(FrameHeader { flags, ..header }, &[]), bad(word));
+        let of_all = FrameHeader {
+            call: 0,
+            flags,
+            ..header
+        };
+        assert_eq!(server_says(of_all, &[]), bad(0));
     }
 }
 

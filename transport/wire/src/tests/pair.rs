@@ -129,15 +129,38 @@ impl Pair {
     }
 
     pub(super) fn with(client: &Config, server: &Config) -> Pair {
-        let now = Instant::now();
         let theirs = Negotiated::within_process(Role::Server, server, client);
         let ours = Negotiated::within_process(Role::Client, client, server);
+        Pair::agreed(&ours, &theirs, client, server)
+    }
+
+    /// Two sides of which one speaks as it did before there was a capability.
+    pub(super) fn without(missing: Capabilities) -> Pair {
+        let config = Config::default();
+        let agreed = |role| {
+            let agreed = Negotiated::within_process(role, &config, &config);
+            let capabilities = Capabilities(agreed.capabilities.0 & !missing.0);
+            Negotiated {
+                capabilities,
+                ..agreed
+            }
+        };
+        Pair::agreed(
+            &agreed(Role::Client),
+            &agreed(Role::Server),
+            &config,
+            &config,
+        )
+    }
+
+    fn agreed(ours: &Negotiated, theirs: &Negotiated, client: &Config, server: &Config) -> Pair {
+        let now = Instant::now();
         Pair {
             now,
             latency: Duration::from_micros(10),
             server_hangs: false,
-            client: Side::new(Connection::new(Role::Client, &ours, client, now)),
-            server: Side::new(Connection::new(Role::Server, &theirs, server, now)),
+            client: Side::new(Connection::new(Role::Client, ours, client, now)),
+            server: Side::new(Connection::new(Role::Server, theirs, server, now)),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::connection::inbound::{Inbound, Message, ServedMethod, Started};
 use crate::connection::{Connection, Looker};
 use crate::error::{Closed, SendError};
 use crate::link::Frame;
+use crate::link::shm::OUT_OF_DESCRIPTORS;
 use crate::server::Serve;
 
 /// Calls of which a task may find the answers while it looks for another one's; for more it is woken.
@@ -38,6 +39,14 @@ fn add_piece(pieces: &mut Vec<u8>, whole: usize, piece: &[u8]) -> bool {
     }
     pieces.extend_from_slice(piece);
     true
+}
+
+/// Why a message is lost whose memory this process could not take.
+fn lost(len_bytes: u32) -> SendError {
+    SendError::Memory {
+        len_bytes: len_bytes as usize,
+        reason: OUT_OF_DESCRIPTORS.into(),
+    }
 }
 
 /// What two wakers have in common that [wake](Waker::will_wake) the same task.
@@ -145,6 +154,7 @@ impl State {
             header,
             head,
             payload,
+            is_lost,
         } = frame;
         self.counts.bytes_received += payload.len() as u64;
         let event = self
@@ -152,6 +162,22 @@ impl State {
             .handle_frame(self.now, header, head)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         match event {
+            Event::Request(request) if *is_lost => {
+                if let Some(service) = &connection.service {
+                    // The number that it may give its method counts all the same.
+                    self.route(request.method, &**service);
+                }
+                let code = code::RESOURCE_EXHAUSTED;
+                self.core
+                    .refuse_message(request.call, code, OUT_OF_DESCRIPTORS);
+            }
+            Event::Message(message) if *is_lost => {
+                self.lose(message.call, message.message_len, deliveries);
+            }
+            Event::Response(response) if *is_lost => {
+                let failed = Inbound::Failed(lost(response.message_len));
+                self.deliver(response.call, failed, deliveries);
+            }
             Event::Request(request) => {
                 self.counts.calls += 1;
                 self.counts
@@ -389,6 +415,14 @@ impl State {
         };
         self.core.reset(id, code::RESOURCE_EXHAUSTED);
         self.end(id, Inbound::Failed(error), deliveries);
+    }
+
+    /// Gives up a call of which a message lies in memory that this process could not take.
+    #[cold]
+    fn lose(&mut self, id: CallId, len_bytes: u32, deliveries: &mut Deliveries) {
+        let code = code::RESOURCE_EXHAUSTED;
+        self.core.refuse_message(id, code, OUT_OF_DESCRIPTORS);
+        self.end(id, Inbound::Failed(lost(len_bytes)), deliveries);
     }
 
     /// The end of a call that this side did not ask for: a server's handler is dropped before its

@@ -306,7 +306,9 @@ impl State {
     ) -> bool {
         match lack {
             Lack::Room => self.counts.waits_for_room += 1,
-            Lack::Credit | Lack::CallCredit | Lack::Share => self.counts.waits_for_credit += 1,
+            Lack::Credit | Lack::LargeCredit | Lack::CallCredit | Lack::Share => {
+                self.counts.waits_for_credit += 1;
+            }
             Lack::Memory => self.counts.waits_for_memory += 1,
         }
         let closed = self.closed.is_some();
@@ -337,6 +339,7 @@ impl State {
                 asked != Some(Err(ringway_wire::SendError::Blocked))
             }
             Lack::Credit => self.core.has_credit(),
+            Lack::LargeCredit => self.core.has_large_credit(),
             Lack::Share => {
                 let Some(id) = id.filter(|id| !self.has_share(*id)) else {
                     return true;
@@ -386,6 +389,12 @@ impl State {
             );
         }
         if next.is_none() {
+            self.waiting.large_credit.call(
+                |waiters, _| waiters == 1 && core.has_large_credit(),
+                |waker| *next = Some(waker.clone()),
+            );
+        }
+        if next.is_none() {
             self.waiting.memory.call(
                 |waiters, _| waiters == 1,
                 |waker| *next = Some(waker.clone()),
@@ -408,6 +417,11 @@ impl State {
         let core = &self.core;
         self.waiting.credit.call(
             |waiters, _| waiters <= MAX_CALLED && core.has_credit(),
+            |waker| deliveries.wakers.push(waker.clone()),
+        );
+        // One message is all that there is credit for, as a rule; its sender has the next one woken.
+        self.waiting.large_credit.call(
+            |waiters, _| waiters == 1 && core.has_large_credit(),
             |waker| deliveries.wakers.push(waker.clone()),
         );
         let mut waiting = std::mem::take(&mut self.awaiting_share);
@@ -459,6 +473,12 @@ impl State {
     pub(crate) fn check_message(&self, id: CallId) -> Result<(), SendError> {
         self.check_open()?;
         self.core.can_send(id).map_err(send_error)
+    }
+
+    /// The same for a message that goes in pieces.
+    pub(crate) fn check_large_message(&self, id: CallId) -> Result<(), SendError> {
+        self.check_open()?;
+        self.core.can_send_large(id).map_err(send_error)
     }
 
     /// Whether a stream may send long frames.
@@ -531,6 +551,7 @@ fn send_error(error: ringway_wire::SendError) -> SendError {
     match error {
         ringway_wire::SendError::Blocked => SendError::Blocked(Lack::CallCredit),
         ringway_wire::SendError::ConnectionBlocked => SendError::Blocked(Lack::Credit),
+        ringway_wire::SendError::LargeBlocked => SendError::Blocked(Lack::LargeCredit),
         ringway_wire::SendError::ShareBlocked => SendError::Blocked(Lack::Share),
         ringway_wire::SendError::Gone => SendError::CallEnded,
         other => SendError::Limit(other.to_string()),

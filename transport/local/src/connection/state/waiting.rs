@@ -17,6 +17,7 @@ pub(crate) struct Ticket {
 pub(super) struct Waiting {
     pub(super) room: Line,
     pub(super) credit: Line,
+    pub(super) large_credit: Line,
     pub(super) memory: Line,
     tickets: u64,
 }
@@ -24,7 +25,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Returns true if nobody waits in any line.
     pub(super) fn is_empty(&self) -> bool {
-        let lines = [&self.room, &self.credit, &self.memory];
+        let lines = [&self.room, &self.credit, &self.large_credit, &self.memory];
         lines.iter().all(|line| line.waiters.is_empty())
     }
 
@@ -33,6 +34,7 @@ impl Waiting {
         match lack {
             Lack::Room => Some(&mut self.room),
             Lack::Credit => Some(&mut self.credit),
+            Lack::LargeCredit => Some(&mut self.large_credit),
             Lack::Memory => Some(&mut self.memory),
             Lack::CallCredit | Lack::Share => None,
         }
@@ -66,7 +68,12 @@ impl Waiting {
 
     /// Ends all waiting.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> {
-        let lines = [&mut self.room, &mut self.credit, &mut self.memory];
+        let lines = [
+            &mut self.room,
+            &mut self.credit,
+            &mut self.large_credit,
+            &mut self.memory,
+        ];
         let waiters = lines.map(|line| std::mem::take(line).waiters);
         let waiters = waiters.into_iter().flat_map(BTreeMap::into_values);
         waiters.map(|waiter| waiter.waker)

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ringway_ring::{Arena, BlockRef, BlockWriter};
 
 use super::notes::{Notes, Unsent};
-use super::{MAX_UNTOLD_BYTES, misbehaved};
+use super::{MAX_UNTOLD_BYTES, OUT_OF_DESCRIPTORS, Refusal, misbehaved};
 use crate::connection::Fill;
 use crate::error::{Closed, Lack, SendError};
 
@@ -22,8 +22,20 @@ const MAX_SHORT_HEAD_BYTES: usize = 2 * 1024;
 /// less than half of a ring.
 const MAX_RECORD_BYTES: usize = MAX_INLINE_BYTES + MAX_SHORT_HEAD_BYTES;
 
+/// No further segment is made for so long after the peer has refused one: each costs a memfd and its pages.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+
 /// Pieces of one message that the peer may have before it gives one back.
 const MAX_PIECES: usize = 4;
+
+/// What the peer takes beyond plain notes of segments.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PeerCan {
+    /// Copy what is filled of a block before its frame comes.
+    pub(crate) read_ahead: bool,
+    /// Be told of segments that this side could not take.
+    pub(crate) hear_refusals: bool,
+}
 
 /// The blocks for large payloads, with the socket over which their segments are handed over.
 #[derive(Debug)]
@@ -39,6 +51,8 @@ pub(crate) struct Blocks {
     socket: Arc<OwnedFd>,
     /// Whose block the peer is told of while it is filled, if the peer wants to be told.
     telling: Option<Arc<AtomicBool>>,
+    /// The peer wants to know which of its segments this side could not take.
+    tells_refusals: bool,
 }
 
 /// The arena, and what is still to be said of its segments.
@@ -46,6 +60,8 @@ pub(crate) struct Blocks {
 struct Lent {
     arena: Arena,
     notes: Notes,
+    /// When the peer last refused a segment.
+    refused_at: Option<Instant>,
 }
 
 /// The right to tell the peer of one's block until the frame is sent: one block at a time, so that the
@@ -60,17 +76,19 @@ impl Drop for Turn {
 }
 
 impl Blocks {
-    pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>, peer_reads_ahead: bool) -> Self {
+    pub(crate) fn new(arena: Arena, socket: Arc<OwnedFd>, peer: PeerCan) -> Self {
         Self {
             lent: Mutex::new(Lent {
                 arena,
                 notes: Notes::default(),
+                refused_at: None,
             }),
             has_notes: AtomicBool::new(false),
             room_came: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             socket,
-            telling: peer_reads_ahead.then(Arc::default),
+            telling: peer.read_ahead.then(Arc::default),
+            tells_refusals: peer.hear_refusals,
         }
     }
 
@@ -148,8 +166,19 @@ impl Blocks {
     }
 
     fn allocate_in(&self, lent: &mut Lent, len_bytes: usize) -> Result<BlockWriter, SendError> {
-        let block = match lent.arena.allocate(len_bytes) {
+        let refused_lately = lent.refused_lately();
+        let allocated = match refused_lately {
+            true => lent.arena.allocate_there(len_bytes),
+            false => lent.arena.allocate(len_bytes),
+        };
+        let block = match allocated {
             Ok(block) => block,
+            Err(ringway_ring::ArenaError::NoSegment { .. }) => {
+                return Err(SendError::Memory {
+                    len_bytes,
+                    reason: OUT_OF_DESCRIPTORS.into(),
+                });
+            }
             Err(ringway_ring::ArenaError::Exhausted) => {
                 return Err(SendError::Blocked(Lack::Memory));
             }
@@ -178,6 +207,31 @@ impl Blocks {
             Unsent::Refused(reason) => SendError::Memory { len_bytes, reason },
             _ => SendError::Blocked(Lack::Memory),
         })
+    }
+
+    /// Tells the peer of its segments that this side refuses, and sets aside those of this side's that the peer refuses.
+    #[cold]
+    pub(crate) fn note_refusals(&self, refusals: &[Refusal]) -> Result<(), Closed> {
+        let mut lent = self.lent.lock();
+        for refusal in refusals {
+            match *refusal {
+                Refusal::Here(id) if self.tells_refusals => lent.notes.refuse(id),
+                Refusal::Here(_) => {}
+                // It may be one that was dropped meanwhile.
+                Refusal::There(id) => {
+                    lent.arena.set_aside(id);
+                    lent.refused_at = Some(Instant::now());
+                }
+            }
+        }
+        if let Err(Unsent::Closed(why)) = lent.hand_over(&self.socket) {
+            return Err(why);
+        }
+        self.has_notes
+            .fetch_or(!lent.notes.is_empty(), Ordering::SeqCst);
+        // Senders that wait for memory are to learn that they wait in vain.
+        self.room_came.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Gives back segments of which nothing was in use for `idle`; true if none is left.
@@ -234,6 +288,13 @@ impl Blocks {
 }
 
 impl Lent {
+    /// Returns true if the peer can hardly take another segment yet.
+    fn refused_lately(&mut self) -> bool {
+        let refused = self.refused_at.filter(|at| at.elapsed() < REFUSAL_PAUSE);
+        self.refused_at = refused;
+        refused.is_some()
+    }
+
     /// Sends the notes about new segments before any record refers to them.
     fn hand_over(&mut self, socket: &OwnedFd) -> Result<(), Unsent> {
         self.notes.collect(&mut self.arena);
@@ -276,7 +337,7 @@ mod tests {
         let (here, _there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
         let (socket, mut peer) = UnixStream::pair().unwrap();
         let junk = fill(&socket);
-        let blocks = Blocks::new(here.arena, Arc::new(socket.into()), false);
+        let blocks = Blocks::new(here.arena, Arc::new(socket.into()), PeerCan::default());
         for _ in 0..3 {
             let refused = blocks.allocate(100_000).unwrap_err();
             assert_eq!(refused, SendError::Blocked(Lack::Memory));
@@ -301,7 +362,7 @@ mod tests {
     fn a_release_of_which_another_took_note_is_told_to_those_that_wait() {
         let (mut here, there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let blocks = Blocks::new(here.arena, Arc::new(socket.into()), false);
+        let blocks = Blocks::new(here.arena, Arc::new(socket.into()), PeerCan::default());
         let mut under_way = Vec::new();
         for take_note in [
             (|blocks| blocks.fill().used_bytes == 0) as fn(&Blocks) -> bool,

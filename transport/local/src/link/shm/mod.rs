@@ -17,8 +17,8 @@ mod sender;
 use ringway_ring::SegmentId;
 use ringway_wire::Kind;
 
-pub(crate) use self::blocks::{Blocks, MAX_INLINE_BYTES, Turn, WithHead, part_bytes};
-pub(crate) use self::receiver::{MAX_NOTES, Receiver};
+pub(crate) use self::blocks::{Blocks, MAX_INLINE_BYTES, PeerCan, Turn, WithHead, part_bytes};
+pub(crate) use self::receiver::{MAX_NOTES, OUT_OF_DESCRIPTORS, Receiver};
 pub(crate) use self::sender::{Room, Sender};
 use crate::error::Closed;
 
@@ -29,14 +29,26 @@ const FILLED: Kind = Kind::Link(0x80);
 /// meanwhile.
 const MAX_UNTOLD_BYTES: usize = 32 * 1024;
 /// What is said over the rendezvous socket about a segment: its id and its length, with the segment.
-/// A length of zero, without a segment, retires it.
+/// A length of zero, without a segment, retires it; of [`REFUSED_LEN`], it is the peer's, and was refused.
 const SEGMENT_NOTE_BYTES: usize = 16;
+
+/// Says that this side could not take a segment of its peer's.
+const REFUSED_LEN: u64 = u64::MAX;
+
+/// A segment that its reader could not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// This side refuses one of the peer's.
+    Here(SegmentId),
+    /// The peer refuses one of this side's.
+    There(SegmentId),
+}
 
 /// What is said of a segment: see [`SEGMENT_NOTE_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentNote {
     pub(crate) id: SegmentId,
-    /// In bytes; 0 retires it.
+    /// In bytes; 0 retires it, the highest refuses it.
     pub(crate) len: usize,
 }
 

@@ -9,7 +9,7 @@ use ringway_ring::{Arena, NewSegment, SegmentId};
 use ringway_sys::{Blocking, send_with_descriptors};
 use rustix::io::Errno;
 
-use super::SEGMENT_NOTE_BYTES;
+use super::{REFUSED_LEN, SEGMENT_NOTE_BYTES};
 use crate::error::Closed;
 
 /// The notes that the peer does not have yet, in order.
@@ -22,13 +22,25 @@ pub(super) struct Notes {
 enum Note {
     New(NewSegment),
     Retired(SegmentId),
+    /// One of the peer's, which has numbers of its own.
+    Refused(SegmentId),
 }
 
 impl Note {
-    fn id(&self) -> SegmentId {
+    fn is_of(&self, own: SegmentId) -> bool {
         match self {
-            Self::New(segment) => segment.id,
-            Self::Retired(id) => *id,
+            Self::New(segment) => segment.id == own,
+            Self::Retired(id) => *id == own,
+            Self::Refused(_) => false,
+        }
+    }
+
+    /// The segment, and what is said of its length.
+    fn words(&self) -> (SegmentId, u64) {
+        match self {
+            Self::New(segment) => (segment.id, segment.len as u64),
+            Self::Retired(id) => (*id, 0),
+            Self::Refused(id) => (*id, REFUSED_LEN),
         }
     }
 }
@@ -51,7 +63,7 @@ impl Notes {
 
     /// Returns true if the peer does not have a segment yet.
     pub(super) fn concern(&self, segment: SegmentId) -> bool {
-        self.waiting.iter().any(|note| note.id() == segment)
+        self.waiting.iter().any(|note| note.is_of(segment))
     }
 
     /// Takes over what there is to say of the arena's segments.
@@ -66,11 +78,16 @@ impl Notes {
     /// Has the peer drop a segment too, to which no record refers any more.
     pub(super) fn retire(&mut self, id: SegmentId) {
         let before = self.waiting.len();
-        self.waiting.retain(|note| note.id() != id);
+        self.waiting.retain(|note| !note.is_of(id));
         // The peer need not hear of one that it never heard of.
         if self.waiting.len() == before {
             self.waiting.push_back(Note::Retired(id));
         }
+    }
+
+    /// Tells the peer that one of its segments could not be taken.
+    pub(super) fn refuse(&mut self, id: SegmentId) {
+        self.waiting.push_back(Note::Refused(id));
     }
 
     /// Sends as many as the socket takes.
@@ -85,14 +102,17 @@ impl Notes {
 
 fn send_note(socket: &OwnedFd, note: &Note) -> Result<(), Unsent> {
     let mut bytes = [0; SEGMENT_NOTE_BYTES];
-    bytes[..4].copy_from_slice(&note.id().0.to_le_bytes());
+    let (id, len) = note.words();
+    bytes[..4].copy_from_slice(&id.0.to_le_bytes());
+    bytes[8..].copy_from_slice(&len.to_le_bytes());
     let sent = match note {
         Note::New(segment) => {
-            bytes[8..].copy_from_slice(&(segment.len as u64).to_le_bytes());
             let descriptor = segment.descriptor.as_fd();
             send_with_descriptors(socket.as_fd(), &bytes, &[descriptor], Blocking::Never)
         }
-        Note::Retired(_) => send_with_descriptors(socket.as_fd(), &bytes, &[], Blocking::Never),
+        Note::Retired(_) | Note::Refused(_) => {
+            send_with_descriptors(socket.as_fd(), &bytes, &[], Blocking::Never)
+        }
     };
     match sent {
         Ok(SEGMENT_NOTE_BYTES) => Ok(()),

@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringway_ring::{BlockCopy, BlockRef, BufferPool, Consumer, Inbox, PeerArena, Record};
-use ringway_sys::{Blocking, receive_with_descriptors};
+use ringway_ring::{
+    BlockCopy, BlockRef, BufferPool, Consumer, Inbox, PeerArena, Record, RegionError, SegmentId,
+};
+use ringway_sys::{Blocking, receive_or_refuse};
 use ringway_wire::FrameHeader;
 
 use super::peer_bell::PeerBell;
-use super::{FILLED, SEGMENT_NOTE_BYTES, SegmentNote, misbehaved};
+use super::{FILLED, REFUSED_LEN, Refusal, SEGMENT_NOTE_BYTES, SegmentNote, misbehaved};
 use crate::error::Closed;
 use crate::link::{Frame, Head, Judge, MAX_FRAMES};
 
@@ -26,6 +28,9 @@ const MAX_NOTES_UNTIL_SEGMENT: usize = 1024;
 /// A payload longer than this is copied only if the core wants it: what it would not take is not worth the
 /// memory.
 const MAX_UNASKED_BYTES: usize = 512 * 1024;
+/// Says of a message why its memory could not be taken.
+pub(crate) const OUT_OF_DESCRIPTORS: &str = "the receiving process has no file descriptor left for the memory in which \
+    this message came: raise its RLIMIT_NOFILE (ulimit -n) or have it open less, and send the message again";
 /// Payloads up to this length share one allocation with the count of their owners.
 const SMALL_BYTES: usize = 128;
 
@@ -59,6 +64,8 @@ pub(crate) struct Receiver {
     pub(crate) read_ahead: bool,
     /// A large payload came since this was last asked.
     pub(crate) fetched: bool,
+    /// Segments that were refused, here or there, of which the sending half is still to be told.
+    pub(crate) refusals: Vec<Refusal>,
 }
 
 impl Receiver {
@@ -135,6 +142,19 @@ impl Receiver {
         let beside_len = record.block.map(|block| block.len as usize);
         let payload_len = header.payload_len as usize;
         let payload = match (inline_len, record.block) {
+            (Some(0), Some(block))
+                if beside_len == Some(payload_len) && self.is_refused(block)? =>
+            {
+                self.leave(block);
+                let head = Head::copy(body);
+                frames.push(Frame {
+                    header,
+                    head,
+                    payload: Bytes::new(),
+                    is_lost: true,
+                });
+                return Ok(Parsed::Copied(head_len));
+            }
             (Some(0), Some(block)) if beside_len == Some(payload_len) => {
                 let wanted = match (payload_len > MAX_UNASKED_BYTES, judge) {
                     (false, _) => true,
@@ -150,12 +170,17 @@ impl Receiver {
             (None, Some(block))
                 if body.is_empty() && beside_len == Some(payload_len + head_len) =>
             {
+                if self.is_refused(block)? {
+                    // The head says what the frame is: without it no later one can be understood.
+                    return Err(Closed::Io(OUT_OF_DESCRIPTORS.into()));
+                }
                 let mut payload = self.fetch(block)?;
                 let head = Head::Long(payload.split_off(payload_len));
                 frames.push(Frame {
                     header,
                     head,
                     payload,
+                    is_lost: false,
                 });
                 return Ok(Parsed::Copied(head_len + payload_len));
             }
@@ -170,8 +195,17 @@ impl Receiver {
             header,
             head: Head::copy(&body[..head_len]),
             payload,
+            is_lost: false,
         });
         Ok(Parsed::Copied(head_len + payload_len))
+    }
+
+    /// Returns true if this process could not take the segment of a block, whose bytes are lost.
+    fn is_refused(&mut self, block: BlockRef) -> Result<bool, Closed> {
+        if !self.arena.has_segment(block.segment) {
+            self.receive_segments(MAX_NOTES_UNTIL_SEGMENT)?;
+        }
+        Ok(self.arena.is_refused(block.segment))
     }
 
     /// Gives back a block that nobody wants, unread.
@@ -193,7 +227,7 @@ impl Receiver {
             let what = "a note of what is filled does not name a block";
             return Err(Closed::PeerMisbehaved(what.into()));
         };
-        if self.ahead_bytes > MAX_UNJUDGED_BYTES {
+        if self.ahead_bytes > MAX_UNJUDGED_BYTES || self.is_refused(block)? {
             return Ok(());
         }
         let mut copy = match self.ahead.take().filter(|copy| copy.is_of(&block)) {
@@ -226,10 +260,8 @@ impl Receiver {
         Ok(bytes)
     }
 
+    /// The block's segment was asked for before.
     fn begin_copy(&mut self, block: BlockRef) -> Result<BlockCopy, Closed> {
-        if !self.arena.has_segment(block.segment) {
-            self.receive_segments(MAX_NOTES_UNTIL_SEGMENT)?;
-        }
         self.arena.begin_copy(&self.pool, block).map_err(misbehaved)
     }
 
@@ -241,8 +273,7 @@ impl Receiver {
     pub(crate) fn receive_segments(&mut self, max: usize) -> Result<bool, Closed> {
         for _ in 0..max {
             let mut note = [0; SEGMENT_NOTE_BYTES];
-            let received =
-                receive_with_descriptors(self.socket.as_fd(), &mut note, 1, Blocking::Never);
+            let received = receive_or_refuse(self.socket.as_fd(), &mut note, 1, Blocking::Never);
             let received = match received {
                 Ok(received) if received.len == 0 => return Err(Closed::PeerGone),
                 Ok(received) => received,
@@ -256,6 +287,12 @@ impl Receiver {
         Ok(true)
     }
 
+    /// The peer is told, and sends by other segments; of a message that is under way in this one its call ends.
+    fn refuse(&mut self, id: SegmentId) -> Result<(), Closed> {
+        self.refusals.push(Refusal::Here(id));
+        self.arena.refuse_segment(id).map_err(misbehaved_with)
+    }
+
     fn add_segment(
         &mut self,
         note: &[u8; SEGMENT_NOTE_BYTES],
@@ -263,16 +300,28 @@ impl Receiver {
     ) -> Result<(), Closed> {
         let SegmentNote { id, len } = SegmentNote::decode(note);
         match (received.descriptors.pop(), len, received.len) {
-            (Some(descriptor), _, SEGMENT_NOTE_BYTES) => self
-                .arena
-                .add_segment(id, len, descriptor)
-                .map_err(|error| Closed::PeerMisbehaved(error.to_string())),
+            (None, _, SEGMENT_NOTE_BYTES) if received.out_of_descriptors => self.refuse(id),
+            (Some(descriptor), _, SEGMENT_NOTE_BYTES) => {
+                match self.arena.add_segment(id, len, descriptor) {
+                    // This process has no mapping, or no room for one, left.
+                    Err(RegionError::Map { .. }) => self.refuse(id),
+                    added => added.map_err(misbehaved_with),
+                }
+            }
+            (None, len, SEGMENT_NOTE_BYTES) if len as u64 == REFUSED_LEN => {
+                self.refusals.push(Refusal::There(id));
+                Ok(())
+            }
             (None, 0, SEGMENT_NOTE_BYTES) if self.arena.remove_segment(id) => Ok(()),
             _ => Err(Closed::PeerMisbehaved(
                 "the rendezvous socket carried something else than a segment".into(),
             )),
         }
     }
+}
+
+fn misbehaved_with(error: RegionError) -> Closed {
+    Closed::PeerMisbehaved(error.to_string())
 }
 
 /// A small payload with the count of its owners, in one allocation: a message of `bytes` fields takes
@@ -334,6 +383,7 @@ mod tests {
             ahead_rests: true,
             read_ahead: false,
             fetched: false,
+            refusals: Vec::new(),
         };
         let mut frames = Vec::new();
         for filled in [40_000, 80_000] {

@@ -178,6 +178,7 @@ impl Parser {
             header,
             head: Head::copy(head),
             payload: self.copy(payload),
+            is_lost: false,
         };
         self.taken += FrameHeader::LEN + head_len + len;
         Ok(Some(frame))
@@ -212,6 +213,7 @@ impl Parser {
                 header,
                 head,
                 payload: Bytes::new(),
+                is_lost: false,
             });
         }
         let mut payload = self.pool.buffer(len.min(FIRST_CLAIM_BYTES));
@@ -255,6 +257,7 @@ impl Large {
             header: self.header,
             head: self.head,
             payload: self.payload.freeze(),
+            is_lost: false,
         }
     }
 }

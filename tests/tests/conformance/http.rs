@@ -2,7 +2,7 @@
 //! words means the same.
 
 use http::{HeaderValue, Response, StatusCode};
-use ringway::ServerBuilder;
+use ringway::{Channel, ServerBuilder};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_proto::bench_tonic::bench_server::BenchServer as PlainServer;
@@ -82,6 +82,26 @@ pub(crate) async fn handlers_see_what_the_client_is_called(way: Way) {
     }
 }
 
+/// The name that the endpoint asked for which takes a call.
+pub(crate) async fn handlers_see_what_one_of_several_endpoints_is_called(way: Way) {
+    for add in SEEING {
+        let running = Running::with(way, add).await;
+        let named = running.endpoint().user_agent("shop/7").unwrap();
+        let channel = Channel::balance_list([named].into_iter());
+        let mut client = BenchClient::new(channel.clone());
+        let unary = client.unary(asking_what_came(payload(1, 1))).await.unwrap();
+        let both = client.bidi(asking_what_came(payloads(2, 2))).await.unwrap();
+        // Through HTTP types.
+        let same = MapRequestLayer::new(|request: http::Request<Body>| request);
+        let mut plain = BenchClient::new(tower::Layer::layer(&same, channel));
+        let through = plain.unary(asking_what_came(payload(1, 1))).await.unwrap();
+        for said in [unary.metadata(), both.metadata(), through.metadata()] {
+            let called = came(said, "user-agent").unwrap();
+            assert!(called.starts_with("shop/7 "), "{called}");
+        }
+    }
+}
+
 /// A trace that a handler passes on travels beside the metadata on local paths.
 pub(crate) async fn handlers_see_the_trace_that_they_belong_to(way: Way) {
     for add in SEEING {
@@ -101,10 +121,10 @@ pub(crate) async fn handlers_see_the_trace_that_they_belong_to(way: Way) {
 
 pub(crate) async fn a_layer_sees_whom_the_client_dials(way: Way) {
     let host = match way {
-        Way::Shm | Way::Socket | Way::SocketEpoll => "tested",
+        Way::Shm | Way::Socket | Way::SocketEpoll | Way::Inproc => "tested",
         Way::GrpcTcp => "127.0.0.1",
         // Nothing was dialled.
-        Way::Pipe | Way::Inproc | Way::GrpcUnix => return,
+        Way::Pipe | Way::GrpcUnix => return,
     };
     let running = Running::with(way, |builder: ServerBuilder| {
         let layer = MapRequestLayer::new(|mut request: http::Request<Body>| {

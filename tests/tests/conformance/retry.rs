@@ -150,6 +150,16 @@ pub(crate) async fn a_policy_makes_failed_streams_again(way: Way) {
     assert_eq!(handler.take_attempts(), marked);
 }
 
+/// The policy of the endpoint that takes a call holds, and its throttle.
+pub(crate) async fn the_policy_of_one_of_several_endpoints_holds(way: Way) {
+    let (running, handler, _) = failing(way, |endpoint| endpoint).await;
+    let endpoint = running.endpoint().retry_policy(policy());
+    let mut client = BenchClient::new(Channel::balance_list([endpoint].into_iter()));
+    handler.fail_next(unavailable(2));
+    client.unary(payload(1, 10)).await.unwrap();
+    assert_eq!(handler.take_attempts(), [None, Some(1), Some(2)]);
+}
+
 pub(crate) async fn without_a_policy_nothing_is_made_again(way: Way) {
     let other = |endpoint: Endpoint| {
         endpoint.retry_policy_for("ringway.bench.v1.Bench/ClientStream", policy())

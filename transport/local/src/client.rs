@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use ringway_sys::peer_credentials;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -49,7 +50,17 @@ pub fn instances(
 /// # Errors
 /// A [`ConnectError`] that says what to do; [`ConnectError::Absent`] if it has gone, and
 /// [`ConnectError::Stale`] if it left its socket behind.
-pub async fn connect(
+pub fn connect<'a>(
+    directory: &'a Directory,
+    name: &'a str,
+    instance: &'a str,
+    config: &'a LocalConfig,
+) -> BoxFuture<'a, Result<Arc<Connection>, ConnectError>> {
+    // Boxed here, so that this crate holds its machine code, and not once more each that connects.
+    Box::pin(dial(directory, name, instance, config))
+}
+
+async fn dial(
     directory: &Directory,
     name: &str,
     instance: &str,

@@ -14,6 +14,8 @@ use crate::server::Serve;
 /// The server of a connection within one process.
 #[derive(Debug)]
 pub struct InprocServer<'a> {
+    /// The name by which its client has found it.
+    pub name: &'a str,
     /// Answers calls.
     pub service: Arc<dyn Serve>,
     /// The server's settings.
@@ -31,6 +33,7 @@ pub fn connect(
 ) -> Arc<Connection> {
     let [client, server] = queue::pair();
     let InprocServer {
+        name,
         service,
         config: served,
         runtime,
@@ -42,10 +45,13 @@ pub fn connect(
         Some((service, runtime)),
         [served, config],
     );
+    server.set_name(name);
     note(&server);
     // The server's end lives as long as the client's queue does.
     serving.spawn(async move { server.hold_until_closed().await });
-    start(Role::Client, client, None, [config, served])
+    let client = start(Role::Client, client, None, [config, served]);
+    client.set_name(name);
+    client
 }
 
 fn start(

@@ -12,6 +12,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use ringway_sys::{PeerCredentials, pipe as sys};
 use ringway_wire::{Capabilities, Hello, Role};
 use tokio::io::AsyncReadExt;
@@ -109,8 +110,12 @@ impl Pipe {
     /// # Errors
     /// A [`ConnectError`]: the descriptors are no pipes, or the handshake failed.
     pub async fn connect(self, config: &LocalConfig) -> Result<Arc<Connection>, ConnectError> {
-        let met = timeout(config.handshake_timeout, self.call(config, None)).await;
+        let met = timeout(config.handshake_timeout, self.calling(config)).await;
         named("the peer", config, met)
+    }
+
+    fn calling(self, config: &LocalConfig) -> BoxFuture<'_, Result<Arc<Connection>, String>> {
+        Box::pin(self.call(config, None))
     }
 
     pub(crate) async fn call(
@@ -140,7 +145,7 @@ pub async fn serve(
     let mut shutdown = pin!(shutdown);
     let connection = tokio::select! {
         () = &mut shutdown => return Ok(()),
-        connection = answer(pipe, service, config) => connection?,
+        connection = answered(pipe, service, config) => connection?,
     };
     let Some(connection) = connection else {
         return Ok(());
@@ -151,6 +156,15 @@ pub async fn serve(
         () = &mut shutdown => connection.drain().await,
     }
     Ok(())
+}
+
+/// Boxed, because [`serve`] is compiled for each kind of shutdown.
+fn answered<'a>(
+    pipe: Pipe,
+    service: Arc<dyn Serve>,
+    config: &'a LocalConfig,
+) -> BoxFuture<'a, Result<Option<Arc<Connection>>, ConnectError>> {
+    Box::pin(answer(pipe, service, config))
 }
 
 async fn answer(

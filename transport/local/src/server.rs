@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use ringway_sys::{Means, PeerCredentials, peer_credentials};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -114,7 +115,7 @@ impl Listener {
                             config: Arc::clone(&config),
                             _place: place,
                         };
-                        clients.spawn(client.serve(stream, stopping.clone()));
+                        clients.spawn(client.serving(stream, stopping.clone()));
                     }
                     Err(error) => wait_out(&error).await,
                 },
@@ -192,6 +193,16 @@ impl Client {
             Ok(answered) => answered,
             Err(_) => Err("it did not finish the handshake in time".into()),
         }
+    }
+
+    /// Serves a client in a task. Boxed here: [`Listener::serve`] is compiled for each kind of shutdown, and this
+    /// crate holds the machine code of its clients.
+    fn serving(
+        self,
+        stream: UnixStream,
+        stopping: watch::Receiver<bool>,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.serve(stream, stopping))
     }
 
     /// Serves a client until it goes, or until the server drains.

@@ -47,19 +47,69 @@ pub fn server(_server: Server, tls: &ServerTlsConfig) -> Result<Server, Error> {
 
 #[cfg(not(feature = "_tls-any"))]
 mod without {
+    /// Names the features: no type implements it, so the compiler tells what a constructor needs.
+    #[diagnostic::on_unimplemented(
+        message = "ringway was built without TLS",
+        label = "needs the feature `tls-ring` or `tls-aws-lc`",
+        note = "enable one in Cargo.toml: `features = [\"tls-ring\"]` of the dependency `ringway`"
+    )]
+    pub trait Tls {}
+
     /// Has no value: enable one of the features `tls-ring` and `tls-aws-lc`.
     #[derive(Clone, Debug)]
     pub enum ClientTlsConfig {}
+
+    impl ClientTlsConfig {
+        /// Can't be called: enable one of the features `tls-ring` and `tls-aws-lc`.
+        #[allow(clippy::new_without_default, reason = "none is ever made")]
+        pub fn new() -> Self
+        where
+            for<'missing> Self: Tls,
+        {
+            unreachable!("no type implements `Tls`")
+        }
+    }
 
     /// Has no value: enable one of the features `tls-ring` and `tls-aws-lc`.
     #[derive(Clone, Debug)]
     pub enum ServerTlsConfig {}
 
+    impl ServerTlsConfig {
+        /// Can't be called: enable one of the features `tls-ring` and `tls-aws-lc`.
+        #[allow(clippy::new_without_default, reason = "none is ever made")]
+        pub fn new() -> Self
+        where
+            for<'missing> Self: Tls,
+        {
+            unreachable!("no type implements `Tls`")
+        }
+    }
+
     /// Has no value: enable one of the features `tls-ring` and `tls-aws-lc`.
     #[derive(Clone, Debug)]
     pub enum Certificate {}
 
+    impl Certificate {
+        /// Can't be called: enable one of the features `tls-ring` and `tls-aws-lc`.
+        pub fn from_pem(_pem: impl AsRef<[u8]>) -> Self
+        where
+            for<'missing> Self: Tls,
+        {
+            unreachable!("no type implements `Tls`")
+        }
+    }
+
     /// Has no value: enable one of the features `tls-ring` and `tls-aws-lc`.
     #[derive(Clone, Debug)]
     pub enum Identity {}
+
+    impl Identity {
+        /// Can't be called: enable one of the features `tls-ring` and `tls-aws-lc`.
+        pub fn from_pem(_cert: impl AsRef<[u8]>, _key: impl AsRef<[u8]>) -> Self
+        where
+            for<'missing> Self: Tls,
+        {
+            unreachable!("no type implements `Tls`")
+        }
+    }
 }

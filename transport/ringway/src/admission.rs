@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
@@ -57,7 +58,14 @@ impl Admission {
     }
 
     /// Waits for a call's turn, until its deadline at most.
-    pub(crate) async fn admit(&self, deadline: Option<StdInstant>) -> Result<Admitted, Status> {
+    pub(crate) fn admit(
+        &self,
+        deadline: Option<StdInstant>,
+    ) -> BoxFuture<'_, Result<Admitted, Status>> {
+        Box::pin(self.admit_until(deadline))
+    }
+
+    async fn admit_until(&self, deadline: Option<StdInstant>) -> Result<Admitted, Status> {
         match deadline {
             None => Ok(self.turn().await),
             Some(deadline) => tokio::time::timeout_at(deadline.into(), self.turn())

@@ -10,9 +10,9 @@ use futures_util::future::select_ok;
 use parking_lot::RwLock;
 use ringway_local::runtime;
 use tokio::sync::mpsc;
-use tonic::Status;
 use tonic::codegen::BoxFuture;
 use tonic::transport::channel::Change;
+use tonic::{Extensions, Status};
 
 use crate::channel::{Channel, Routed, Shared, Way};
 use crate::endpoint::Endpoint;
@@ -56,6 +56,13 @@ impl Members {
         let timeouts = list.iter().map(|member| member.shared.endpoint.timeout);
         timeouts.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
+
+    /// Returns true if each endpoint says that calls wait while its server can't be reached.
+    pub(crate) fn wait_for_ready(&self) -> bool {
+        let list = self.list.read();
+        let mut members = list.iter().map(|member| &member.shared);
+        !list.is_empty() && members.all(|member| member.waits_for_ready(&Extensions::new()))
+    }
 }
 
 /// A member may have members in turn, so its future has no type to be named by. Permission comes last: of members
@@ -70,6 +77,7 @@ fn routed(shared: Arc<Shared>) -> BoxFuture<Routed<Way>, Status> {
         Ok(Routed {
             to: routed.to,
             admitted,
+            member: routed.member.or(Some(shared)),
         })
     })
 }

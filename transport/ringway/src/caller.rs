@@ -230,7 +230,7 @@ impl Channel {
         match &self.shared.admission {
             None => Ok(None),
             Some(admission) => {
-                let admitted = Box::pin(admission.admit(deadline));
+                let admitted = admission.admit(deadline);
                 runtime::anywhere(admitted).await.map(Some)
             }
         }
@@ -248,17 +248,17 @@ impl Channel {
             &shared.retries,
             call.plan.method,
             call.deadline,
-            &call.extensions,
+            shared.waits_for_ready(&call.extensions),
         );
         if let Some(First { instance, failure }) = first {
             self.note_failure(&instance, &failure);
             attempts.after(failure).await?;
         }
         loop {
-            let made = self.attempt(&call, &mut attempt, &attempts).await?;
+            let made = self.attempt(&call, &mut attempt, &mut attempts).await?;
             match made {
                 Ok(answer) => {
-                    shared.retries.note_success();
+                    attempts.note_success();
                     return Ok(answer);
                 }
                 Err(failure) if attempt.may_be_sent_again() => attempts.after(failure).await?,
@@ -272,15 +272,20 @@ impl Channel {
         &mut self,
         call: &Call<'_>,
         attempt: &mut A,
-        attempts: &Attempts<'_>,
+        attempts: &mut Attempts<'_>,
     ) -> Result<Result<Response<A::Answer>, Failure>, Status> {
         let route = self.route(attempts.wait_for_ready);
         // Permission is held until the response begins.
         let Routed {
             to: route,
             admitted: _admitted,
+            member,
         } = attempts.within_deadline(route).await??;
         let mut metadata = call.metadata.clone();
+        if let (Route::Local(_), Some(member)) = (&route, &member) {
+            member.add_user_agent(&mut metadata);
+        }
+        attempts.go_by(member);
         attempts.mark(&mut metadata);
         match route {
             Route::Local(instance) => {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::Mutex;
@@ -23,7 +24,7 @@ use crate::instances::{Instance, Instances, Stay};
 use crate::locate::is_elsewhere;
 use crate::metadata;
 use crate::path::Path;
-use crate::retry::Retries;
+use crate::retry::{Retries, WaitForReady};
 use crate::stats::{self, Course};
 
 /// How long a local server that was not there is not looked for again.
@@ -81,12 +82,18 @@ pub(crate) struct Local {
 pub(crate) struct Routed<W> {
     pub(crate) to: W,
     pub(crate) admitted: Option<Admitted>,
+    /// The channel that leads there, where it is another one: its settings hold for the call.
+    pub(crate) member: Option<Arc<Shared>>,
 }
 
 impl<W> Routed<W> {
     /// By a way of the channel's own: it was asked for permission before.
     pub(crate) fn own(to: W) -> Self {
-        Self { to, admitted: None }
+        Self {
+            to,
+            admitted: None,
+            member: None,
+        }
     }
 }
 
@@ -175,7 +182,7 @@ impl Channel {
 
     /// Whether a call with these extensions waits while no server can be reached.
     pub(crate) fn waits_for_ready(&self, extensions: &Extensions) -> bool {
-        self.shared.retries.waits_for_ready(extensions)
+        self.shared.waits_for_ready(extensions)
     }
 
     /// The path that the next call would take, as far as is known without trying.
@@ -187,19 +194,9 @@ impl Channel {
     }
 
     /// Connects now: to a local instance or, where no path is forced, over the network.
-    pub(crate) async fn connect_now(&self) -> Result<(), Error> {
-        let shared = &self.shared;
-        if shared.endpoint.forced != Some(Path::Grpc) && shared.endpoint.may_stay_local() {
-            match shared.find_local().await {
-                Ok(_) => return Ok(()),
-                Err(error) if shared.endpoint.forced.is_some() => return Err(error),
-                Err(error) => shared.say_once(&error),
-            }
-        }
-        let connected = shared.net(false).await;
-        connected.map(drop).map_err(|status| Error::NotConnected {
-            reason: shared.with_why(status).message().to_owned(),
-        })
+    /// Boxed here, so that this crate holds its machine code, and not once more each program that connects.
+    pub(crate) fn connect_now(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.shared.connect_now())
     }
 
     /// The instance that takes the next call, where that is known without waiting: the one of the last call,
@@ -235,12 +232,21 @@ impl Channel {
         {
             return Ok(Routed::own(Route::Local(Arc::clone(instance))));
         }
-        Box::pin(self.route_anew(wait_for_ready)).await
+        self.route_anew(wait_for_ready).await
     }
 
-    async fn route_anew(&mut self, wait_for_ready: bool) -> Result<Routed<Route>, Status> {
+    /// Boxed here, so that this crate holds its machine code, and not once more each kind of call of each program.
+    fn route_anew(&mut self, wait_for_ready: bool) -> BoxFuture<'_, Result<Routed<Route>, Status>> {
+        Box::pin(self.find_route(wait_for_ready))
+    }
+
+    async fn find_route(&mut self, wait_for_ready: bool) -> Result<Routed<Route>, Status> {
         self.stay = None;
-        let Routed { to, admitted } = self.shared.route(wait_for_ready).await?;
+        let Routed {
+            to,
+            admitted,
+            member,
+        } = self.shared.route(wait_for_ready).await?;
         let to = match to {
             // The next call may be another member's.
             Way::Local(stay) if self.shared.members.is_some() => {
@@ -257,19 +263,18 @@ impl Channel {
                 Route::Net(picked)
             }
         };
-        Ok(Routed { to, admitted })
+        Ok(Routed {
+            to,
+            admitted,
+            member,
+        })
     }
 
     /// Adds to a call's metadata what it inherits; returns when it has to be over: after the shortest of what it
     /// says, what the endpoint allows, and what is left to the call that is being handled.
     pub(crate) fn complete(&self, metadata: &mut MetadataMap) -> Option<Instant> {
         let inherited = context::pass_on(metadata);
-        if let Some(user_agent) = &self.shared.user_agent {
-            let headers = metadata.as_mut();
-            headers
-                .entry(USER_AGENT)
-                .or_insert_with(|| user_agent.clone());
-        }
+        self.shared.add_user_agent(metadata);
         let stated = match metadata.is_empty() {
             true => None,
             false => ringway_net::timeout::of(metadata.as_ref()),
@@ -311,6 +316,26 @@ impl Shared {
         }
     }
 
+    /// Returns true if a call with these extensions waits while no server can be reached.
+    pub(crate) fn waits_for_ready(&self, extensions: &Extensions) -> bool {
+        match &self.members {
+            Some(members) => extensions
+                .get::<WaitForReady>()
+                .map_or_else(|| members.wait_for_ready(), |wait| wait.0),
+            None => self.retries.waits_for_ready(extensions),
+        }
+    }
+
+    /// Names the client in a call's metadata, where it asked for a name and the call has none.
+    pub(crate) fn add_user_agent(&self, metadata: &mut MetadataMap) {
+        if let Some(user_agent) = &self.user_agent {
+            let headers = metadata.as_mut();
+            headers
+                .entry(USER_AGENT)
+                .or_insert_with(|| user_agent.clone());
+        }
+    }
+
     /// Takes back what [`Channel::complete`] says of the client: over the network tonic says it.
     pub(crate) fn leave_user_agent_to_tonic(&self, headers: &mut HeaderMap) {
         let said = self.user_agent.as_ref();
@@ -343,6 +368,21 @@ impl Shared {
             Some(Path::Socket) => Links::Socket,
             _ => self.endpoint.local.links,
         }
+    }
+
+    /// Connects to a local instance or, where no path is forced, over the network.
+    async fn connect_now(self: &Arc<Self>) -> Result<(), Error> {
+        if self.endpoint.forced != Some(Path::Grpc) && self.endpoint.may_stay_local() {
+            match self.find_local().await {
+                Ok(_) => return Ok(()),
+                Err(error) if self.endpoint.forced.is_some() => return Err(error),
+                Err(error) => self.say_once(&error),
+            }
+        }
+        let connected = self.net(false).await;
+        connected.map(drop).map_err(|status| Error::NotConnected {
+            reason: self.with_why(status).message().to_owned(),
+        })
     }
 
     pub(crate) async fn route(

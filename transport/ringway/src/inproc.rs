@@ -91,9 +91,10 @@ impl Inproc {
         format!("{:p}", Arc::as_ptr(&self.services))
     }
 
-    /// A connection to it.
-    pub(crate) fn connect(&self, config: &LocalConfig) -> Arc<Connection> {
+    /// A connection to it, for a client that has found it as `name`.
+    pub(crate) fn connect(&self, name: &str, config: &LocalConfig) -> Arc<Connection> {
         let server = InprocServer {
+            name,
             service: Arc::clone(&self.services) as Arc<dyn Serve>,
             config: &self.local,
             runtime: self.runtime.get().cloned(),

@@ -87,6 +87,8 @@ mod locate;
 mod metadata;
 pub mod meter;
 mod method;
+#[doc(hidden)]
+pub mod missing;
 mod naming;
 mod path;
 mod pipe;

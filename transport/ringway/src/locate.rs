@@ -180,7 +180,7 @@ impl Shared {
         let instance = found.name();
         let _pending = self.instances.begin(&instance);
         let connection = match found {
-            Found::Inproc(server) => server.connect(local),
+            Found::Inproc(server) => server.connect(name, local),
             Found::Pipe(pipe) => pipe.connection(local).await?,
             Found::Socket(socket) => {
                 let local = LocalConfig {

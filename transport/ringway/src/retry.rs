@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use ringway_local::clock;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Extensions, Status};
 
+use crate::channel::Shared;
 use crate::client::Failure;
 use crate::method::Method;
 use crate::status;
@@ -240,6 +242,9 @@ pub struct WaitForReady(pub bool);
 /// One call and its attempts.
 pub(crate) struct Attempts<'a> {
     retries: &'a Retries,
+    /// The channel that took the last attempt, where it is another one.
+    member: Option<Arc<Shared>>,
+    method: &'static Method,
     policy: Option<Arc<RetryPolicy>>,
     deadline: Option<Instant>,
     pub(crate) wait_for_ready: bool,
@@ -257,13 +262,15 @@ impl<'a> Attempts<'a> {
         retries: &'a Retries,
         method: &'static Method,
         deadline: Option<Instant>,
-        extensions: &Extensions,
+        wait_for_ready: bool,
     ) -> Self {
         Self {
             retries,
+            member: None,
+            method,
             policy: retries.policy(method.path()),
             deadline,
-            wait_for_ready: retries.waits_for_ready(extensions),
+            wait_for_ready,
             ended: 0,
             backoffs: 0,
             unsent: 0,
@@ -275,6 +282,24 @@ impl<'a> Attempts<'a> {
     pub(crate) fn time_left(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.saturating_duration_since(clock::now()))
+    }
+
+    /// Has the settings of `member` hold, which takes the next attempt.
+    pub(crate) fn go_by(&mut self, member: Option<Arc<Shared>>) {
+        if let Some(member) = &member {
+            self.policy = member.retries.policy(self.method.path());
+        }
+        self.member = member;
+    }
+
+    /// Takes note of an attempt that succeeded.
+    pub(crate) fn note_success(&self) {
+        self.settings().note_success();
+    }
+
+    fn settings(&self) -> &Retries {
+        let member = self.member.as_ref();
+        member.map_or(self.retries, |member| &member.retries)
     }
 
     /// Tells the server how often it, or another one, has been asked before.
@@ -301,7 +326,11 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// The call's status, if it may not.
-    pub(crate) async fn after(&mut self, failure: Failure) -> Result<(), Status> {
+    pub(crate) fn after(&mut self, failure: Failure) -> BoxFuture<'_, Result<(), Status>> {
+        Box::pin(self.pause_after(failure))
+    }
+
+    async fn pause_after(&mut self, failure: Failure) -> Result<(), Status> {
         let delay = match failure {
             Failure::Unsent(_) => self.pause_after_unsent(),
             // As if it had not been sent: the next instance may drain as well.
@@ -339,7 +368,7 @@ impl<'a> Attempts<'a> {
         };
         let pushback = Pushback::of(&status);
         let retryable = policy.retryable_codes.contains(&status.code());
-        if let Some(throttle) = &self.retries.throttle {
+        if let Some(throttle) = &self.settings().throttle {
             if retryable || pushback == Pushback::Never {
                 throttle.note_failure();
             }

@@ -38,6 +38,7 @@ async fn a_task_that_reads_requests_is_told_that_its_call_was_given_up() {
     let (calls, mut called) = mpsc::unbounded_channel();
     let config = LocalConfig::default();
     let server = InprocServer {
+        name: "tested",
         service: Arc::new(HandsOver(calls)),
         config: &config,
         runtime: None,

@@ -135,9 +135,16 @@ impl Channel {
         trace: &Trace,
     ) -> Result<Response<Body>, Status> {
         let route = self.route(outgoing.wait_for_ready);
-        let Routed { to, admitted } = within(outgoing.deadline, route).await??;
+        let Routed {
+            to,
+            admitted,
+            member,
+        } = within(outgoing.deadline, route).await??;
         match to {
             Route::Local(instance) => {
+                if let Some(member) = &member {
+                    member.add_user_agent(&mut outgoing.metadata);
+                }
                 let block = metadata::encode(&outgoing.metadata)?;
                 let mut call = outgoing.over(Arc::clone(&self.shared), instance, block);
                 call.admitted = admitted;

@@ -193,6 +193,19 @@ mod tests {
 
     use super::*;
 
+    #[cfg(not(feature = "gzip"))]
+    #[test]
+    fn a_message_compressed_by_what_is_missing_names_the_feature() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(ENCODING, MetadataValue::from_static("gzip"));
+        let status = Encoding::named(&metadata).unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(
+            status.message().contains("ringway's feature `gzip`"),
+            "{status:?}"
+        );
+    }
+
     #[test]
     fn every_encoding_is_read_up_to_the_limit() {
         let limits = MessageLimits {

@@ -22,7 +22,7 @@ impl Endpoint {
     /// other. A program that starts before its server asks again, or takes [`Self::connect_lazy`].
     pub async fn connect(&self) -> Result<Channel, Error> {
         let channel = Channel::new(self.clone())?;
-        runtime::anywhere(pin!(channel.connect_now())).await?;
+        runtime::anywhere(channel.connect_now()).await?;
         Ok(channel)
     }
 

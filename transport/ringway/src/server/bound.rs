@@ -4,7 +4,7 @@ use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use ringway_local::{Listener, LocalConfig, Serve};
 use ringway_net::{ListenAddress, Task};
 use tokio::sync::watch;
@@ -98,7 +98,12 @@ impl BoundServer {
     {
         let (stop, stopping) = watch::channel(false);
         let drain_timeout = self.drain_timeout;
-        let serving = self.serve_all(stopping, beside);
+        let serving = async {
+            let others = self.serve_all(stopping.clone());
+            let (others, beside) = tokio::join!(others, beside(stopping));
+            others?;
+            Ok(beside?)
+        };
         tokio::pin!(serving);
         tokio::select! {
             served = &mut serving => return served,
@@ -112,11 +117,13 @@ impl BoundServer {
         }
     }
 
-    /// Serves on every path until `stopping` says so, and drains.
-    async fn serve_all<B>(self, stopping: watch::Receiver<bool>, beside: B) -> Result<(), Error>
-    where
-        B: AsyncFnOnce(watch::Receiver<bool>) -> Result<(), ringway_net::Error>,
-    {
+    /// Serves on every path until `stopping` says so, and drains. Boxed here, so that this crate holds its machine
+    /// code, and not once more each program that serves.
+    fn serve_all(self, stopping: watch::Receiver<bool>) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.serve_everything(stopping))
+    }
+
+    async fn serve_everything(self, stopping: watch::Receiver<bool>) -> Result<(), Error> {
         let by_pipes_alone = self.inproc.names.is_empty() && self.net.is_none();
         let mut local = tokio::task::JoinSet::new();
         if !by_pipes_alone {
@@ -130,18 +137,17 @@ impl BoundServer {
             local.spawn(serving);
         }
         let pipes = serve_pipes(self.pipes, self.services, self.local, stopping.clone());
-        let beside = beside(stopping.clone());
         let net = async {
             match self.net {
                 Some(net) => net.serve(stopped(stopping)).await,
                 None => Ok(()),
             }
         };
-        let (first_failure, served, beside) = tokio::join!(pipes, net, beside);
+        let (first_failure, served) = tokio::join!(pipes, net);
         while local.join_next().await.is_some() {}
         match first_failure {
             Some(error) if by_pipes_alone => Err(error),
-            _ => Ok(served.and(beside)?),
+            _ => Ok(served?),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use ringway_local::{Listener, LocalConfig, UidPolicy};
 use ringway_net::{NetServer, ServerOptions};
 use ringway_wire::KeepAlive;
@@ -41,7 +42,12 @@ impl Server {
         self.bind_all(pipes).await
     }
 
-    async fn bind_all(mut self, pipes: Vec<Pipe>) -> Result<BoundServer, Error> {
+    /// Boxed here, so that this crate holds its machine code, and not once more each program that binds a server.
+    fn bind_all(self, pipes: Vec<Pipe>) -> BoxFuture<'static, Result<BoundServer, Error>> {
+        Box::pin(self.bind_everything(pipes))
+    }
+
+    async fn bind_everything(mut self, pipes: Vec<Pipe>) -> Result<BoundServer, Error> {
         if let Some(name) = self.twice {
             return Err(Error::ServiceTwice(name));
         }

@@ -17,26 +17,32 @@ use ringway_tests::{
     mapped_regions, payload, resident_bytes,
 };
 use tokio::runtime::Handle;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::NAME;
 use crate::servers::Link;
-use crate::siege::{CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, LASTS, LIMIT, Round, Rounds};
+use crate::siege::{BARS, CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, LASTS, LIMIT, Round, Rounds};
 
 const HONEST: &str = "honest:50051";
-/// Of a call to the false server. It ends by then, whatever that server does.
+/// Of a call to a false server that can't be found out. It ends by then, whatever that server does.
 const DEADLINE: Duration = Duration::from_millis(100);
+/// Of a call to one that has to be found out sooner, however busy the machine is.
+const FAR_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How a call to the false server ended.
 pub(crate) type End = Result<(), Status>;
 
 /// A false server, and how calls to it may end.
 pub(crate) struct False {
-    pub(crate) link: Link,
+    link: Link,
     /// Serves one connection, which is the n-th.
-    pub(crate) serve: Arc<dyn Fn(UnixStream, usize) + Send + Sync>,
+    serve: Arc<dyn Fn(UnixStream, usize) + Send + Sync>,
+    /// Of each call.
+    deadline: Duration,
+    /// The time after which its end is late.
+    ends_within: Duration,
     /// Panics at an end that must not be.
-    pub(crate) judge: fn(&End),
+    judge: fn(&End),
 }
 
 impl False {
@@ -48,7 +54,28 @@ impl False {
         Self {
             link,
             serve: Arc::new(serve),
+            deadline: DEADLINE,
+            ends_within: DEADLINE,
             judge: |_| {},
+        }
+    }
+
+    /// One that has to be found out: its calls end before their deadlines.
+    pub(crate) fn found_out(
+        link: Link,
+        serve: impl Fn(UnixStream, usize) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            judge: |end| {
+                let code = end.as_ref().err().map(Status::code);
+                assert!(
+                    code.is_some_and(|code| code != Code::DeadlineExceeded),
+                    "the false server was not found out: {end:?}"
+                );
+            },
+            deadline: FAR_DEADLINE,
+            ends_within: Duration::ZERO,
+            ..Self::new(link, serve)
         }
     }
 
@@ -95,13 +122,17 @@ async fn under_attack(name: &str, server: &False) {
     let mut honest = client_of(&honest.directory(directory.path())).await;
     honest.unary(payload(0, 100_000)).await.unwrap();
     let mut rounds = Rounds::default();
-    while !rounds.are_within() {
+    while !rounds.are_within(BARS) {
         let root = tempfile::tempdir().unwrap();
         listen(root.path(), Arc::clone(&server.serve));
         let held = held();
         let memory = resident_bytes();
         let calls = Calls::default();
-        let calling = tokio::spawn(keep_calling(root.path().to_owned(), server.link));
+        let calling = tokio::spawn(keep_calling(
+            root.path().to_owned(),
+            server.link,
+            server.deadline,
+        ));
         serve_meanwhile(&calls, &mut honest, || calling.is_finished()).await;
         let (ends, longest) = calling.await.unwrap();
         let attacked = calls.take(&CONTROL);
@@ -117,8 +148,8 @@ async fn under_attack(name: &str, server: &False) {
         let round = Round {
             attacked,
             compared,
-            // What a call was late that has to end by its deadline, behind a handshake that has a timeout.
-            hang_up: longest.saturating_sub(DEADLINE + HANDSHAKE_TIMEOUT),
+            // What the end of a call was late, behind a handshake that has a timeout.
+            hang_up: longest.saturating_sub(server.ends_within + HANDSHAKE_TIMEOUT),
         };
         println!("{name}: {round:?}, {} calls ended", ends.len());
         rounds.note(round);
@@ -144,7 +175,11 @@ async fn compare(calls: &Calls, honest: &mut BenchClient<Channel>) -> Served {
 }
 
 /// Calls the false server over new connections for a while: how the calls ended, and what the longest took.
-async fn keep_calling(root: std::path::PathBuf, link: Link) -> (Vec<End>, Duration) {
+async fn keep_calling(
+    root: std::path::PathBuf,
+    link: Link,
+    deadline: Duration,
+) -> (Vec<End>, Duration) {
     let (began, mut ends, mut longest) = (Instant::now(), Vec::new(), Duration::ZERO);
     let config = LocalConfig {
         handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -154,7 +189,7 @@ async fn keep_calling(root: std::path::PathBuf, link: Link) -> (Vec<End>, Durati
         let address = Address::new(link.address()).unwrap().directory(&root);
         let called = Instant::now();
         match address.local_config(config.clone()).connect().await {
-            Ok(channel) => ends.extend(calls(channel).await),
+            Ok(channel) => ends.extend(calls(channel, deadline).await),
             Err(error) => ends.push(Err(Status::unavailable(error.to_string()))),
         }
         let now = Instant::now();
@@ -164,12 +199,12 @@ async fn keep_calling(root: std::path::PathBuf, link: Link) -> (Vec<End>, Durati
 }
 
 /// A call of each kind, at once.
-async fn calls(channel: Channel) -> [End; 2] {
+async fn calls(channel: Channel, deadline: Duration) -> [End; 2] {
     let (mut one, mut other) = (BenchClient::new(channel.clone()), BenchClient::new(channel));
     let mut asked = Request::new(Payload::default());
-    asked.set_timeout(DEADLINE);
+    asked.set_timeout(deadline);
     let mut listens = Request::new(StreamRequest::default());
-    listens.set_timeout(DEADLINE);
+    listens.set_timeout(deadline);
     let unary = async { one.unary(asked).await.map(drop) };
     let stream = async {
         let mut messages = other.server_stream(listens).await?.into_inner();

@@ -71,7 +71,7 @@ impl Joined {
 #[test]
 fn what_is_no_region() {
     let (regions, bell) = (no_regions(), EventFd::new().unwrap());
-    beset(False::refused(Link::Shm, move |stream, nth| {
+    beset(False::found_out(Link::Shm, move |stream, nth| {
         let (_, region) = &regions[nth % regions.len()];
         offer(&stream, region.as_fd(), bell.as_fd());
     }));
@@ -80,7 +80,7 @@ fn what_is_no_region() {
 #[test]
 fn regions_whose_words_lie() {
     let bell = EventFd::new().unwrap();
-    beset(False::refused(Link::Shm, move |stream, nth| {
+    beset(False::found_out(Link::Shm, move |stream, nth| {
         let words = lying_words();
         let (_, words) = words[nth % words.len()];
         offer(&stream, region_with(words).as_fd(), bell.as_fd());
@@ -90,7 +90,7 @@ fn regions_whose_words_lie() {
 #[test]
 fn what_is_no_doorbell() {
     let (bells, region) = (no_doorbells(), region_with(&[]));
-    beset(False::refused(Link::Shm, move |stream, nth| {
+    beset(False::found_out(Link::Shm, move |stream, nth| {
         let (_, bell) = &bells[nth % bells.len()];
         offer(&stream, region.as_fd(), bell.as_fd());
     }));
@@ -137,7 +137,7 @@ fn a_handshake_stalled_at_each_byte() {
 fn segment_notes_that_lie() {
     let (segment, file) = (memfd(4096, sealed()), tempfile::tempfile().unwrap());
     let unsealed = memfd(4096, SealFlags::empty());
-    beset(False::refused(Link::Shm, move |stream, nth| {
+    beset(False::found_out(Link::Shm, move |stream, nth| {
         let Some(joined) = join(stream) else { return };
         let hello = Hello::new(Role::Server, &Config::default(), 9, NAME, SHM);
         let notes: [(Vec<u8>, Vec<BorrowedFd<'_>>); 7] = [
@@ -158,7 +158,7 @@ fn segment_notes_that_lie() {
 /// Records that are no frames.
 #[test]
 fn records_that_lie() {
-    beset(False::refused(Link::Shm, |stream, nth| {
+    beset(False::found_out(Link::Shm, |stream, nth| {
         let Some(mut joined) = join(stream) else {
             return;
         };

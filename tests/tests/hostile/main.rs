@@ -30,7 +30,7 @@ use ringway_tests::{call_as_neighbour, serve_as_child};
 use ringway_wire::{Capabilities, Config, FrameHeader, Hello, Kind, Role};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-pub(crate) use crate::siege::{Siege, besiege, besiege_from};
+pub(crate) use crate::siege::{Siege, besiege, besiege_from, besiege_heavily};
 
 const NAME: &str = "besieged:50051";
 const SHM: Capabilities = Capabilities(1);

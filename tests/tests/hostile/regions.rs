@@ -15,10 +15,12 @@ use ringway_sys::{Blocking, EventFd, receive_with_descriptors};
 use ringway_tests::{in_a_process_of_its_own, peak_resident_bytes};
 use ringway_wire::FrameHeader;
 use ringway_wire::limits::MAX_HEAD_BYTES;
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{assert_hung_up, besiege, connect, greet, hello, is_hung_up, segment_note, send};
+use crate::{
+    assert_hung_up, besiege, besiege_heavily, connect, greet, hello, is_hung_up, segment_note, send,
+};
 
 pub(crate) fn memfd(len: usize, seals: SealFlags) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -38,6 +40,20 @@ pub(crate) const REGION_BYTES: usize = 4096 + 32 * 1024;
 /// A region with an honest header and these words beside it.
 pub(crate) fn region_with(words: &[(u64, u64)]) -> File {
     let file = memfd(REGION_BYTES, SealFlags::empty());
+    write_words(&file, words);
+    rustix::fs::fcntl_add_seals(&file, sealed()).unwrap();
+    file
+}
+
+/// A region with nothing wrong but its seals.
+fn region_sealed_with(seals: SealFlags) -> File {
+    let file = memfd(REGION_BYTES, SealFlags::empty());
+    write_words(&file, &[]);
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    file
+}
+
+fn write_words(file: &File, words: &[(u64, u64)]) {
     let word = |at: u64, bytes: &[u8]| file.write_all_at(bytes, at).unwrap();
     word(0, b"RINGWAY\0");
     word(8, &1_u32.to_le_bytes());
@@ -48,8 +64,6 @@ pub(crate) fn region_with(words: &[(u64, u64)]) -> File {
     for (at, value) in words {
         word(*at, &value.to_le_bytes());
     }
-    rustix::fs::fcntl_add_seals(&file, sealed()).unwrap();
-    file
 }
 
 /// Offers these as region and doorbell, and wakes the server should it have taken them.
@@ -64,14 +78,18 @@ fn assert_refused(what: &str, root: &Path, region: BorrowedFd<'_>, bell: Borrowe
     assert_hung_up(what, &stream);
 }
 
-/// What is no region.
+/// What is no region, and nothing else is wrong with most of them.
 pub(crate) fn no_regions() -> Vec<(String, OwnedFd)> {
     let unallocated = |len: u64| {
         let file = memfd(4096, SealFlags::empty());
+        write_words(&file, &[]);
         file.set_len(len).unwrap();
         rustix::fs::fcntl_add_seals(&file, sealed()).unwrap();
         file
     };
+    let plain_file = tempfile::tempfile().unwrap();
+    plain_file.write_all_at(&vec![0; REGION_BYTES], 0).unwrap();
+    write_words(&plain_file, &[]);
     let unsealed = [
         SealFlags::SHRINK,
         SealFlags::GROW,
@@ -79,14 +97,14 @@ pub(crate) fn no_regions() -> Vec<(String, OwnedFd)> {
         SealFlags::SEAL,
     ]
     .map(|missing| {
-        let file = memfd(REGION_BYTES, sealed() - missing);
+        let file = region_sealed_with(sealed() - missing);
         (format!("{missing:?} missing"), file.into())
     });
     let others: [(&str, OwnedFd); 10] = [
-        ("unsealed", memfd(REGION_BYTES, SealFlags::empty()).into()),
+        ("unsealed", region_sealed_with(SealFlags::empty()).into()),
         (
             "sealed against its owner",
-            memfd(REGION_BYTES, sealed() | SealFlags::WRITE).into(),
+            region_sealed_with(sealed() | SealFlags::WRITE).into(),
         ),
         ("all zeroes", memfd(REGION_BYTES, sealed()).into()),
         ("one page", memfd(4096, sealed()).into()),
@@ -95,7 +113,7 @@ pub(crate) fn no_regions() -> Vec<(String, OwnedFd)> {
             "blocks that are not allocated",
             unallocated(REGION_BYTES as u64).into(),
         ),
-        ("a file", tempfile::tempfile().unwrap().into()),
+        ("a file", plain_file.into()),
         ("a device", File::open("/dev/zero").unwrap().into()),
         ("a pipe", std::io::pipe().unwrap().0.into()),
         ("a socket", UnixStream::pair().unwrap().0.into()),
@@ -171,15 +189,20 @@ fn cursors_ahead_of_what_was_sent() {
     });
 }
 
-/// What is no doorbell.
+/// What is no doorbell. None of it but the last would block.
 pub(crate) fn no_doorbells() -> Vec<(&'static str, OwnedFd)> {
     let blocking = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
-    vec![
+    let others: [(_, OwnedFd); 4] = [
         ("a region", region_with(&[]).into()),
         ("a file", tempfile::tempfile().unwrap().into()),
         ("a pipe", std::io::pipe().unwrap().1.into()),
-        ("a blocking eventfd", blocking.unwrap()),
-    ]
+        ("a socket", UnixStream::pair().unwrap().0.into()),
+    ];
+    for (_, file) in &others {
+        rustix::fs::fcntl_setfl(file, OFlags::NONBLOCK).unwrap();
+    }
+    let blocking = [("a blocking eventfd", blocking.unwrap())];
+    others.into_iter().chain(blocking).collect()
 }
 
 #[test]
@@ -231,7 +254,7 @@ fn one_block_lent_to_many_calls() {
     if !in_a_process_of_its_own("regions::one_block_lent_to_many_calls") {
         return;
     }
-    besiege(|root| {
+    besiege_heavily(|root| {
         // The longest that the method takes: what is longer is not copied at all.
         const BLOCK: u32 = 4 << 20;
         let head = unary_head();
@@ -254,7 +277,7 @@ fn one_block_that_is_many_heads() {
     if !in_a_process_of_its_own("regions::one_block_that_is_many_heads") {
         return;
     }
-    besiege(|root| {
+    besiege_heavily(|root| {
         let record = |call| {
             let header = FrameHeader {
                 head_len: MAX_HEAD_BYTES,

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::frames::{FIRST_CALL, against_the_rules, request, unary_head};
 use crate::siege::note_hang_up;
-use crate::{Siege, besiege, connect, hello_with, send};
+use crate::{Siege, besiege, besiege_heavily, connect, hello_with, send};
 
 /// What carries the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn streams_that_end_within_a_frame() {
 /// Messages of one byte without end: they cost the server more than their credit allows.
 #[test]
 fn a_flood_of_messages_of_one_byte() {
-    besiege(|siege| {
+    besiege_heavily(|siege| {
         let (open, head) = open_upload();
         let message = FrameHeader {
             call: FIRST_CALL,

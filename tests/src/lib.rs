@@ -34,7 +34,7 @@ pub use memory::{
     in_a_process_of_its_own, in_a_process_of_its_own_with, peak_resident_bytes, resident_bytes,
 };
 pub use messages::{asking, is_intact, payload, payloads};
-pub use neighbour::{Neighbour, Served, call_as_neighbour};
+pub use neighbour::{Calls, Neighbour, Served, Spinners, call_as_neighbour};
 pub use plugin::{Manner, plugin, serve_as_plugin};
 pub use process::{
     ChildClient, ChildServer, call_as_child, can_be_another_user, descriptors, hang_as_child,

@@ -6,10 +6,12 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringway::Endpoint;
+use ringway::{Channel, Endpoint};
+use ringway_proto::bench::bench_client::BenchClient;
 
 use crate::{Control, client_of, payload};
 
@@ -27,26 +29,80 @@ pub struct Served {
     pub calls: u64,
     /// Calls that were not.
     pub failed: u64,
-    /// The longest call, less what a thread of that process was late meanwhile.
+    /// The call that 99 of 100 are no longer than, less the lateness of a thread of that process meanwhile.
+    pub p99: Duration,
+    /// The longest call, less that lateness.
     pub worst: Duration,
 }
 
-/// The calls of this process.
+/// The calls of this process, one after the other.
 #[derive(Debug, Default)]
-struct Calls {
-    served: Served,
+pub struct Calls(Mutex<Tally>);
+
+#[derive(Debug, Default)]
+struct Tally {
+    answered: u64,
+    failed: u64,
+    took: Vec<Duration>,
     began: Option<Instant>,
 }
 
-impl Calls {
+impl Tally {
     /// Counts a call that lasts, or has lasted, until now.
     fn note(&mut self, control: &Control) {
         if let Some(began) = self.began {
             let now = Instant::now();
             let took = (now - began).saturating_sub(control.lateness(began, now));
-            self.served.worst = self.served.worst.max(took);
+            self.took.push(took);
         }
     }
+}
+
+impl Calls {
+    /// Makes one, and pauses.
+    pub async fn call(&self, control: &Control, client: &mut BenchClient<Channel>) {
+        self.0.lock().unwrap().began = Some(Instant::now());
+        let answered = client.unary(payload(0, 100)).await;
+        {
+            let mut tally = self.0.lock().unwrap();
+            tally.note(control);
+            tally.began = None;
+            if answered.is_ok() {
+                tally.answered += 1;
+            } else {
+                tally.failed += 1;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    /// Returns how they were served since this was called last.
+    pub fn take(&self, control: &Control) -> Served {
+        let mut tally = self.0.lock().unwrap();
+        tally.note(control);
+        let began = tally.began;
+        let Tally {
+            answered,
+            failed,
+            mut took,
+            ..
+        } = std::mem::take(&mut *tally);
+        tally.began = began;
+        took.sort_unstable();
+        Served {
+            calls: answered,
+            failed,
+            p99: percentile_99(&took),
+            worst: took.last().copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// Returns the shortest time that 99 of 100 do not exceed; `sorted` begins with the shortest.
+fn percentile_99(sorted: &[Duration]) -> Duration {
+    let beyond = sorted.len() / 100;
+    let at = sorted.len().checked_sub(beyond + 1);
+    at.map_or(Duration::ZERO, |at| sorted[at])
 }
 
 /// Calls until its parent hangs up, if this process was started for it; else returns at once.
@@ -58,37 +114,20 @@ pub async fn call_as_neighbour() {
     let endpoint = Endpoint::new(address).unwrap().directory(directory);
     let mut client = client_of(&endpoint).await;
     client.unary(payload(0, 100)).await.unwrap();
-    let (calls, control) = (Arc::<Mutex<Calls>>::default(), Control::start());
+    let (calls, control) = (Arc::<Calls>::default(), Control::start());
     let answering = (Arc::clone(&calls), control.clone());
     std::thread::spawn(move || answer(&answering.0, &answering.1));
     loop {
-        calls.lock().unwrap().began = Some(Instant::now());
-        let answered = client.unary(payload(0, 100)).await;
-        {
-            let mut calls = calls.lock().unwrap();
-            calls.note(&control);
-            calls.began = None;
-            if answered.is_ok() {
-                calls.served.calls += 1;
-            } else {
-                calls.served.failed += 1;
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
+        calls.call(&control, &mut client).await;
     }
 }
 
 /// Answers each line with what came of the calls since the one before.
-fn answer(calls: &Mutex<Calls>, control: &Control) {
+fn answer(calls: &Calls, control: &Control) {
     for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
-        let mut calls = calls.lock().unwrap();
-        calls.note(control);
-        let Served {
-            calls: answered,
-            failed,
-            worst,
-        } = std::mem::take(&mut calls.served);
-        println!("\n{SERVED}{answered} {failed} {}", worst.as_micros());
+        let served = calls.take(control);
+        let (p99, worst) = (served.p99.as_micros(), served.worst.as_micros());
+        println!("\n{SERVED}{} {} {p99} {worst}", served.calls, served.failed);
     }
     std::process::exit(0);
 }
@@ -131,8 +170,43 @@ impl Neighbour {
         Served {
             calls: answer[0],
             failed: answer[1],
-            worst: Duration::from_micros(answer[2]),
+            p99: Duration::from_micros(answer[2]),
+            worst: Duration::from_micros(answer[3]),
         }
+    }
+
+    /// Returns how it is served beside as many threads that spin, for as long as that.
+    pub fn served_beside_spinners(&mut self, spinners: usize, lasts: Duration) -> Served {
+        let _spinning = Spinners::start(spinners);
+        self.served();
+        std::thread::sleep(lasts);
+        self.served()
+    }
+}
+
+/// Threads that only spin, until this is dropped.
+#[derive(Debug)]
+pub struct Spinners(Arc<AtomicBool>);
+
+impl Spinners {
+    /// Starts as many.
+    pub fn start(spinners: usize) -> Self {
+        let spinning = Arc::new(AtomicBool::new(true));
+        for _ in 0..spinners {
+            let spin = Arc::clone(&spinning);
+            std::thread::spawn(move || {
+                while spin.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(spinning)
+    }
+}
+
+impl Drop for Spinners {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,9 @@
 
 mod afterwards;
 mod ahead;
+mod beset;
 mod calls;
+mod false_servers;
 mod frames;
 mod handshake;
 mod liars;
@@ -24,11 +26,11 @@ use std::time::{Duration, Instant};
 use ringway::Directory;
 use ringway_ring::{BlockWriter, Endpoint, EndpointConfig, Inbox, OwnRegion, PeerRegion};
 use ringway_sys::{Blocking, EventFd, receive_with_descriptors, send_with_descriptors};
-use ringway_tests::call_as_neighbour;
+use ringway_tests::{call_as_neighbour, serve_as_child};
 use ringway_wire::{Capabilities, Config, FrameHeader, Hello, Kind, Role};
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-pub(crate) use crate::siege::{Siege, besiege, besiege_heavily};
+pub(crate) use crate::siege::{Siege, besiege, besiege_from, besiege_heavily};
 
 const NAME: &str = "besieged:50051";
 const SHM: Capabilities = Capabilities(1);
@@ -37,6 +39,12 @@ const SHM: Capabilities = Capabilities(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neighbour_process() {
     call_as_neighbour().await;
+}
+
+/// Not a test either: an honest server in a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_process() {
+    serve_as_child().await;
 }
 
 // ---- the attacker's tools
@@ -148,7 +156,11 @@ fn join(root: &Path) -> Joined {
 }
 
 fn join_with(root: &Path, hello: &Hello) -> Joined {
-    let stream = greet_with(root, hello);
+    exchange_regions(greet_with(root, hello)).unwrap()
+}
+
+/// Gives a region and a doorbell for the peer's. Both hellos are said; `None` if the peer hangs up.
+fn exchange_regions(stream: UnixStream) -> Option<Joined> {
     let config = EndpointConfig::default();
     let (own, own_bell) = (
         OwnRegion::create(&config.region).unwrap(),
@@ -157,15 +169,15 @@ fn join_with(root: &Path, hello: &Hello) -> Joined {
     send(&stream, b"R", &[own.descriptor(), own_bell.as_fd()]);
     let mut note = [0];
     let received =
-        receive_with_descriptors(stream.as_fd(), &mut note, 2, Blocking::AsSocket).unwrap();
-    let [region, bell] = <[OwnedFd; 2]>::try_from(received.descriptors).unwrap();
+        receive_with_descriptors(stream.as_fd(), &mut note, 2, Blocking::AsSocket).ok()?;
+    let [region, bell] = <[OwnedFd; 2]>::try_from(received.descriptors).ok()?;
     let region = PeerRegion::map(region, &config.region_limits).unwrap();
-    Joined {
+    Some(Joined {
         endpoint: Endpoint::join(own, region, &config).unwrap(),
         stream,
         bell: EventFd::from_peer(bell).unwrap(),
         own_bell,
-    }
+    })
 }
 
 impl Joined {

@@ -15,7 +15,7 @@ use tonic::Code;
 use tower::layer::util::Identity;
 
 use crate::frames::{FIRST_CALL, request, unary_head};
-use crate::{NAME, besiege_heavily, connect, hello_with, join, read_hello};
+use crate::{NAME, besiege, connect, hello_with, join, read_hello};
 
 const MIB: usize = 1 << 20;
 /// Far above the limit of 4 MiB.
@@ -69,7 +69,7 @@ fn takes_little(name: &str, attack: impl Fn(&Path) + Send + Sync + 'static) {
     if !in_a_process_of_its_own(name) {
         return;
     }
-    besiege_heavily(move |root| {
+    besiege(move |root| {
         let before = resident_bytes();
         attack(root);
         let taken = peak_resident_bytes().saturating_sub(before);

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 
 use ringway::{Channel, Endpoint as Address};
 use ringway_proto::bench::bench_client::BenchClient;
@@ -20,6 +20,7 @@ use ringway_wire::{
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
+use crate::beset::listen;
 use crate::{NAME, read_hello, send};
 
 /// A frame to answer with: its call is added to that of the header when it is sent.
@@ -51,7 +52,7 @@ impl Said {
 }
 
 /// What carries the frames.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
     Shm,
     Socket,
@@ -75,34 +76,27 @@ impl Link {
 
 /// Serves each connection on a thread of its own, and answers each call with `answer`.
 pub(crate) fn serve(root: &Path, link: Link, answer: &[Said]) {
-    let directory = ringway::Directory::at(root).of_name(NAME).unwrap();
-    std::fs::create_dir_all(&directory).unwrap();
-    for made in [root, &directory] {
-        std::fs::set_permissions(made, std::fs::Permissions::from_mode(0o700)).unwrap();
-    }
-    let listener = UnixListener::bind(directory.join("1-1-1.sock")).unwrap();
     let answer = answer.to_vec();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let answer = answer.clone();
-            std::thread::spawn(move || serve_one(stream, link, &answer));
-        }
-    });
+    listen(
+        root,
+        Arc::new(move |stream, _| serve_one(&stream, link, &answer)),
+    );
 }
 
-fn serve_one(mut stream: UnixStream, link: Link, answer: &[Said]) {
-    read_hello(&stream);
-    let hello = Hello::new(
-        Role::Server,
-        &Config::default(),
-        9,
-        NAME,
-        link.capabilities(),
-    );
-    stream.write_all(&hello.encode().unwrap()).unwrap();
+/// Says hello as a server.
+pub(crate) fn greet_client(mut stream: &UnixStream, link: Link) {
+    read_hello(stream);
+    let capabilities = link.capabilities();
+    let hello = Hello::new(Role::Server, &Config::default(), 9, NAME, capabilities);
+    // The client may have hung up: that is what is looked for afterwards.
+    let _ = stream.write_all(&hello.encode().unwrap());
+}
+
+fn serve_one(stream: &UnixStream, link: Link, answer: &[Said]) {
+    greet_client(stream, link);
     match link {
-        Link::Shm => answer_in_memory(&stream, answer),
-        Link::Socket => answer_over(&stream, answer),
+        Link::Shm => answer_in_memory(stream, answer),
+        Link::Socket => answer_over(stream, answer),
     }
 }
 

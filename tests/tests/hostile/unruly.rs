@@ -15,8 +15,8 @@ use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_setfl};
 use crate::frames::{FIRST_CALL, request, unary_head};
 use crate::regions::{REGION_BYTES, memfd, region_with, sealed};
 use crate::{
-    Joined, assert_hung_up, besiege, connect, greet, hello, is_hung_up, join, read_hello,
-    segment_note, send,
+    Joined, assert_hung_up, besiege, besiege_from, connect, greet, hello, is_hung_up, join,
+    read_hello, segment_note, send,
 };
 
 /// How long an attack without an end of its own lasts.
@@ -124,7 +124,7 @@ fn a_payload_that_changes_while_it_is_read() {
 /// The size of an offered memfd changes without pause while it is looked at.
 #[test]
 fn a_size_that_changes_between_the_checks() {
-    besiege(|siege| {
+    besiege_from(2, |siege| {
         let bell = EventFd::new().unwrap();
         for round in 0..16_u64 {
             let region = memfd(REGION_BYTES, SealFlags::empty());

@@ -44,8 +44,9 @@ use crate::watchdog;
 /// How long the driver keeps its worker while tasks wait for one.
 const TURN: Duration = Duration::from_millis(1);
 /// How long it keeps it anyway. Each turn's end wakes another worker, because that is how tokio
-/// hands out work: a thread more, for a moment, on a machine that may have just enough CPUs.
-const LONGEST_TURN: Duration = Duration::from_millis(10);
+/// hands out work: a thread more, for a moment, on a machine that may have just enough CPUs. But until then perhaps
+/// no worker hears of doorbells: a peer that keeps the driver busy delays the calls of others by as much.
+const LONGEST_TURN: Duration = Duration::from_millis(3);
 /// Connections that are looked at without a doorbell, at most.
 const MAX_BUSY: usize = 64;
 
@@ -411,6 +412,7 @@ impl Driver {
             }
             let elapsed = now - started;
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
+                turn.close_forsaken(&self.ready);
                 self.role.finish_work(turn.generation);
                 self.come_back_after_others();
                 return Poll::Pending;

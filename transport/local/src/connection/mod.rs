@@ -53,6 +53,7 @@ use crate::link::shm::Blocks;
 use crate::link::shm::peer_bell::Held;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
+use crate::seldom::Seldom;
 use crate::server::Serve;
 use crate::shared_cpu::SharedCpu;
 use crate::socket_peer::SocketPeer;
@@ -531,7 +532,11 @@ impl Connection {
             return;
         }
         if let Closed::PeerMisbehaved(reason) = &why {
-            tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, "connection ended");
+            // A peer may come back and misbehave as often as it likes.
+            static TOLD: Seldom = Seldom::new();
+            if let Some(untold) = TOLD.ask(Instant::now()) {
+                tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, untold, "connection ended");
+            }
         }
         let ended = self.lock().close(why);
         {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::meter::LoadMeter;
@@ -67,6 +68,22 @@ impl Turn {
     /// Whether tasks wait for any worker of the runtime.
     pub(super) fn tasks_wait(&self) -> bool {
         self.runtime.global_queue_depth() > 0
+    }
+
+    /// Closes busy connections of clients that no channel and no call holds any more. They are dropped when the driver
+    /// goes to sleep, but a server that sends without end keeps it awake.
+    #[cold]
+    pub(super) fn close_forsaken(&self, ready: &Mutex<Option<Vec<Arc<Connection>>>>) {
+        // Locked, so that none is put on the list meanwhile.
+        let listed = ready.lock();
+        let is_forsaken = |busy: &&Arc<Connection>| {
+            let same = listed.iter().flatten();
+            let same = same.filter(|ready| Arc::ptr_eq(ready, busy)).count();
+            busy.is_client() && Arc::strong_count(busy) == 1 + same
+        };
+        let forsaken: Vec<_> = self.busy.iter().filter(is_forsaken).cloned().collect();
+        drop(listed);
+        forsaken.iter().for_each(|connection| connection.close());
     }
 
     /// Leaves every busy connection to the task that drives now.

@@ -271,6 +271,10 @@ fn padding_reaches_exactly_to_the_end_of_the_ring() {
         let refused = Err(Corrupt::PadMisplaced { position: at, len });
         assert_eq!(parsed(at, &[len, PAD], 24), refused, "{len} at {at}");
     }
+    // Of the right length, but published in part.
+    let (position, len) = (RING - 24, 16);
+    let refused = Err(Corrupt::PadMisplaced { position, len });
+    assert_eq!(parsed(position, &[len, PAD], 16), refused);
     // A whole ring of padding ends, and a second one is not reached.
     assert_eq!(
         parsed(0, &[u32::try_from(RING).unwrap() - 8, PAD], RING_BYTES),

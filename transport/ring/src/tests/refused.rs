@@ -146,13 +146,13 @@ fn huge_pages_are_refused() {
 #[test]
 fn what_is_not_a_memfd_is_refused() {
     let directory = std::env::temp_dir();
-    let (pipe, _other_end) = rustix::pipe::pipe().unwrap();
+    let (pipe, _other_end) = std::io::pipe().unwrap();
     let socket: OwnedFd = std::os::unix::net::UnixDatagram::unbound().unwrap().into();
     let device: OwnedFd = File::open("/dev/zero").unwrap().into();
     let executable: OwnedFd = File::open("/proc/self/exe").unwrap().into();
     let proc: OwnedFd = File::open("/proc/self/status").unwrap().into();
     let directory: OwnedFd = File::open(directory).unwrap().into();
-    for descriptor in [pipe, socket, device, executable, proc, directory] {
+    for descriptor in [pipe.into(), socket, device, executable, proc, directory] {
         let error = map(descriptor).unwrap_err();
         // A file of a tmpfs answers about seals, but has none of those required.
         assert!(

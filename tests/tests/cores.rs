@@ -175,7 +175,9 @@ fn all_drivers_of_a_runtime_end_with_it_and_connections_do_not() {
             server.shutdown_background();
             for call in calls {
                 let ended = within(call).await.unwrap().unwrap_err();
-                assert_eq!(ended.code(), Code::Unavailable, "{way:?}: {ended}");
+                // Its handler was dropped first, or its connection.
+                let codes = [Code::Cancelled, Code::Unavailable];
+                assert!(codes.contains(&ended.code()), "{way:?}: {ended}");
             }
         });
     }

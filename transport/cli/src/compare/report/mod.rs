@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) rate: Option<f64>,
     #[serde(flatten)]
     pub(crate) handler: HandlerWork,
+    pub(crate) connections: u16,
+    pub(crate) server_workers: Option<u16>,
     pub(crate) busy: u16,
     pub(crate) idle: Option<u32>,
     pub(crate) seconds: f64,
@@ -54,6 +56,8 @@ impl Config {
             kinds: options.kinds(),
             rate: options.rate,
             handler: options.handler,
+            connections: options.connections,
+            server_workers: options.server_workers,
             busy: options.busy,
             idle: options.idle,
             seconds: options.seconds,
@@ -119,6 +123,10 @@ impl Report {
         }
         if !self.config.handler.is_none() {
             text.push_str(&format!("Calls of {}.\n", self.config.handler));
+        }
+        if self.config.connections > 1 {
+            let connections = self.config.connections;
+            text.push_str(&format!("Calls spread over {connections} connections.\n"));
         }
         for table in [
             table::calls(&self.rows),

@@ -427,7 +427,7 @@ impl Driver {
             }
             let now = Instant::now();
             if !self.wait(turn, progress, now) {
-                turn.sleep();
+                turn.sleep(&self.ready);
                 self.role.finish_work(turn.generation);
                 if !self.role.is_listed() {
                     return Poll::Pending;
@@ -460,7 +460,7 @@ impl Driver {
         let quiet = if turn.may_come_back() {
             turn.step_out()
         } else {
-            turn.sleep();
+            turn.sleep(&self.ready);
             true
         };
         self.role.finish_work(turn.generation);

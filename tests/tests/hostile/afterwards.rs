@@ -39,8 +39,12 @@ fn segment_notes_that_lie() {
         }
         let attacker = join(root);
         send(&attacker.stream, &note(0, len), &[segment]);
-        send(&attacker.stream, &note(0, len), &[segment]);
+        send(&attacker.stream, &note(1, len), &[segment]);
         assert_hung_up("the same segment again", &attacker.stream);
+        let (attacker, another) = (join(root), memfd(1 << 20, sealed()));
+        send(&attacker.stream, &note(0, len), &[segment]);
+        send(&attacker.stream, &note(0, len), &[another.as_fd()]);
+        assert_hung_up("another one of that id", &attacker.stream);
     });
 }
 

@@ -329,7 +329,7 @@ fn grown_by(
     // What the process has had once, it takes again without growing: a second attack is not seen by that.
     static COPIED: AtomicBool = AtomicBool::new(false);
     let before = peak_resident_bytes();
-    let grown = || peak_resident_bytes() - before;
+    let grown = || peak_resident_bytes().saturating_sub(before);
     let stream = loop {
         let mut stream = connect(root);
         // It is turned away if too many were just before.

@@ -403,7 +403,7 @@ impl Driver {
                 return self.give_way(context, turn);
             }
             if !self.wait(turn, progress, now) {
-                turn.sleep();
+                turn.sleep(&self.ready);
                 self.role.finish_work(turn.generation);
                 if !self.role.is_listed() {
                     return Poll::Pending;
@@ -436,7 +436,7 @@ impl Driver {
         let quiet = if turn.may_come_back() {
             turn.step_out()
         } else {
-            turn.sleep();
+            turn.sleep(&self.ready);
             true
         };
         self.role.finish_work(turn.generation);

@@ -10,6 +10,9 @@ use crate::connection::Connection;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 use crate::waiting::may_spin;
 
+/// The connections that wait for the driver; `None` while it has no task.
+pub(super) type Ready = Mutex<Option<Vec<Arc<Connection>>>>;
+
 /// What the driver's task keeps from one poll to the next.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -70,10 +73,9 @@ impl Turn {
         self.runtime.global_queue_depth() > 0
     }
 
-    /// Closes busy connections of clients that no channel and no call holds any more. They are dropped when the driver
-    /// goes to sleep, but a server that sends without end keeps it awake.
-    #[cold]
-    pub(super) fn close_forsaken(&self, ready: &Mutex<Option<Vec<Arc<Connection>>>>) {
+    /// Closes busy connections of clients that no channel and no call holds any more. Dropped from one list, they come
+    /// to stand on another one before the first lets go of them, if their servers send without end.
+    pub(super) fn close_forsaken(&self, ready: &Ready) {
         // Locked, so that none is put on the list meanwhile.
         let listed = ready.lock();
         let is_forsaken = |busy: &&Arc<Connection>| {
@@ -94,7 +96,8 @@ impl Turn {
     }
 
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
-    pub(super) fn sleep(&mut self) {
+    pub(super) fn sleep(&mut self, ready: &Ready) {
+        self.close_forsaken(ready);
         for connection in self.busy.drain(..) {
             connection.cease_to_look_as_driver();
         }

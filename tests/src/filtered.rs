@@ -25,16 +25,28 @@ pub enum Refused {
     IoUring,
     /// mmap(2) of memory that processes share.
     SharedMapping,
+    /// eventfd2(2). A runtime does not start without it.
+    EventFd,
+    /// futex(2) for those that want to sleep: it lets them go on at once, and they look again, and again.
+    FutexWait,
 }
 
 impl Refused {
-    const ALL: [Self; 3] = [Self::Memfd, Self::IoUring, Self::SharedMapping];
+    const ALL: [Self; 5] = [
+        Self::Memfd,
+        Self::IoUring,
+        Self::SharedMapping,
+        Self::EventFd,
+        Self::FutexWait,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Memfd => "memfd_create",
             Self::IoUring => "io_uring_setup",
             Self::SharedMapping => "mmap",
+            Self::EventFd => "eventfd2",
+            Self::FutexWait => "futex",
         }
     }
 
@@ -43,34 +55,76 @@ impl Refused {
             Self::Memfd => libc::SYS_memfd_create,
             Self::IoUring => libc::SYS_io_uring_setup,
             Self::SharedMapping => libc::SYS_mmap,
+            Self::EventFd => libc::SYS_eventfd2,
+            Self::FutexWait => libc::SYS_futex,
         }
     }
 
     /// With which arguments it is refused: with any, if there is no rule.
     fn rules(self) -> Vec<SeccompRule> {
-        const FLAGS: u8 = 3;
-        let (kinds, shared) = (3, 1);
-        let is_shared = SeccompCmpOp::MaskedEq(kinds);
         match self {
-            Self::Memfd | Self::IoUring => Vec::new(),
+            Self::Memfd | Self::IoUring | Self::EventFd => Vec::new(),
             Self::SharedMapping => {
-                let is_shared =
-                    SeccompCondition::new(FLAGS, SeccompCmpArgLen::Dword, is_shared, shared);
-                vec![SeccompRule::new(vec![is_shared.unwrap()]).unwrap()]
+                const FLAGS: u8 = 3;
+                let (kinds, shared) = (3, 1);
+                vec![rule(FLAGS, kinds, shared)]
             }
+            Self::FutexWait => {
+                const OPERATION: u8 = 1;
+                let waits = [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET];
+                // Without the flags for private words and the clock.
+                let rules = waits.map(|wait| rule(OPERATION, 0x7f, wait.unsigned_abs().into()));
+                rules.into()
+            }
+        }
+    }
+
+    /// The kernel's answer.
+    fn errno(self) -> rustix::io::Errno {
+        match self {
+            // As if the word had changed: what has to sleep on futexes takes no other refusal.
+            Self::FutexWait => rustix::io::Errno::AGAIN,
+            _ => rustix::io::Errno::PERM,
         }
     }
 }
 
-/// `program`, which the kernel will answer EPERM to the system calls that are `refused`.
-pub fn filtered(program: impl AsRef<Path>, arguments: &[&str], refused: &[Refused]) -> Command {
+/// Matches an argument of which the bits of `mask` are `value`.
+fn rule(argument: u8, mask: u64, value: u64) -> SeccompRule {
+    let masked = SeccompCmpOp::MaskedEq(mask);
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, value);
+    SeccompRule::new(vec![condition.unwrap()]).unwrap()
+}
+
+/// As [`refused_in`] reads them.
+pub(crate) fn names_of(refused: &[Refused]) -> String {
     let names: Vec<_> = refused.iter().map(|refused| refused.name()).collect();
+    names.join(" ")
+}
+
+/// The system calls that are named.
+pub(crate) fn refused_in(names: &str) -> Vec<Refused> {
+    let known = Refused::ALL.into_iter();
+    known
+        .filter(|known| names.split(' ').any(|name| name == known.name()))
+        .collect()
+}
+
+/// Has the kernel refuse system calls to all threads of this process, and to what it starts.
+pub fn refuse_from_now_on(refused: &[Refused]) {
+    for refused in refused {
+        seccompiler::apply_filter_all_threads(&filter(*refused)).unwrap();
+    }
+}
+
+/// `program`, to which the kernel will refuse these system calls.
+pub fn filtered(program: impl AsRef<Path>, arguments: &[&str], refused: &[Refused]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "filtered_process", "--nocapture"])
         .env(PROGRAM, program.as_ref())
         .env(ARGUMENTS, arguments.join(" "))
-        .env(REFUSED, names.join(" "));
+        .env(REFUSED, names_of(refused));
     command
 }
 
@@ -81,20 +135,18 @@ pub fn become_filtered() {
     };
     let arguments = std::env::var(ARGUMENTS).unwrap();
     let refused = std::env::var(REFUSED).unwrap();
-    let known = Refused::ALL.into_iter();
-    let refused = known.filter(|known| refused.split(' ').any(|name| name == known.name()));
-    seccompiler::apply_filter(&filter(refused)).unwrap();
+    for refused in refused_in(&refused) {
+        seccompiler::apply_filter(&filter(refused)).unwrap();
+    }
     let mut command = Command::new(program);
     let error = command.args(arguments.split_whitespace()).exec();
     panic!("the program could not be started: {error}");
 }
 
-fn filter(refused: impl Iterator<Item = Refused>) -> BpfProgram {
-    let rules: BTreeMap<_, _> = refused
-        .map(|refused| (refused.number(), refused.rules()))
-        .collect();
-    let eperm = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().unsigned_abs());
+fn filter(refused: Refused) -> BpfProgram {
+    let rules = BTreeMap::from([(refused.number(), refused.rules())]);
+    let answer = SeccompAction::Errno(refused.errno().raw_os_error().unsigned_abs());
     let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, eperm, arch).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).unwrap();
     filter.try_into().unwrap()
 }

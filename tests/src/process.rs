@@ -6,15 +6,18 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use ringway::{Endpoint, Server, ServerBuilder, UidPolicy};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_proto::bench::{Payload, StreamRequest};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use tokio_stream::StreamExt;
 
-use crate::filtered::{Refused, filtered};
+use crate::filtered::{Refused, filtered, names_of, refuse_from_now_on, refused_in};
 use crate::ours::Handler;
 use crate::running::{Running, client_of};
 use crate::seen::EXECUTIONS_VARIABLE;
@@ -23,7 +26,13 @@ const SERVER_PROCESS: [&str; 3] = ["--exact", "server_process", "--nocapture"];
 const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
 const NAME: &str = "RINGWAY_TEST_NAME";
 const LISTEN: &str = "RINGWAY_TEST_LISTEN";
+/// How a process waits.
+pub const WAIT: &str = "RINGWAY_WAIT";
+/// Names a step of the library at which a process dies.
+pub const FAILPOINT: &str = "RINGWAY_FAILPOINT";
 const READY: &str = "the server is ready";
+/// System calls that are refused once the runtime runs.
+const REFUSED_LATER: &str = "RINGWAY_TEST_REFUSED_LATER";
 const PEERS: &str = "RINGWAY_TEST_PEERS";
 const ANSWERED: &str = "the call came to: ";
 
@@ -38,6 +47,9 @@ pub async fn serve_as_child_with(add: impl FnOnce(ServerBuilder) -> ServerBuilde
     let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
     };
+    if let Ok(names) = std::env::var(REFUSED_LATER) {
+        refuse_from_now_on(&refused_in(&names));
+    }
     let mut builder = Server::builder()
         .directory(directory)
         .local_peers(peers_of_child());
@@ -88,6 +100,27 @@ impl ChildServer {
         })
     }
 
+    /// A server that dies at a step (`Published:3`: when it comes there for the third time), and notes what it
+    /// executes; `parks` says that it never polls.
+    pub fn start_dying(
+        directory: &Path,
+        name: &str,
+        executions: &Path,
+        failpoint: &str,
+        parks: bool,
+    ) -> Self {
+        Self::run(directory, |command| {
+            command
+                .env(NAME, name)
+                .env(EXECUTIONS_VARIABLE, executions)
+                .env(FAILPOINT, failpoint);
+            if parks {
+                command.env(WAIT, "park");
+            }
+            command
+        })
+    }
+
     /// The same, but it listens on `address` for gRPC, and is found by no local client.
     pub fn start_listening(directory: &Path, address: &str, executions: &Path) -> Self {
         Self::run(directory, |command| {
@@ -114,6 +147,14 @@ impl ChildServer {
         Self::start_as_command(directory, command)
     }
 
+    /// A server that the kernel refuses these system calls once its runtime runs.
+    pub fn start_refused_later(directory: &Path, name: &str, refused: &[Refused]) -> Self {
+        Self::run(directory, |command| {
+            let refused = names_of(refused);
+            command.env(NAME, name).env(REFUSED_LATER, refused)
+        })
+    }
+
     fn run(directory: &Path, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let mut command = this_program();
         configure(command.args(SERVER_PROCESS));
@@ -135,6 +176,11 @@ impl ChildServer {
             child,
             _said: lines,
         }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it with SIGKILL and waits until it is gone.
@@ -320,6 +366,16 @@ fn send_signal(child: &Child, signal: Signal) {
         // Its threads stop one by one.
         waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     }
+}
+
+/// When a process dies; it may be waited for later.
+pub fn death_of(pid: u32) -> JoinHandle<Instant> {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    std::thread::spawn(move || {
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+        Instant::now()
+    })
 }
 
 /// Open descriptors of this process.

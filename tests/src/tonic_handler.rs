@@ -34,6 +34,7 @@ impl Handler {
             "meet" => {
                 self.seen.meeting.wait().await;
             }
+            "block" => std::thread::sleep(Duration::from_millis(100)),
             "nap" => tokio::time::sleep(Duration::from_millis(5)).await,
             _ => {}
         }

@@ -28,13 +28,15 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 11] = [
 ];
 
 /// The files that hold `unsafe`; each block in them says why it is sound (clippy sees to it).
-const UNSAFE: [&str; 19] = [
+const UNSAFE: [&str; 22] = [
+    "tests/tests/fork.rs",
     "transport/ring/src/arena/block.rs",
     "transport/ring/src/arena/filling.rs",
     "transport/ring/src/arena/mod.rs",
     "transport/ring/src/consumer.rs",
     "transport/ring/src/copy.rs",
     "transport/ring/src/endpoint.rs",
+    "transport/ring/src/fork.rs",
     "transport/ring/src/mapping.rs",
     "transport/ring/src/memory.rs",
     "transport/ring/src/rope.rs",
@@ -43,6 +45,7 @@ const UNSAFE: [&str; 19] = [
     "transport/sys/src/floor/page.rs",
     "transport/sys/src/floor/queue.rs",
     "transport/sys/src/floor/signal.rs",
+    "transport/sys/src/fork.rs",
     "transport/sys/src/pipe.rs",
     "transport/sys/src/process.rs",
     "transport/sys/src/queued.rs",
@@ -158,6 +161,30 @@ fn no_tls_and_no_compression_comes_unasked() {
     for unasked in ["rustls", "ring", "aws-lc-rs", "flate2", "zstd"] {
         assert!(!crates.contains(unasked), "{unasked} is forced on users");
     }
+}
+
+/// No program but a test may be told to kill itself at a step: the feature comes by dependencies of tests alone, and
+/// without debug assertions it is nothing.
+#[test]
+fn failpoints_are_in_tests_alone() {
+    let tree = |edges: &str| {
+        let tree = Command::new(env!("CARGO"))
+            .current_dir(root())
+            .args(["tree", "--offline", "--workspace", "--edges", edges])
+            .args(["--prefix", "none", "--format", "{p} {f}"])
+            .output()
+            .unwrap();
+        assert!(tree.status.success(), "{tree:?}");
+        String::from_utf8(tree.stdout).unwrap()
+    };
+    assert!(tree("normal,build,dev").contains("failpoints"));
+    let shipped = tree("normal,build");
+    let has_any = shipped.lines().find(|line| line.contains("failpoints"));
+    assert_eq!(has_any, None);
+    let source = fs::read_to_string(root().join("transport/ring/src/failpoint.rs")).unwrap();
+    let gate = r#"#[cfg(all(feature = "failpoints", debug_assertions))]"#;
+    assert_eq!(source.matches(gate).count(), 1);
+    assert_eq!(source.matches("RINGWAY_FAILPOINT").count(), 2);
 }
 
 /// Cargo reads the manifests of all members, whichever it builds.

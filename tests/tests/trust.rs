@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path as FilePath;
+use std::time::Instant;
 
 use ringway::{Directory, Endpoint, LocalPolicy, Path, Server, UidPolicy};
 use ringway_proto::bench::Payload;
@@ -14,6 +15,9 @@ use ringway_tests::{
     Authority, ChildClient, ChildServer, Log, Running, Way, call_as_child, can_be_another_user,
     client_of, serve_as_child, within,
 };
+use ringway_wire::{Capabilities, Config, Hello, Role};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tonic::Code;
 use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
 
@@ -178,6 +182,35 @@ async fn a_directory_that_others_may_write_is_one_warning() {
     let _served = bind_on_both(&other_address, directory.path()).await;
     assert_eq!(log.count("WARN"), 2);
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_peer_that_misbehaves_again_and_again_does_not_fill_the_log() {
+    const TIMES: u64 = 50;
+    let (log, _logging) = Log::begin();
+    let running = Running::start(Way::Socket).await;
+    let (_, name) = running.called().split_once("://").unwrap();
+    let sockets = Directory::at(running.root()).of_name(name).unwrap();
+    let socket = fs::read_dir(sockets).unwrap().next().unwrap().unwrap();
+    let frames_over_the_socket = Capabilities(2 | 4);
+    let hello = Hello::new(
+        Role::Client,
+        &Config::default(),
+        7,
+        name,
+        frames_over_the_socket,
+    );
+    let said = [&hello.encode().unwrap()[..], &[0xff; 4096]].concat();
+    let began = Instant::now();
+    for _ in 0..TIMES {
+        let mut peer = UnixStream::connect(socket.path()).await.unwrap();
+        peer.write_all(&said).await.unwrap();
+        // With what it did not read, or without.
+        let _ = within(peer.read_to_end(&mut Vec::new())).await;
+    }
+    let told = u64::try_from(log.count("connection ended")).unwrap();
+    let seldom = 1..=1 + began.elapsed().as_secs();
+    assert!(seldom.contains(&told), "{told} warnings of {TIMES}");
 }
 
 async fn bind_on_both(address: &str, directory: &FilePath) -> ringway::BoundServer {

@@ -18,6 +18,8 @@ mod home;
 pub(crate) mod load;
 mod meter;
 mod sharing;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::future::{Future, poll_fn};
@@ -27,6 +29,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use ringway_ring::failpoint::{self, Step};
 use ringway_ring::{DriverRole, RoleSnapshot};
 use ringway_sys::schedule::thread_id;
 use tokio::runtime::Handle;
@@ -308,6 +311,7 @@ impl Driver {
         let Some(generation) = self.role.take_over(stuck.role) else {
             return;
         };
+        failpoint::reached(Step::HandingOver);
         let Some(runtime) = self.home.runtime() else {
             return;
         };

@@ -197,6 +197,11 @@ pub enum Closed {
     /// This end closed the connection.
     #[error("the connection was closed here")]
     ByUs,
+    /// The connection is that of the process from which this one was forked.
+    #[error(
+        "it is the connection of the process from which this one was forked: make a channel after the fork, in the child"
+    )]
+    Inherited,
     /// A system call failed.
     #[error("the connection failed: {0}")]
     Io(String),

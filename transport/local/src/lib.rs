@@ -60,6 +60,7 @@ mod wait_policy;
 mod waiting;
 mod walk;
 mod watchdog;
+mod watched;
 
 pub use call::{Call, CallSender, Encode, Form, MAX_WHOLE_BYTES, Opening, Out};
 #[cfg(feature = "plugins")]
@@ -78,7 +79,7 @@ pub use link::stream::Engine;
 pub use pace::{HandlerPolicy, Pace};
 pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_ring::EndpointConfig;
-pub use ringway_sys::PeerCredentials;
+pub use ringway_sys::{PeerCredentials, fork};
 pub use server::{ClosedOnDrop, Listener, Serve};
 pub use socket_peer::SocketPeer;
 pub use wait_policy::{UnknownWaitPolicy, WaitPolicy};

@@ -2,16 +2,15 @@
 //! doorbell each; otherwise frames follow on the same socket. Whatever goes wrong here ends in one error that names it, and no connection.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion, RegionError, check_file_size_limit};
+use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion, check_file_size_limit};
 use ringway_sys::{
     Blocking, EventFd, PeerCredentials, receive_with_descriptors, send_with_descriptors,
 };
 use ringway_wire::{Capabilities, Hello, Negotiated, Role};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
@@ -24,6 +23,7 @@ use crate::link::stream::Stream;
 use crate::link::{self, LinkKind, Watch};
 use crate::server::Serve;
 use crate::socket_peer::SocketPeer;
+use crate::watched::Watched;
 
 /// Shared memory.
 const SHM: u64 = 1;
@@ -52,7 +52,25 @@ struct Offer {
     capabilities: u64,
     engine: SocketEngine,
     /// Made before it is offered: a machine that refuses it offers a socket alone.
-    region: Option<OwnRegion>,
+    memory: Option<Memory>,
+}
+
+/// What of shared memory is this end's own.
+struct Memory {
+    region: OwnRegion,
+    bell: EventFd,
+}
+
+impl Memory {
+    /// Makes the region and the doorbell.
+    fn make(config: &LocalConfig) -> Result<Self, String> {
+        let arena = &config.memory.arena;
+        let largest = arena.max_block_bytes.max(arena.segment_bytes);
+        check_file_size_limit(largest).map_err(|error| error.to_string())?;
+        let region = OwnRegion::create(&config.memory.region).map_err(|error| error.to_string())?;
+        let bell = EventFd::new().map_err(|error| format!("no doorbell can be made: {error}"))?;
+        Ok(Self { region, bell })
+    }
 }
 
 impl Rendezvous<'_> {
@@ -98,21 +116,17 @@ impl Rendezvous<'_> {
                 Links::Shm => 0,
             },
             engine: self.config.socket_engine.resolve()?,
-            region: None,
+            memory: None,
         };
         if links == Links::Socket || !shm_is_wanted {
             return Ok(offer);
         }
-        let arena = &self.config.memory.arena;
-        let largest = arena.max_block_bytes.max(arena.segment_bytes);
-        let region = check_file_size_limit(largest)
-            .and_then(|()| OwnRegion::create(&self.config.memory.region));
-        match region {
-            Ok(region) => {
+        match Memory::make(self.config) {
+            Ok(memory) => {
                 offer.capabilities |= SHM | READS_AHEAD | HEARS_REFUSALS;
-                offer.region = Some(region);
+                offer.memory = Some(memory);
             }
-            Err(error) if links == Links::Shm => return Err(error.to_string()),
+            Err(error) if links == Links::Shm => return Err(error),
             Err(error) => warn_once(self.name, &error),
         }
         Ok(offer)
@@ -136,11 +150,12 @@ impl Rendezvous<'_> {
         offer: Offer,
         service: Option<Arc<dyn Serve>>,
     ) -> Result<Arc<Connection>, String> {
-        let own = match offer.region {
-            Some(region) if agreed.capabilities.has(Capabilities(SHM)) => region,
+        let (own, own_bell) = match offer.memory {
+            Some(Memory { region, bell }) if agreed.capabilities.has(Capabilities(SHM)) => {
+                (region, bell)
+            }
             _ => return self.stay(role, &agreed, offer.engine, service),
         };
-        let own_bell = EventFd::new().map_err(text)?;
         self.send_region(&own, &own_bell).await?;
         let (region, peer_bell) = self.receive_region().await?;
         let region = PeerRegion::map(region, &self.config.memory.region_limits)
@@ -226,12 +241,12 @@ impl Rendezvous<'_> {
 
 /// Says why there is no shared memory: loudly for the first connection that lacks it, since it is as a
 /// rule the whole process that does.
-fn warn_once(name: &str, error: &RegionError) {
+fn warn_once(name: &str, error: &str) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if WARNED.swap(true, Ordering::Relaxed) {
-        tracing::debug!(name, %error, "no shared memory, taking a socket");
+        tracing::debug!(name, error, "no shared memory, taking a socket");
     } else {
-        tracing::warn!(name, %error, "no shared memory, taking a socket");
+        tracing::warn!(name, error, "no shared memory, taking a socket");
     }
 }
 
@@ -282,7 +297,7 @@ pub(crate) fn start_over(
         large: None,
         wakeups: Wakeups {
             doorbell: None,
-            socket: Some(watched(stream.bell())?),
+            socket: Some(Watched::new(stream.bell())?),
         },
         service,
         peer,
@@ -338,22 +353,14 @@ fn assemble(
             pool,
         )),
         wakeups: Wakeups {
-            doorbell: Some(watched(own_bell)?),
-            socket: Some(watched(socket)?),
+            doorbell: Some(Watched::new(own_bell)?),
+            socket: Some(Watched::new(socket)?),
         },
         service,
         peer: Some(peer),
         socket_peer: None,
         runtime: None,
     })
-}
-
-#[allow(
-    deprecated,
-    reason = "its successor is unsafe, for types that lie about their descriptor; ours own it"
-)]
-pub(crate) fn watched<T: AsFd + AsRawFd>(descriptor: T) -> Result<AsyncFd<T>, String> {
-    AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(text)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use ringway_sys::peer_credentials;
+use ringway_sys::{NotInChildren, peer_credentials};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tokio::net::UnixListener;
@@ -32,6 +32,8 @@ pub(crate) struct SocketFile {
     directory: OpenDirectory,
     file: String,
     identity: Identity,
+    /// Before the listener, so that it is dropped first.
+    not_in_children: NotInChildren,
     listener: UnixListener,
 }
 
@@ -56,6 +58,7 @@ impl SocketFile {
             directory: opened,
             file,
             identity,
+            not_in_children: NotInChildren::note(&listener),
             listener,
         })
     }
@@ -77,6 +80,10 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.not_in_children.is_inherited() {
+            // The server is the parent, and goes on.
+            return;
+        }
         // Another server removes it later otherwise: nothing depends on this.
         let _ = fs::remove_file(self.directory.short_path(&self.file));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     Corrupt, SleepWord,
     doorbell::{Bell, Reason},
+    failpoint::{self, Step},
     layout::RECORD_ALIGN,
     memory::{Own, Peer},
     poison::Poison,
@@ -72,12 +73,14 @@ impl Consumer {
             return Ok(0);
         }
         self.copy(available, inbox);
+        failpoint::reached(Step::Copied);
         self.cursor = index;
         // Release: a `Peek` that sees this cursor sees no older index. One that still sees the old
         // cursor looks once too often, nothing else.
         self.mirror.store(index, Ordering::Release);
         // Release: our copy is finished before the peer sees that it may write there again.
         self.own.publish_consumer_cursor(index);
+        failpoint::reached(Step::Taken);
         Ok(available)
     }
 

@@ -25,6 +25,10 @@ mod copy;
 mod doorbell;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod failpoint;
+#[cfg(all(target_os = "linux", not(loom)))]
+mod fork;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod fuzzed;

@@ -85,6 +85,8 @@ impl Mapping {
         // SAFETY: the range is the mapping just made, and DONTFORK changes nothing in this process.
         unsafe { madvise(mapping.base.as_ptr().cast(), len, NOT_IN_CHILDREN) }
             .map_err(|errno| RegionError::Map { bytes: len, errno })?;
+        #[cfg(all(target_os = "linux", not(loom)))]
+        crate::fork::note_mapped(mapping.base.as_ptr().cast(), len);
         Ok(mapping)
     }
 
@@ -155,6 +157,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        #[cfg(all(target_os = "linux", not(loom)))]
+        crate::fork::note_unmapped(self.base.as_ptr().cast());
         // SAFETY: exactly the range that `map` made; `&mut self` proves that no borrow of it is left.
         // A failure would mean that the range is not ours, and there is nothing to do about it here.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };

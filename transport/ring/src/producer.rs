@@ -15,6 +15,7 @@ use std::{
 use crate::{
     BlockRef, BlockWriter, Corrupt, PeerSleep, ReserveError, SleepWord,
     doorbell::{Bell, Reason},
+    failpoint::{self, Step},
     layout::RECORD_ALIGN,
     memory::{Own, OwnRing, Peer},
     poison::Poison,
@@ -343,6 +344,7 @@ impl Reservation<'_> {
     pub fn commit(self) -> Position {
         let reference = self.block.map(BlockWriter::lend);
         let position = self.producer.commit(&self.place, reference.as_ref());
+        failpoint::reached(Step::Written);
         if self.publish {
             self.producer.publish();
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     Corrupt,
+    failpoint::{self, Step},
     memory::{Own, Peer},
     sync::Mutex,
 };
@@ -36,6 +37,7 @@ impl ReleaseList {
         self.own
             .write_release(slot(*written, self.own.layout().release_slots), entry);
         *written = written.wrapping_add(1);
+        failpoint::reached(Step::Releasing);
         // Release: the entry is there, and our reads of the block are over, before the index says so.
         self.own.publish_release_index(*written);
     }

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::Mutex;
-use ringway_local::{Connection, Links, clock};
+use ringway_local::{Connection, Links, clock, fork};
 use ringway_net::{Picked, Pool, rt};
 use tonic::codegen::StdError;
 use tonic::metadata::MetadataMap;
@@ -29,6 +29,7 @@ use crate::stats::{self, Course};
 
 /// How long a local server that was not there is not looked for again.
 pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+const INHERITED: &str = "the channel was made by the process from which this one was forked: make one of its own after the fork";
 
 /// Calls a server over the best path that works.
 ///
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     members: Option<Arc<Members>>,
     /// Why no call is made.
     refused: Option<Arc<str>>,
+    /// Tells the process that made it from its forked children.
+    generation: u32,
     pub(crate) course: Course,
 }
 
@@ -202,6 +205,9 @@ impl Channel {
     /// The instance that takes the next call, where that is known without waiting: the one of the last call,
     /// if it is still the right one, or one of those that are connected.
     pub(crate) fn at_hand(&mut self) -> Option<(&Arc<Instance>, &Shared)> {
+        if self.shared.is_inherited() {
+            return None;
+        }
         let instances = &self.shared.instances;
         if !self
             .stay
@@ -241,6 +247,9 @@ impl Channel {
     }
 
     async fn find_route(&mut self, wait_for_ready: bool) -> Result<Routed<Route>, Status> {
+        if self.shared.is_inherited() {
+            return Err(Status::failed_precondition(INHERITED));
+        }
         self.stay = None;
         let Routed {
             to,
@@ -313,6 +322,7 @@ impl Shared {
             course: Course::default(),
             members: None,
             refused: None,
+            generation: fork::generation(),
         }
     }
 
@@ -334,6 +344,11 @@ impl Shared {
                 .entry(USER_AGENT)
                 .or_insert_with(|| user_agent.clone());
         }
+    }
+
+    /// Whether this process was forked from the one that made the channel: its connections and tasks are there.
+    fn is_inherited(&self) -> bool {
+        self.generation != fork::generation()
     }
 
     /// Takes back what [`Channel::complete`] says of the client: over the network tonic says it.

@@ -94,7 +94,7 @@ fn kind_of(why: &Closed) -> io::ErrorKind {
         Closed::PeerGone | Closed::ChildGone(_) => io::ErrorKind::BrokenPipe,
         Closed::PeerSilent => io::ErrorKind::TimedOut,
         Closed::PeerMisbehaved(_) => io::ErrorKind::InvalidData,
-        Closed::ByUs => io::ErrorKind::ConnectionAborted,
+        Closed::ByUs | Closed::Inherited => io::ErrorKind::ConnectionAborted,
         Closed::Io(_) => io::ErrorKind::Other,
     }
 }

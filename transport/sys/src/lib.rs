@@ -13,6 +13,8 @@ mod error;
 pub mod eventfd;
 #[cfg(all(feature = "floor", target_os = "linux"))]
 pub mod floor;
+#[cfg_attr(not(target_os = "linux"), path = "no_fork.rs")]
+pub mod fork;
 pub mod limits;
 pub mod pipe;
 #[cfg(target_os = "linux")]
@@ -28,4 +30,5 @@ pub use descriptors::{
 };
 pub use error::Error;
 pub use eventfd::EventFd;
+pub use fork::NotInChildren;
 pub use limits::Means;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BufMut;
+use ringway_ring::failpoint::{self, Step};
 use ringway_ring::{Filling, Rope};
 use ringway_wire::{CallId, Flags, code};
 
@@ -170,6 +171,7 @@ impl Call {
         len: usize,
         encode: Encode<'_>,
     ) -> Result<(), SendError> {
+        failpoint::reached(Step::Handled);
         let mut message = Some((len, encode));
         let sender = &self.sender;
         let sent = place(&sender.connection, None, head.len(), &mut message).and_then(|place| {
@@ -200,6 +202,7 @@ impl Call {
         code: u16,
         head: &[u8],
     ) -> Poll<Result<(), SendError>> {
+        failpoint::reached(Step::Handled);
         let sender = &self.sender;
         let sent = place(&sender.connection, None, head.len(), &mut None).and_then(|place| {
             let mut state = sender.connection.lock();

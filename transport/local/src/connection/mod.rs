@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use ringway_ring::SidePosture;
+use ringway_ring::failpoint::{self, Step};
 use ringway_sys::PeerCredentials;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -208,6 +209,7 @@ impl Drop for Locked<'_> {
 impl Drop for Bell<'_> {
     fn drop(&mut self) {
         if self.due {
+            failpoint::reached(Step::Published);
             self.watch.ring();
         }
         if let Some(next) = self.next_in_line.take() {

@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use ringway_sys::EventFd;
 use ringway_wire::CallId;
-use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use super::handlers::{Work, wakes_a_task};
@@ -23,8 +22,8 @@ use crate::clock;
 use crate::error::Closed;
 use crate::link::shm::{Blocks, MAX_NOTES};
 use crate::link::{Frame, MAX_FRAMES, Receiver};
-use crate::rendezvous::watched;
 use crate::waiting;
+use crate::watched::Watched;
 
 /// Receives of one pass, at most, where a receive leaves something: then other connections have their turn. A
 /// receive takes at most 4 MiB, or one larger block.
@@ -33,8 +32,8 @@ const MAX_RECEIVES: usize = 8;
 /// The descriptors that wake a sleeping connection.
 #[derive(Debug, Default)]
 pub(crate) struct Wakeups {
-    pub(crate) doorbell: Option<AsyncFd<EventFd>>,
-    pub(crate) socket: Option<AsyncFd<Arc<OwnedFd>>>,
+    pub(crate) doorbell: Option<Watched<EventFd>>,
+    pub(crate) socket: Option<Watched<Arc<OwnedFd>>>,
 }
 
 /// A call whose task looks at the ring by itself.
@@ -297,8 +296,8 @@ impl Pass {
         self.timer = None;
         connection.lock().timer_fired();
         let Wakeups { doorbell, socket } = std::mem::take(&mut self.wakeups);
-        let doorbell = doorbell.map(|doorbell| watched(doorbell.into_inner()));
-        let socket = socket.map(|socket| watched(socket.into_inner()));
+        let doorbell = doorbell.map(Watched::anew);
+        let socket = socket.map(Watched::anew);
         self.wakeups = Wakeups {
             doorbell: doorbell.transpose().map_err(Closed::Io)?,
             socket: socket.transpose().map_err(Closed::Io)?,

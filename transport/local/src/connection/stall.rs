@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Connection;
+use crate::link::LinkKind;
 use crate::watchdog::LOOK_AT_PEERS_EVERY;
 
 /// A connection's peer, as the looks of the watchdog have seen it. Looks are counted, not time: a process that was
@@ -42,8 +43,13 @@ impl Stall {
 }
 
 impl Connection {
-    /// Has the driver give the peer up, if it has taken nothing for too long while calls wait.
+    /// Has the driver take records for which the peer has not rung, and give the peer up, if it has taken nothing for
+    /// too long while calls wait.
     pub(crate) fn look_at_peer(&self) {
+        // A peer of another make, or one that means no good, may publish and not ring.
+        if self.kind == LinkKind::Shm && self.is_open() && self.watch.has_work() {
+            self.mark_ready();
+        }
         let Some(limit) = self.stall_timeout.get().copied().flatten() else {
             return;
         };

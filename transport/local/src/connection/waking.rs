@@ -9,6 +9,7 @@ use std::task::Waker;
 use ringway_wire::code;
 
 use ringway_ring::Announce;
+use ringway_ring::failpoint::{self, Step};
 
 use super::{Connection, Inbound};
 use crate::driver::{Crew, Driver};
@@ -18,6 +19,7 @@ impl Announce for Connection {
     fn announce_sleep(&self) {
         self.watch.arm();
         self.watch.arm_for_room(self.memory_awaited());
+        failpoint::reached(Step::Asleep);
         self.tallies.sleeps.add_one();
     }
 

@@ -17,7 +17,7 @@ use super::operation::Operation;
 use super::socket::{COALESCE_BYTES, Inbox, Socket};
 use super::table::Table;
 use super::{Completion, Settings, SocketId, Tier, setup};
-use crate::Error;
+use crate::{Error, NotInChildren};
 
 /// The most entries that one socket adds to a submission.
 const ENTRIES_PER_SOCKET: usize = 2;
@@ -61,6 +61,8 @@ const DROP_PATIENCE: Duration = Duration::from_secs(2);
 /// # Ok::<(), ringway_sys::Error>(())
 /// ```
 pub struct Uring {
+    /// The ring's own descriptor; dropped by hand, before the ring.
+    not_in_children: ManuallyDrop<NotInChildren>,
     /// Dropped by hand, before the memory that it was told of.
     ring: ManuallyDrop<IoUring>,
     memory: ManuallyDrop<Memory>,
@@ -102,7 +104,10 @@ impl Uring {
             }
             Tier::Single => None,
         };
+        // SAFETY: the ring is open, and is so when the note is dropped.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
         Ok(Self {
+            not_in_children: ManuallyDrop::new(NotInChildren::note(&descriptor)),
             ring: ManuallyDrop::new(ring),
             memory: ManuallyDrop::new(Memory {
                 sockets: Table::default(),
@@ -120,6 +125,12 @@ impl Uring {
     #[must_use]
     pub fn tier(&self) -> Tier {
         self.tier
+    }
+
+    /// Returns true in a forked child of the process that made it: nothing else may be asked of it there.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.not_in_children.is_inherited()
     }
 
     /// Receives and sends that the kernel has not finished with.
@@ -479,14 +490,19 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
+        if self.not_in_children.is_inherited() {
+            // The ring is the parent's, and its memory is not here.
+            return;
+        }
         let quiet = self.wind_down();
         let taken_back = match &self.memory.buffers {
             Some(buffers) => buffers.unregister(&self.ring.submitter()).is_ok(),
             None => true,
         };
-        // SAFETY: neither is used again; the ring goes first, then what it was told of. Memory
+        // SAFETY: none is used again; the ring goes first, then what it was told of. Memory
         // that the kernel may still write to is leaked.
         unsafe {
+            ManuallyDrop::drop(&mut self.not_in_children);
             ManuallyDrop::drop(&mut self.ring);
             if quiet && taken_back {
                 ManuallyDrop::drop(&mut self.memory);

@@ -8,6 +8,7 @@ use io_uring::{opcode, types};
 
 use super::operation::Operation;
 use super::{SocketId, buffers};
+use crate::NotInChildren;
 
 /// Queued messages are joined into one send up to this length.
 pub(super) const COALESCE_BYTES: usize = 64 * 1024;
@@ -24,6 +25,8 @@ pub(super) enum Inbox {
 
 pub(super) struct Socket {
     pub(super) id: SocketId,
+    /// Before the descriptor, so that it is dropped first.
+    _not_in_children: NotInChildren,
     descriptor: OwnedFd,
     pub(super) inbox: Inbox,
     /// A receive is in flight.
@@ -49,6 +52,7 @@ impl Socket {
     pub(super) fn new(id: SocketId, descriptor: OwnedFd, inbox: Inbox) -> Self {
         Self {
             id,
+            _not_in_children: NotInChildren::note(&descriptor),
             descriptor,
             inbox,
             receiving: false,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use ringway_sys::fork;
 use ringway_wire::{CallId, ControlFrame, code};
 
 pub(crate) use self::receive::Deliveries;
@@ -98,6 +99,8 @@ pub(crate) struct State {
     /// A handler's leftover task that reads requests of a call that was just answered.
     left_reading: Option<Waker>,
     pub(super) counts: Counts,
+    /// Tells the process whose connection it is from its forked children.
+    generation: u32,
 }
 
 impl State {
@@ -107,6 +110,7 @@ impl State {
             timer_at: None,
             left_reading: None,
             counts: Counts::default(),
+            generation: fork::generation(),
             core,
             sender,
             slots: Slots::default(),

@@ -4,6 +4,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ringway_ring::BlockRef;
+use ringway_sys::fork;
 use ringway_wire::{CallId, Flags, FrameHeader, RequestHead};
 
 use super::receive::Deliveries;
@@ -463,6 +464,9 @@ impl State {
     }
 
     fn check_open(&self) -> Result<(), SendError> {
+        if self.generation != fork::generation() {
+            return Err(SendError::Closed(Closed::Inherited));
+        }
         match &self.closed {
             Some(why) => Err(SendError::Closed(why.clone())),
             None => Ok(()),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ringway_ring::{Arena, BlockRef, BlockWriter};
+use ringway_sys::NotInChildren;
 
 use super::notes::{Notes, Unsent};
 use super::{MAX_UNTOLD_BYTES, OUT_OF_DESCRIPTORS, Refusal, misbehaved};
@@ -48,6 +49,8 @@ pub(crate) struct Blocks {
     room_came: AtomicBool,
     /// Somebody waits for a block.
     awaited: AtomicBool,
+    /// Before the socket, so that it is dropped first.
+    _not_in_children: NotInChildren,
     socket: Arc<OwnedFd>,
     /// Whose block the peer is told of while it is filled, if the peer wants to be told.
     telling: Option<Arc<AtomicBool>>,
@@ -86,6 +89,7 @@ impl Blocks {
             has_notes: AtomicBool::new(false),
             room_came: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
+            _not_in_children: NotInChildren::note(&*socket),
             socket,
             telling: peer.read_ahead.then(Arc::default),
             tells_refusals: peer.hear_refusals,

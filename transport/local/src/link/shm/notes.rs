@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
+use ringway_ring::failpoint::{self, Step};
 use ringway_ring::{Arena, NewSegment, SegmentId};
 use ringway_sys::{Blocking, send_with_descriptors};
 use rustix::io::Errno;
@@ -107,6 +108,7 @@ fn send_note(socket: &OwnedFd, note: &Note) -> Result<(), Unsent> {
     bytes[8..].copy_from_slice(&len.to_le_bytes());
     let sent = match note {
         Note::New(segment) => {
+            failpoint::reached(Step::Growing);
             let descriptor = segment.descriptor.as_fd();
             send_with_descriptors(socket.as_fd(), &bytes, &[descriptor], Blocking::Never)
         }

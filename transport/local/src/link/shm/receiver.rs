@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ringway_ring::failpoint::{self, Step};
 use ringway_ring::{
     BlockCopy, BlockRef, BufferPool, Consumer, Inbox, PeerArena, Record, RegionError, SegmentId,
 };
@@ -107,8 +108,11 @@ impl Receiver {
         });
         let parsed = parsed.break_value().unwrap_or(Ok(()));
         self.inbox = inbox;
-        if self.consumer.peer_waits_for_room() && self.doorbell.ring().is_err() {
-            return Err(Closed::PeerGone);
+        if self.consumer.peer_waits_for_room() {
+            failpoint::reached(Step::Released);
+            if self.doorbell.ring().is_err() {
+                return Err(Closed::PeerGone);
+            }
         }
         parsed
     }

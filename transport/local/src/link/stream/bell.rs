@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use ringway_sys::NotInChildren;
 use rustix::event::Timespec;
 
 use super::pipes::Pipes;
@@ -19,6 +20,9 @@ use crate::system::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 #[derive(Debug)]
 pub(super) struct Bell {
     set: Arc<OwnedFd>,
+    /// Of a descriptor of the bell's own, before that, so that it is dropped first: an io_uring in a child's hands
+    /// keeps its sockets open.
+    _not_in_children: Option<NotInChildren>,
     source: Source,
     wishes: Mutex<Wishes>,
 }
@@ -68,8 +72,13 @@ impl Bell {
     pub(super) fn new(source: Source) -> io::Result<Self> {
         let set = epoll::create(CreateFlags::CLOEXEC)?;
         source.join(&set)?;
+        let not_in_children = match &source {
+            Source::Socket(socket) => Some(NotInChildren::note(socket)),
+            Source::Pipes(_) => None,
+        };
         Ok(Self {
             set: Arc::new(set),
+            _not_in_children: not_in_children,
             source,
             wishes: Mutex::default(),
         })

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ringway_sys::NotInChildren;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -14,22 +15,29 @@ use crate::error::Closed;
 use crate::system::WITHOUT_SIGNAL;
 
 #[derive(Debug)]
-pub(super) struct Socket(Arc<OwnedFd>);
+pub(super) struct Socket {
+    /// Before the socket, so that it is dropped first.
+    _not_in_children: NotInChildren,
+    socket: Arc<OwnedFd>,
+}
 
 impl Socket {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self(Arc::new(socket))
+        Self {
+            _not_in_children: NotInChildren::note(&socket),
+            socket: Arc::new(socket),
+        }
     }
 
     pub(super) fn descriptor(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.socket)
     }
 
     /// Sends until nothing waits or the kernel takes no more.
     pub(super) fn flush(&self, outbox: &mut Outbox) {
         while outbox.len() > 0 {
             match send(
-                &self.0,
+                &self.socket,
                 outbox.bytes(),
                 SendFlags::DONTWAIT | WITHOUT_SIGNAL,
             ) {
@@ -46,7 +54,7 @@ impl Socket {
         let space = parser.space();
         let room = space.capacity() - space.len();
         loop {
-            return match recv(&self.0, spare_capacity(space), RecvFlags::DONTWAIT) {
+            return match recv(&self.socket, spare_capacity(space), RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => Received::Ended(Closed::PeerGone),
                 Ok((_, len)) if len == room => Received::MaybeMore,
                 Ok(_) => Received::All,
@@ -59,7 +67,7 @@ impl Socket {
 
     pub(super) fn hang_up(&self) {
         // The peer may have been faster.
-        let _ = shutdown(&self.0, Shutdown::Both);
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
 

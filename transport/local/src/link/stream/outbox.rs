@@ -1,5 +1,6 @@
 //! Frames that wait to be sent, one behind the other in one buffer that is used again.
 
+use ringway_ring::failpoint::{self, Step};
 use ringway_wire::FrameHeader;
 
 use crate::call::Out;
@@ -50,6 +51,7 @@ impl Outbox {
         let header = header.ok_or(LinkError::TakenBack)?;
         place[..FrameHeader::LEN].copy_from_slice(&header.encode());
         self.end += len;
+        failpoint::reached(Step::Written);
         Ok(())
     }
 
@@ -68,6 +70,8 @@ impl Outbox {
         self.sent += len as u64;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+        } else {
+            failpoint::reached(Step::PartlySent);
         }
     }
 

@@ -3,11 +3,12 @@
 //! A pipe can't be shut down, so hanging up closes both, whoever still holds the link. What was
 //! written before stays there for the peer.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
+use ringway_sys::NotInChildren;
 use ringway_sys::pipe::Writer;
 use ringway_sys::queued;
 use rustix::buffer::spare_capacity;
@@ -22,20 +23,37 @@ use crate::system::epoll::{self, EventData, EventFlags};
 
 #[derive(Debug)]
 pub(crate) struct Pipes {
-    reader: RwLock<Option<OwnedFd>>,
-    writer: RwLock<Option<Writer>>,
+    reader: RwLock<Option<Held<OwnedFd>>>,
+    writer: RwLock<Option<Held<Writer>>>,
     /// A write was refused: nobody reads any more.
     broken: AtomicBool,
     /// The process at the other end, where it is a child of this one.
     far_end: Option<Arc<FarEnd>>,
 }
 
+/// One of the pipes.
+#[derive(Debug)]
+struct Held<P> {
+    /// Before the pipe, so that it is dropped first.
+    _not_in_children: NotInChildren,
+    pipe: P,
+}
+
+impl<P: AsFd> Held<P> {
+    fn new(pipe: P) -> Self {
+        Self {
+            _not_in_children: NotInChildren::note(&pipe),
+            pipe,
+        }
+    }
+}
+
 impl Pipes {
     /// Pipes that don't block.
     pub(crate) fn new(reader: OwnedFd, writer: OwnedFd, far_end: Option<Arc<FarEnd>>) -> Self {
         Self {
-            reader: RwLock::new(Some(reader)),
-            writer: RwLock::new(Some(Writer::new(writer))),
+            reader: RwLock::new(Some(Held::new(reader))),
+            writer: RwLock::new(Some(Held::new(Writer::new(writer)))),
             broken: AtomicBool::new(false),
             far_end,
         }
@@ -44,7 +62,7 @@ impl Pipes {
     /// Bytes on their way to the peer.
     pub(super) fn queued(&self) -> u64 {
         let writer = self.writer.read();
-        let queued = writer.as_ref().map(queued::in_pipe);
+        let queued = writer.as_ref().map(|held| queued::in_pipe(&held.pipe));
         queued.and_then(Result::ok).unwrap_or(0)
     }
 
@@ -52,7 +70,7 @@ impl Pipes {
     /// broken, which nobody will be woken for.
     pub(super) fn flush(&self, outbox: &mut Outbox) -> bool {
         let writer = self.writer.read();
-        let Some(writer) = &*writer else {
+        let Some(Held { pipe: writer, .. }) = &*writer else {
             outbox.end(Closed::ByUs);
             return false;
         };
@@ -74,7 +92,7 @@ impl Pipes {
 
     pub(super) fn receive(&self, parser: &mut Parser) -> Received {
         let reader = self.reader.read();
-        let Some(reader) = &*reader else {
+        let Some(Held { pipe: reader, .. }) = &*reader else {
             return Received::Ended(Closed::ByUs);
         };
         // Asked first: what a process wrote before it ended is all there when it has ended.
@@ -111,10 +129,10 @@ impl Pipes {
 
     /// Puts both pipes into `set`, which does not listen to them yet.
     pub(super) fn join(&self, set: &OwnedFd) -> rustix::io::Result<()> {
-        if let Some(reader) = &*self.reader.read() {
+        if let Some(Held { pipe: reader, .. }) = &*self.reader.read() {
             epoll::add(set, reader, EventData::new_u64(0), EventFlags::ET)?;
         }
-        if let Some(writer) = &*self.writer.read() {
+        if let Some(Held { pipe: writer, .. }) = &*self.writer.read() {
             epoll::add(set, writer, EventData::new_u64(1), EventFlags::ET)?;
         }
         Ok(())
@@ -129,13 +147,13 @@ impl Pipes {
     ) -> rustix::io::Result<()> {
         let flags = |of: EventFlags| (wanted & of) | EventFlags::ET;
         if changed.contains(EventFlags::IN)
-            && let Some(reader) = &*self.reader.read()
+            && let Some(Held { pipe: reader, .. }) = &*self.reader.read()
         {
             let data = EventData::new_u64(0);
             epoll::modify(set, reader, data, flags(EventFlags::IN))?;
         }
         if changed.contains(EventFlags::OUT)
-            && let Some(writer) = &*self.writer.read()
+            && let Some(Held { pipe: writer, .. }) = &*self.writer.read()
         {
             let data = EventData::new_u64(1);
             epoll::modify(set, writer, data, flags(EventFlags::OUT))?;

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use ringway_sys::Error;
 use ringway_sys::queued;
 use ringway_sys::uring::{Completion, Settings, SocketId, Support, Tier, Uring};
+use ringway_sys::{Error, NotInChildren};
 use rustix::net::{Shutdown, shutdown};
 
 use super::outbox::Outbox;
@@ -43,7 +43,9 @@ fn support() -> Support {
 pub(super) struct Socket {
     ring: Mutex<Ring>,
     tier: Tier,
-    /// To hang up by: the ring owns the socket.
+    /// Before the socket, so that it is dropped first.
+    not_in_children: NotInChildren,
+    /// To hang up by: the ring owns another descriptor of it.
     socket: OwnedFd,
 }
 
@@ -72,6 +74,7 @@ impl Socket {
                 ended: false,
             }),
             tier,
+            not_in_children: NotInChildren::note(&socket),
             socket,
         })
     }
@@ -91,6 +94,10 @@ impl Socket {
     /// Hands what waits to the kernel, unless that has much already. True if something arrived
     /// beside it, which nobody will be woken for.
     pub(super) fn flush(&self, outbox: &mut Outbox) -> bool {
+        if self.not_in_children.is_inherited() {
+            outbox.end(Closed::Inherited);
+            return true;
+        }
         let mut ring = self.ring.lock();
         if let Err(error) = ring.flush(outbox) {
             outbox.end(match error {
@@ -115,6 +122,9 @@ impl Socket {
     }
 
     pub(super) fn receive(&self, parser: &mut Parser) -> Received {
+        if self.not_in_children.is_inherited() {
+            return Received::Ended(Closed::Inherited);
+        }
         let mut ring = self.ring.lock();
         let mut received = Received::Nothing;
         if !ring.arrived.is_empty() {

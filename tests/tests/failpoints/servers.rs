@@ -59,7 +59,7 @@ struct Fragile {
 #[expect(dead_code, reason = "held to be dropped")]
 enum Held {
     Server(ChildServer),
-    Plugin(Child),
+    Plugin(Box<Child>),
 }
 
 impl Fragile {
@@ -83,7 +83,7 @@ impl Fragile {
             return Self {
                 death: death_of(child.id()),
                 channel: child.channel(),
-                _held: Held::Plugin(child),
+                _held: Held::Plugin(Box::new(child)),
             };
         }
         let server = ChildServer::start_dying(directory, NAME, executions, &failpoint, case.parks);

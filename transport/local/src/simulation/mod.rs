@@ -11,7 +11,7 @@
 //! | `scaling` | more CPUs than the two of the measurements |
 //! | `cores` | the rule by which drivers share connections, window by window |
 //!
-//! `cargo test -p ringway-local --lib simulation -- --nocapture` prints its tables. `docs/waking.md` says what they
+//! `cargo test -p ringway-local --lib simulation -- --nocapture` prints its tables. `docs/simulation.md` says what they
 //! are good for.
 
 mod cores;

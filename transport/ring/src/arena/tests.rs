@@ -296,6 +296,7 @@ fn a_segment_that_is_set_aside_serves_nobody() {
     let (mut here, mut there) = pair();
     let lent = here.arena.allocate(8000).unwrap();
     let lent = lend(&mut here, &mut there, lent);
+    assert_eq!(here.arena.new_segments().len(), 1);
     drop(here.arena.allocate(8000).unwrap());
     there.peer_arena.refuse_segment(lent.segment).unwrap();
     assert!(here.arena.set_aside(lent.segment));

@@ -62,7 +62,7 @@ impl Simulated {
         for driver in 0..self.cpus {
             self.busy[driver] = self.wanted(driver).min(1000);
         }
-        let idle = (1000 * self.cpus as PerMille).saturating_sub(self.done());
+        let idle = all_of(self.cpus).saturating_sub(self.done());
         for driver in 0..self.cpus {
             let mine = self.of[driver].clone();
             if mine.is_empty() {
@@ -135,12 +135,17 @@ impl Simulated {
 /// Four seconds.
 const WINDOWS: usize = 80;
 
+/// All that so many CPUs can do.
+fn all_of(cpus: usize) -> PerMille {
+    PerMille::try_from(1000 * cpus).unwrap()
+}
+
 /// Runs a load, and says what came of it: of the work that is asked for, within what the CPUs can do.
 fn share_of_possible(name: &str, cpus: usize, asked: Vec<PerMille>) -> f64 {
     let whole: PerMille = asked.iter().sum();
     let most_of_one = asked.iter().copied().max().unwrap_or(0).max(1000);
     assert!(most_of_one == 1000, "one connection is one driver's");
-    let possible = whole.min(1000 * cpus as PerMille);
+    let possible = whole.min(all_of(cpus));
     let connections = asked.len();
     let mut simulated = Simulated::new(cpus, asked);
     let settled = simulated.run(WINDOWS);

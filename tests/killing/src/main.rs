@@ -27,7 +27,7 @@ use crate::round::{Choice, Survivor};
 use crate::table::Table;
 
 /// Rounds after which the process is to come to rest, which takes up to a second.
-const ROUNDS_UNTIL_REST: u64 = 100;
+const ROUNDS_UNTIL_REST: u64 = 250;
 /// Failed rounds after which no further one is begun.
 const MAX_FAILED: usize = 10;
 

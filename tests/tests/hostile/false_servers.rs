@@ -137,7 +137,7 @@ fn a_handshake_stalled_at_each_byte() {
 fn segment_notes_that_lie() {
     let (segment, file) = (memfd(4096, sealed()), tempfile::tempfile().unwrap());
     let unsealed = memfd(4096, SealFlags::empty());
-    beset(False::found_out(Link::Shm, move |stream, nth| {
+    beset(False::refused(Link::Shm, move |stream, nth| {
         let Some(joined) = join(stream) else { return };
         let hello = Hello::new(Role::Server, &Config::default(), 9, NAME, SHM);
         let notes: [(Vec<u8>, Vec<BorrowedFd<'_>>); 7] = [

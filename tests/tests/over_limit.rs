@@ -1,5 +1,5 @@
 //! A message over the limit of its receiver takes no more memory there than one of the limit, and 1 MiB: on every
-//! path, in both directions, alone and in a stream.
+//! path between processes, in both directions, alone and in a stream.
 #![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Stdio};
@@ -9,8 +9,8 @@ use ringway_proto::bench::StreamRequest;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{
-    ChildServer, LargeHandler, PeakMemory, Running, Way, free_address,
-    in_a_process_of_its_own_with, payload, payloads, serve_as_child_with, within,
+    ChildServer, LargeHandler, PeakMemory, Way, free_address, in_a_process_of_its_own_with,
+    payload, payloads, serve_as_child_with, within,
 };
 use tonic::{Code, Response, Status};
 
@@ -248,30 +248,4 @@ fn requests_over_grpc_unix() {
 #[test]
 fn answers_over_grpc_unix() {
     measured("answers_over_grpc_unix", Way::GrpcUnix, true);
-}
-
-/// Both ends are one process, so the sender's message counts: it is refused without a copy beyond its encoding.
-#[test]
-fn messages_within_a_process() {
-    if !in_a_process_of_its_own_with("messages_within_a_process", &GIVES_BACK) {
-        return;
-    }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(within(async {
-        let running = Running::with(Way::Inproc, add).await;
-        let mut client = running.client().await;
-        client.unary(payload(1, 100_000)).await.unwrap();
-        let message = payload(1, SENT_BYTES);
-        // The sender's parts of it that are under way count as well, and nothing else.
-        let allowed = 2 * LIMIT_BYTES;
-        PeakMemory::begin();
-        assert_refused("request", client.unary(message.clone()).await);
-        assert_little("request", PeakMemory::growth(), allowed);
-        let stream = tokio_stream::iter([message]);
-        assert_refused("client stream", client.client_stream(stream).await);
-        assert_little("client stream", PeakMemory::growth(), allowed);
-        let asked = payload(SENT_BYTES as u64, 0);
-        assert_refused("answer", client.unary(asked).await);
-        assert_little("answer", PeakMemory::growth(), SENT_BYTES + allowed);
-    }));
 }

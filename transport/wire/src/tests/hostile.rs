@@ -373,6 +373,28 @@ fn credit_overrun() {
     assert_eq!(pair.server.error, overrun(0));
 }
 
+/// None of them more than one message, and together more than the connection's window of 16 MiB.
+#[test]
+fn credit_overrun_by_several_calls() {
+    for kind in [Kind::Message, Kind::Response] {
+        let (mut pair, first) = pair();
+        let more = [(); 2].map(|()| pair.request(None, Flags::NONE));
+        pair.settle();
+        for call in [first, more[0], more[1]] {
+            let header = message(call, Flags::NONE, 8 << 20, 8 << 20);
+            let header = FrameHeader { kind, ..header };
+            if kind == Kind::Message {
+                pair.client_sends(header, &[]);
+            } else {
+                pair.server_sends(header, &[]);
+            }
+        }
+        pair.settle();
+        let errors = [pair.server.error, pair.client.error];
+        assert!(errors.contains(&Some(ProtocolError::CreditOverrun { call: 0 })));
+    }
+}
+
 #[test]
 fn credit_overrun_on_finished_calls() {
     let (mut pair, call) = pair();

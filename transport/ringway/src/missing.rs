@@ -119,20 +119,16 @@ mod tests {
     #[cfg(all(target_os = "linux", not(feature = "io-uring")))]
     #[tokio::test]
     async fn io_uring_that_is_asked_for_without_its_feature_is_named() {
-        use crate::{Directory, Endpoint, LocalConfig, Server, SocketEngine};
+        use crate::{Endpoint, LocalConfig, Server, SocketEngine};
 
         let root = std::env::temp_dir().join(format!("ringway-missing-{}", std::process::id()));
-        std::fs::create_dir_all(&root).unwrap();
-        let directory = Directory::new(&root);
-        let server = Server::builder()
-            .name("missing:1")
-            .directory(directory.clone());
+        let server = Server::builder().name("missing:1").directory(&root);
         let serving = tokio::spawn(server.bind().await.unwrap().serve());
         let mut config = LocalConfig::default();
         config.socket_engine = SocketEngine::Uring;
         let endpoint = Endpoint::new("socket://missing:1").unwrap();
         let connected = endpoint
-            .directory(directory)
+            .directory(&root)
             .local_config(config)
             .connect()
             .await;

@@ -110,10 +110,10 @@ pub fn receive_with_descriptors(
     blocking: Blocking,
 ) -> Result<Received, Error> {
     let received = receive_or_refuse(socket, buffer, max_descriptors, blocking)?;
-    match received.out_of_descriptors {
-        true => Err(Error::OutOfDescriptors),
-        false => Ok(received),
+    if received.out_of_descriptors {
+        return Err(Error::OutOfDescriptors);
     }
+    Ok(received)
 }
 
 /// Receives as [`receive_with_descriptors`] does, but keeps the bytes whose descriptors this process could not take:

@@ -160,9 +160,10 @@ impl Call {
     /// Notes what was charged for a message that came; `has_large` says that there is a window for large ones.
     #[inline]
     pub(crate) fn note_unconsumed(&mut self, cost: i64, has_large: bool) {
-        match has_large && is_large(cost) {
-            true => self.unconsumed_large += cost,
-            false => self.unconsumed += cost,
+        if has_large && is_large(cost) {
+            self.unconsumed_large += cost;
+        } else {
+            self.unconsumed += cost;
         }
     }
 

@@ -155,7 +155,7 @@ impl LargeWindows {
         }
     }
 
-    /// The same at the receiver.
+    /// Chooses the receiver's window in the same way.
     #[inline]
     pub(crate) fn recv_or<'w>(
         large: &'w mut Option<Self>,

@@ -134,15 +134,16 @@ impl Arena {
         self.allocate_with(len, Self::allocate_in_new_segment)
     }
 
-    /// The same in the segments that are there, for a peer that can't take another one now.
+    /// Allocates a block in a segment that is there, for a peer that can't take another segment now.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate); `NoSegment` if none of them has so much room.
     pub fn allocate_there(&mut self, len: usize) -> Result<BlockWriter, ArenaError> {
         self.allocate_with(len, |arena, len| {
-            Err(match arena.space.may_fit(len) {
-                true => ArenaError::Exhausted,
-                false => ArenaError::NoSegment { len },
+            Err(if arena.space.may_fit(len) {
+                ArenaError::Exhausted
+            } else {
+                ArenaError::NoSegment { len }
             })
         })
     }

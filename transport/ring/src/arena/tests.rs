@@ -298,6 +298,8 @@ fn a_segment_that_is_set_aside_serves_nobody() {
     let lent = lend(&mut here, &mut there, lent);
     assert_eq!(here.arena.new_segments().len(), 1);
     drop(here.arena.allocate(8000).unwrap());
+    // The peer has it, so that it is to hear that it goes.
+    drop(here.arena.new_segments());
     there.peer_arena.refuse_segment(lent.segment).unwrap();
     assert!(here.arena.set_aside(lent.segment));
     assert!(!here.arena.set_aside(SegmentId(9)));

@@ -301,7 +301,7 @@ impl Connection {
         self.give_back(call, cost, self.large.is_some() && is_large(cost));
     }
 
-    /// The same for `messages` messages of `bytes` bytes together, none of them a large one.
+    /// Takes note of `messages` messages of `bytes` bytes together that the application took, none of them large.
     pub fn consumed_batch(&mut self, call: CallId, messages: u32, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let cost = bytes.saturating_add(charge(0) * i64::from(messages));
@@ -409,9 +409,10 @@ impl Connection {
         let Some(call) = self.calls.get_mut(id) else {
             return;
         };
-        let unconsumed = match is_large {
-            true => &mut call.unconsumed_large,
-            false => &mut call.unconsumed,
+        let unconsumed = if is_large {
+            &mut call.unconsumed_large
+        } else {
+            &mut call.unconsumed
         };
         // Never more than was charged, whatever the caller says.
         let bytes = bytes.clamp(0, *unconsumed);
@@ -423,13 +424,14 @@ impl Connection {
         if due {
             self.queue(id.slot());
         }
-        match is_large {
-            true => self.take_back_large(bytes),
-            false => self.take_back(bytes),
+        if is_large {
+            self.take_back_large(bytes);
+        } else {
+            self.take_back(bytes);
         }
     }
 
-    /// So much of the window of large messages is free again.
+    /// Frees so much of the window of large messages.
     #[inline]
     fn take_back_large(&mut self, bytes: i64) {
         if let Some(large) = &mut self.large {

@@ -391,9 +391,10 @@ impl Connection {
             if !window.charge(cost) {
                 return Err(ProtocolError::CreditOverrun { call: 0 });
             }
-            match self.large.is_some() && is_large(cost) {
-                true => self.take_back_large(cost),
-                false => self.take_back(cost),
+            if self.large.is_some() && is_large(cost) {
+                self.take_back_large(cost);
+            } else {
+                self.take_back(cost);
             }
         }
         if matches!(header.kind, Kind::Response | Kind::Trailers | Kind::Reset) {
@@ -426,9 +427,10 @@ impl Connection {
         if header.flags.has(Flags::LARGE) {
             let large = self.large.as_mut().filter(|_| header.call == 0);
             let opened = large.and_then(|large| large.send.grant(header.message_len));
-            return Ok(match opened.ok_or(bad)? {
-                true => Event::WritableAll,
-                false => Event::Handled,
+            return Ok(if opened.ok_or(bad)? {
+                Event::WritableAll
+            } else {
+                Event::Handled
             });
         }
         if header.call == 0 {

@@ -64,8 +64,8 @@ impl Connection {
         ))
     }
 
-    /// Whether a message of at most [`LARGE_MESSAGE_BYTES`](crate::limits::LARGE_MESSAGE_BYTES) could start now: to be
-    /// asked before a reservation is made for it.
+    /// Checks that a message of at most [`LARGE_MESSAGE_BYTES`](crate::limits::LARGE_MESSAGE_BYTES) could start now: to
+    /// be asked before a reservation is made for it.
     ///
     /// # Errors
     /// As [`send_message`](Self::send_message).
@@ -74,7 +74,7 @@ impl Connection {
         self.can_start(id, 0)
     }
 
-    /// The same of a longer message.
+    /// Checks that a longer message could start now.
     ///
     /// # Errors
     /// As [`send_message`](Self::send_message).
@@ -91,10 +91,10 @@ impl Connection {
             Some(call) if call.sent_end => Err(SendError::HalfClosed),
             Some(call) if call.send_pieces.is_under_way() => Err(SendError::OutOfOrder),
             Some(call) if !call.send.is_open() => Err(SendError::Blocked),
-            Some(_) if self.large.is_some() && is_large(cost) => match self.has_large_credit() {
-                true => Ok(()),
-                false => Err(SendError::LargeBlocked),
-            },
+            Some(_) if self.large.is_some() && is_large(cost) => {
+                let has_credit = self.has_large_credit();
+                has_credit.then_some(()).ok_or(SendError::LargeBlocked)
+            }
             Some(call) if !self.send.has_share_for(call.send.under_way()) => {
                 Err(SendError::ShareBlocked)
             }
@@ -317,9 +317,10 @@ fn header(kind: Kind, id: CallId, flags: Flags, head_len: u32, len: u32) -> Fram
 /// What a message that starts with its call's request, or is its whole answer, waits for.
 #[cold]
 fn blocked_by(cost: i64) -> SendError {
-    match is_large(cost) {
-        true => SendError::LargeBlocked,
-        false => SendError::ConnectionBlocked,
+    if is_large(cost) {
+        SendError::LargeBlocked
+    } else {
+        SendError::ConnectionBlocked
     }
 }
 

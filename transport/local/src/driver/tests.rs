@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringway_wire::Metadata;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::{
@@ -20,7 +21,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Calls wait for ever, but for one that a pass does not survive.
 #[derive(Debug)]
-struct Fragile;
+struct Fragile {
+    /// Has a permit for each call that has begun.
+    begun: Arc<Semaphore>,
+}
 
 impl Serve for Fragile {
     fn resolve(&self, path: &str) -> Arc<ServedMethod> {
@@ -30,6 +34,7 @@ impl Serve for Fragile {
 
     fn start(&self, started: &mut Option<Started>) -> HandlerFuture {
         let started = started.take();
+        self.begun.add_permits(1);
         Box::pin(async move {
             pending::<()>().await;
             drop(started);
@@ -86,13 +91,22 @@ fn a_driver_whose_task_panics_closes_its_connections() {
     let (serves, calls) = (runtime(), runtime());
     let _inside = serves.enter();
     let listener = Listener::bind(&directory, NAME, &UidPolicy::SameUser).unwrap();
-    serves.spawn(listener.serve(Arc::new(Fragile), LocalConfig::default(), pending()));
+    let begun = Arc::new(Semaphore::new(0));
+    let service = Arc::new(Fragile {
+        begun: Arc::clone(&begun),
+    });
+    serves.spawn(listener.serve(service, LocalConfig::default(), pending()));
     calls.block_on(async {
         let (guilty, innocent) = (connect(&directory).await, connect(&directory).await);
         let mut waiting = [
             open(&guilty, 1, "/tested.Tested/Waits").await,
             open(&innocent, 1, "/tested.Tested/Waits").await,
         ];
+        // A pass that brought them as well would take them with it.
+        let _both = timeout(LIMIT, begun.acquire_many(2))
+            .await
+            .unwrap()
+            .unwrap();
         let mut last = open(&guilty, 2, PANICS).await;
         assert_eq!(end_of(&mut last).await, Some(Closed::PeerGone));
         for call in &mut waiting {

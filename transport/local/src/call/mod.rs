@@ -83,6 +83,8 @@ pub struct Call {
 struct Noted {
     /// The task whose waker is kept, by what that holds.
     reader: usize,
+    /// How often readers had been woken by then: after that its waker may be spent.
+    as_of: u32,
     /// No other call was active.
     is_only: bool,
 }
@@ -300,7 +302,7 @@ impl CallSender {
     pub fn give_up(&self, code: u16, head: Vec<u8>) {
         let head = head.into();
         let last = Inbound::Trailers { code, head };
-        let reader = self.connection.lock().give_up(self.id, code, last);
+        let reader = self.connection.give_up(self.id, code, last);
         reader.into_iter().for_each(Waker::wake);
     }
 
@@ -311,7 +313,7 @@ impl CallSender {
             return;
         }
         let (code, failed) = (code::RESOURCE_EXHAUSTED, Inbound::Failed(error));
-        let reader = self.connection.lock().give_up(self.id, code, failed);
+        let reader = self.connection.give_up(self.id, code, failed);
         reader.into_iter().for_each(Waker::wake);
     }
 

@@ -87,6 +87,7 @@ impl<'a> Opening<'a> {
             state.wait_to_read(id, waker);
             noted = Some(Noted {
                 reader: waker.data() as usize,
+                as_of: connection.readers_woken(),
                 is_only: !others_are_active,
             });
         }

@@ -33,6 +33,7 @@ impl Call {
         }
         if let Some(noted) = self.noted.take()
             && noted.reader == context.waker().data() as usize
+            && noted.as_of == self.connection().readers_woken()
         {
             self.polls = 1;
             self.wait_for_driver(noted.is_only);

@@ -30,6 +30,7 @@ use parking_lot::{Mutex, MutexGuard};
 use ringway_ring::SidePosture;
 use ringway_ring::failpoint::{self, Step};
 use ringway_sys::PeerCredentials;
+use ringway_wire::CallId;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -133,6 +134,8 @@ pub struct Connection {
     stirred: AtomicBool,
     /// How many passes brought anything, counted round and round; written under `pass`.
     delivered: AtomicU32,
+    /// How often readers of calls may have been woken, counted round and round; written under `state`.
+    readers_woken: AtomicU32,
     /// How often some of a message came ahead of its frame, counted round and round; written under `pass`.
     parts: AtomicU32,
     /// Which threads poll the ring, and what the peer is told of it.
@@ -242,6 +245,7 @@ impl Connection {
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
             delivered: AtomicU32::new(0),
+            readers_woken: AtomicU32::new(0),
             parts: AtomicU32::new(0),
             posture: SidePosture::default(),
             pass: Mutex::new(Pass::new(parts.receiver, parts.wakeups, home, me)),
@@ -474,6 +478,23 @@ impl Connection {
         self.parts.load(Ordering::Relaxed)
     }
 
+    /// Changes before a reader is woken that was told to wait.
+    pub(crate) fn readers_woken(&self) -> u32 {
+        self.readers_woken.load(Ordering::Acquire)
+    }
+
+    fn note_readers_woken(&self, _state: &Locked<'_>) {
+        let woken = self.readers_woken.load(Ordering::Relaxed).wrapping_add(1);
+        self.readers_woken.store(woken, Ordering::Release);
+    }
+
+    /// Gives a call up on behalf of its reader, who is to be woken.
+    pub(crate) fn give_up(&self, id: CallId, code: u16, last: Inbound) -> Option<Waker> {
+        let mut state = self.lock();
+        self.note_readers_woken(&state);
+        state.give_up(id, code, last)
+    }
+
     fn note_part(&self) {
         self.parts
             .store(self.parts().wrapping_add(1), Ordering::Relaxed);
@@ -540,7 +561,10 @@ impl Connection {
                 tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, untold, "connection ended");
             }
         }
-        let ended = self.lock().close(why);
+        let mut state = self.lock();
+        self.note_readers_woken(&state);
+        let ended = state.close(why);
+        drop(state);
         {
             // What handlers own may block when it is dropped.
             let _inside = waiting::in_pass().then(|| self.driver().enter_user_code());

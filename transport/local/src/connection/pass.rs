@@ -227,6 +227,9 @@ impl Pass {
         }
         let fed = connection.blocks().is_some_and(Blocks::should_retry);
         let mut state = connection.lock();
+        if stirred || !self.frames.is_empty() {
+            connection.note_readers_woken(&state);
+        }
         state.note_time(stirred, &self.frames);
         self.deliveries.spare(looker.as_deref());
         state.settle_owed(&mut self.deliveries);

@@ -134,7 +134,7 @@ impl Connection {
             for (id, work) in gone {
                 drop(work);
                 let cancelled = Inbound::reset(code::CANCELLED);
-                let reader = self.lock().give_up(id, code::CANCELLED, cancelled);
+                let reader = self.give_up(id, code::CANCELLED, cancelled);
                 reader.into_iter().for_each(Waker::wake);
             }
         }

@@ -143,11 +143,16 @@ impl DriverTask {
         true
     }
 
+    /// Has the task of a generation register next, unless a later one has begun already.
     fn replace(&self, generation: u32) {
-        *self.waker.lock() = Registered {
-            generation,
-            waker: None,
-        };
+        let mut registered = self.waker.lock();
+        let ahead = registered.generation.wrapping_sub(generation) & (u32::MAX >> 1);
+        if ahead == 0 || ahead > u32::MAX >> 2 {
+            *registered = Registered {
+                generation,
+                waker: None,
+            };
+        }
     }
 
     /// Wakes the task. One that has not registered yet is about to be polled for the first time.
@@ -165,6 +170,13 @@ impl Wake for DriverTask {
     fn wake_by_ref(self: &Arc<Self>) {
         self.had_their_turn.store(true, Ordering::SeqCst);
         self.call();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Its task finds nothing to drive, and ends.
+        self.task.call();
     }
 }
 
@@ -270,16 +282,17 @@ impl Driver {
         }
     }
 
-    /// Puts `connection` on the list and wakes the driver.
-    pub(crate) fn add_ready(&self, connection: Arc<Connection>) {
+    /// Puts `connection` on the list and wakes the driver; false if no task drives.
+    pub(crate) fn add_ready(&self, connection: Arc<Connection>) -> bool {
         match &mut *self.ready.lock() {
             Some(ready) => ready.push(connection),
-            None => return,
+            None => return false,
         }
         if self.role.note_listed() {
             self.called.store(true, Ordering::SeqCst);
             self.task.call();
         }
+        true
     }
 
     /// Returns true if the driver's task was polled since this was last asked.
@@ -322,7 +335,8 @@ impl Driver {
         );
     }
 
-    /// Starts the task of a new generation, which looks at all connections.
+    /// Starts the task of a new generation, which looks at all connections: it rings for some of them, and the thread
+    /// that starts it may be the watchdog's, which nobody watches.
     fn begin_anew(self: &Arc<Self>, runtime: &Handle, generation: u32) {
         self.task.replace(generation);
         self.fresh.store(true, Ordering::Relaxed);
@@ -330,8 +344,6 @@ impl Driver {
         self.others_first.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
         self.later.lock().clear();
-        self.connections()
-            .for_each(|connection| connection.list_anew());
         self.start_task(runtime, generation);
     }
 
@@ -389,6 +401,7 @@ impl Driver {
         turn.busy.iter().for_each(|connection| connection.step_in());
         let started = Instant::now();
         turn.load.begin_pass(Some(started));
+        turn.see_to_forsaken(&self.ready, started);
         loop {
             self.note_step();
             let progress = self.pass(turn);
@@ -407,7 +420,7 @@ impl Driver {
                 return self.give_way(context, turn);
             }
             if !self.wait(turn, progress, now) {
-                turn.sleep(&self.ready);
+                turn.sleep();
                 self.role.finish_work(turn.generation);
                 if !self.role.is_listed() {
                     return Poll::Pending;
@@ -416,7 +429,6 @@ impl Driver {
             }
             let elapsed = now - started;
             if elapsed > LONGEST_TURN || (elapsed > TURN && turn.tasks_wait()) {
-                turn.close_forsaken(&self.ready);
                 self.role.finish_work(turn.generation);
                 self.come_back_after_others();
                 return Poll::Pending;
@@ -440,7 +452,7 @@ impl Driver {
         let quiet = if turn.may_come_back() {
             turn.step_out()
         } else {
-            turn.sleep(&self.ready);
+            turn.sleep();
             true
         };
         self.role.finish_work(turn.generation);
@@ -569,6 +581,13 @@ async fn drive(driver: Weak<Driver>, generation: u32) {
         generation,
     };
     let mut turn = Turn::new(generation);
+    if let Some(driver) = driver.upgrade()
+        && driver.generation() == generation
+    {
+        driver
+            .connections()
+            .for_each(|connection| connection.list_anew());
+    }
     poll_fn(|context| match driver.upgrade() {
         Some(driver) => driver.poll(context, &mut turn),
         None => Poll::Ready(()),

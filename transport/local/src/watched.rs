@@ -25,15 +25,21 @@ impl<T: AsFd + AsRawFd> Watched<T> {
         reason = "its successor is unsafe, for types that lie about their descriptor; ours own it"
     )]
     pub(crate) fn new(descriptor: T) -> Result<Self, String> {
+        // A refusal closes it: so it is noted afterwards.
+        let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(text)?;
         Ok(Self {
-            _not_in_children: NotInChildren::note(&descriptor),
-            descriptor: AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(text)?,
+            _not_in_children: NotInChildren::note(descriptor.get_ref()),
+            descriptor,
         })
     }
 
     /// Watches it in the runtime at hand, no longer in that where it was watched before.
     pub(crate) fn anew(self) -> Result<Self, String> {
-        let Self { descriptor, .. } = self;
+        let Self {
+            _not_in_children: former,
+            descriptor,
+        } = self;
+        drop(former);
         Self::new(descriptor.into_inner())
     }
 }

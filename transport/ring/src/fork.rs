@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// The mappings of this process, behind a lock that the fork itself takes: the child has one thread, and must not
 /// find it held by another.
@@ -85,12 +85,19 @@ extern "C" fn unlock() {
 extern "C" fn replace_in_child() {
     // SAFETY: `lock` ran before the fork, and this is the child's only thread.
     for (base, len) in unsafe { &*MAPPED.ranges.get() } {
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let base = ptr::with_exposed_provenance_mut(*base);
         // SAFETY: the range was a mapping of the parent's that the kernel left out of the child, whose values for it
-        // are the only ones that reach there. Nothing else was mapped here yet: the child has run nothing.
-        let _ = unsafe { mmap_anonymous(base, *len, prot, flags) };
+        // are the only ones that reach there. What others' handlers of the fork have mapped there since is left alone:
+        // by the flag, and before Linux 4.17, which takes it for a hint, by the mapping's lying elsewhere.
+        let mapped = unsafe { mmap_anonymous(base, *len, prot, flags) };
+        if let Ok(mapped) = mapped
+            && mapped != base
+        {
+            // SAFETY: the mapping was just made, and nothing reaches it.
+            let _ = unsafe { munmap(mapped, *len) };
+        }
     }
     MAPPED.unlock();
 }

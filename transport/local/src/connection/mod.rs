@@ -269,6 +269,10 @@ impl Connection {
             tallies: Tallies::default(),
         });
         registry::add(&connection);
+        // Its runtime, or the driver there, may just have failed: whoever saw to that did not find it yet.
+        if !connection.is_client() && !connection.crew.home().is(runtime.id()) {
+            connection.close();
+        }
         connection.rely_on_doorbell();
         connection.mark_ready();
         connection
@@ -548,6 +552,15 @@ impl Connection {
         if self.watch.frees(held) {
             self.stir();
         }
+    }
+
+    /// Ends a connection that no pass comes to any more.
+    pub(crate) fn close_undriven(&self) {
+        self.close();
+        let left = self.pass.try_lock().map(|mut pass| pass.let_go());
+        // Without the lock: what they own may be the user's.
+        drop(left);
+        self.backlog.clear();
     }
 
     pub(crate) fn fail(&self, why: Closed) {

@@ -1,6 +1,7 @@
 //! A pass: take what has arrived, let the core judge it, and wake the tasks that wait for it. The user's code
 //! that it leads to runs after the pass, without its lock: see [`running`](super::running).
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -57,6 +58,8 @@ pub(crate) struct Pass {
     frames: Vec<Frame>,
     deliveries: Deliveries,
     finished: bool,
+    /// It has begun, and has not ended: what it left is in disorder if it never does.
+    under_way: bool,
 }
 
 /// The outcome of a pass, for after its lock.
@@ -93,6 +96,7 @@ impl Pass {
             frames: Vec::new(),
             deliveries: Deliveries::default(),
             finished: false,
+            under_way: false,
         }
     }
 
@@ -106,7 +110,15 @@ impl Pass {
     ) -> Brought {
         let (mut progress, mut failed) = (Progress::Idle, None);
         if !self.finished {
-            match self.receive(connection, looker, first) {
+            let received = if std::mem::replace(&mut self.under_way, true) {
+                Err(Closed::Io(
+                    "a pass over the connection has panicked".to_owned(),
+                ))
+            } else {
+                self.receive(connection, looker, first)
+            };
+            self.under_way = false;
+            match received {
                 Ok(brought) => progress = brought,
                 Err(why) => {
                     progress = Progress::Busy;
@@ -130,6 +142,12 @@ impl Pass {
     /// Gives back the memory of messages that were given up half-way.
     pub(crate) fn trim(&mut self) {
         self.receiver.forget_given_up();
+    }
+
+    /// Ends without a pass; returns the calls that one has brought and not handed on.
+    pub(crate) fn let_go(&mut self) -> VecDeque<Started> {
+        self.finish();
+        std::mem::take(&mut self.deliveries.started)
     }
 
     /// Lets go of descriptors and mappings: nothing arrives any more.

@@ -56,6 +56,13 @@ impl Backlog {
         self.any.store(!calls.is_empty(), Ordering::Release);
     }
 
+    /// Drops the calls that wait: none of them is started any more.
+    pub(super) fn clear(&self) {
+        let calls = std::mem::take(&mut *self.calls.lock());
+        self.any.store(false, Ordering::Release);
+        drop(calls);
+    }
+
     fn next(&self) -> Option<Started> {
         if !self.any.load(Ordering::Acquire) {
             return None;

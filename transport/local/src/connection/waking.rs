@@ -63,6 +63,15 @@ impl Connection {
         if !self.listed.swap(true, Ordering::SeqCst)
             && let Some(connection) = self.me.upgrade()
         {
+            self.list(connection);
+        }
+    }
+
+    fn list(&self, connection: Arc<Self>) {
+        if !self.driver().add_ready(Arc::clone(&connection))
+            && self.driven_by.swap(0, Ordering::SeqCst) != 0
+        {
+            // It was given to a driver whose task has ended meanwhile.
             self.driver().add_ready(connection);
         }
     }
@@ -127,8 +136,7 @@ impl Connection {
     pub(crate) fn lose_driver(&self) {
         self.unlist();
         self.stirred.store(true, Ordering::SeqCst);
-        // The next driver looks at it, whatever lies there.
-        let _ = self.posture.finish_driver_polling(self);
+        self.cease_to_look_as_driver();
         if self.is_client() {
             let gone = self.lock().take_inline_work();
             for (id, work) in gone {

@@ -1,12 +1,13 @@
 //! The drivers of one runtime: one, and more where one is busy for most of its time.
 //!
-//! All connections begin with the first driver. [`load`](super::load) says when it gives some of them to another one,
+//! Connections begin with the first driver, unless their number is fixed. [`load`](super::load) says when it gives some of them to another one,
 //! and when they come back. Only the task that drives a connection gives it away, between two passes; a wake that
 //! still finds the former driver is passed on. So a connection is never without a driver, and no call notices.
 //!
 //! A further driver is idle for ever where it is not needed: a task that nothing wakes.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
@@ -309,15 +310,19 @@ impl Crew {
             return;
         }
         let is_first = Arc::ptr_eq(driver, &self.first);
+        // First: who finds the home lost begins a task of its own.
+        driver.end();
         if is_first {
             self.home.lose();
         }
-        driver.end();
         if std::thread::panicking() {
-            // The task has failed, not its runtime: another one would fail on the same connection.
-            driver
-                .connections()
-                .for_each(|connection| connection.close());
+            // The task has failed, not its runtime: another one would fail on the same connection. Where the first
+            // one has failed, the others have no home either.
+            let failed = |connection: &Arc<Connection>| is_first || connection.is_driven_by(driver);
+            for connection in self.connections().filter(failed) {
+                // What it drops is the user's, and a second panic would end the process.
+                let _ = catch_unwind(AssertUnwindSafe(|| connection.close_undriven()));
+            }
         }
         if !is_first {
             // The runtime may be ending: then the first one is about to be dropped as well, or was.

@@ -1,6 +1,7 @@
 //! What a driver's task works on: the connections at hand, and what it has learnt of their waits.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeMetrics};
@@ -13,6 +14,9 @@ use crate::waiting::may_spin;
 /// The connections that wait for the driver; `None` while it has no task.
 pub(super) type Ready = Mutex<Option<Vec<Arc<Connection>>>>;
 
+/// The time between two looks for connections of clients that nobody needs any more.
+const FORSAKEN_EVERY: Duration = Duration::from_millis(50);
+
 /// What the driver's task keeps from one poll to the next.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -24,6 +28,8 @@ pub(super) struct Turn {
     /// A look has just found something.
     pub(super) looked: bool,
     pub(super) load: LoadMeter,
+    /// When the turn last looked for connections that nobody needs.
+    forsaken_at: Instant,
 }
 
 impl Turn {
@@ -36,6 +42,7 @@ impl Turn {
             record: SpinRecord::default(),
             looked: false,
             load: LoadMeter::new(),
+            forsaken_at: Instant::now(),
         }
     }
 
@@ -73,17 +80,28 @@ impl Turn {
         self.runtime.global_queue_depth() > 0
     }
 
-    /// Closes busy connections of clients that no channel and no call holds any more. Dropped from one list, they come
+    /// Does [`Self::close_forsaken`] now and then.
+    pub(super) fn see_to_forsaken(&mut self, ready: &Ready, now: Instant) {
+        if now.saturating_duration_since(self.forsaken_at) >= FORSAKEN_EVERY {
+            self.forsaken_at = now;
+            self.close_forsaken(ready);
+        }
+    }
+
+    /// Closes the driver's connections of clients that no channel and no call holds any more. Dropped from one list, they come
     /// to stand on another one before the first lets go of them, if their servers send without end.
-    pub(super) fn close_forsaken(&self, ready: &Ready) {
+    #[cold]
+    fn close_forsaken(&self, ready: &Ready) {
         // Locked, so that none is put on the list meanwhile.
         let listed = ready.lock();
-        let is_forsaken = |busy: &&Arc<Connection>| {
-            let same = listed.iter().flatten();
-            let same = same.filter(|ready| Arc::ptr_eq(ready, busy)).count();
-            busy.is_client() && Arc::strong_count(busy) == 1 + same
-        };
-        let forsaken: Vec<_> = self.busy.iter().filter(is_forsaken).cloned().collect();
+        let all = self.busy.iter().chain(listed.iter().flatten());
+        let mut held: Vec<_> = all.filter(|connection| connection.is_client()).collect();
+        held.sort_unstable_by_key(|connection| Arc::as_ptr(connection));
+        let alike = held.chunk_by(|one, other| Arc::ptr_eq(one, other));
+        let forsaken: Vec<_> = alike
+            .filter(|same| Arc::strong_count(same[0]) == same.len())
+            .map(|same| Arc::clone(same[0]))
+            .collect();
         drop(listed);
         forsaken.iter().for_each(|connection| connection.close());
     }
@@ -96,8 +114,7 @@ impl Turn {
     }
 
     /// Arms every busy connection's doorbell. One that has records after that marks itself ready.
-    pub(super) fn sleep(&mut self, ready: &Ready) {
-        self.close_forsaken(ready);
+    pub(super) fn sleep(&mut self) {
         for connection in self.busy.drain(..) {
             connection.cease_to_look_as_driver();
         }

@@ -219,7 +219,7 @@ impl Blocks {
         let mut lent = self.lent.lock();
         for refusal in refusals {
             match *refusal {
-                Refusal::Here(id) if self.tells_refusals => lent.notes.refuse(id),
+                Refusal::Here(id) if self.tells_refusals => lent.notes.refuse(id)?,
                 Refusal::Here(_) => {}
                 // It may be one that was dropped meanwhile.
                 Refusal::There(id) => {

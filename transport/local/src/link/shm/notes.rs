@@ -13,6 +13,9 @@ use rustix::io::Errno;
 use super::{REFUSED_LEN, SEGMENT_NOTE_BYTES};
 use crate::error::Closed;
 
+/// Notes that may wait when a segment is refused: more than an honest peer's segments come to.
+const MAX_WAITING_NOTES: usize = 4096;
+
 /// The notes that the peer does not have yet, in order.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
@@ -87,8 +90,17 @@ impl Notes {
     }
 
     /// Tells the peer that one of its segments could not be taken.
-    pub(super) fn refuse(&mut self, id: SegmentId) {
+    ///
+    /// # Errors
+    /// A peer that goes on offering segments and reads of none that was refused.
+    pub(super) fn refuse(&mut self, id: SegmentId) -> Result<(), Closed> {
+        if self.waiting.len() >= MAX_WAITING_NOTES {
+            return Err(Closed::PeerMisbehaved(format!(
+                "it offers segments without reading that {MAX_WAITING_NOTES} were refused"
+            )));
+        }
         self.waiting.push_back(Note::Refused(id));
+        Ok(())
     }
 
     /// Sends as many as the socket takes.

@@ -3,7 +3,7 @@
 //! A message may start while credit is above zero, and is charged whole, so credit goes negative
 //! by one message at most and any single message always goes. Messages above [`LARGE_MESSAGE_BYTES`] share a second
 //! window of the connection, or each would hold up the small ones of all calls until it is read. A receiver holds at
-//! most both windows and one message. Sums are `i64`: a window and a message each fit 32 bits, so none overflows.
+//! most both windows, and beyond each a message of its kind. Sums are `i64`: a window and a message each fit 32 bits, so none overflows.
 //!
 //! Calls share the connection's window, and readers that stop must not keep it from the others. So a
 //! stream's messages start only within its share:

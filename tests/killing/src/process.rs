@@ -1,14 +1,18 @@
 //! The processes that are killed: this program, started again in another role.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
 use ringway::{Channel, Endpoint, Server};
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::EXECUTIONS_VARIABLE;
 use ringway_tests::ours::Handler;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
 use crate::load::Load;
 
@@ -130,9 +134,31 @@ impl Drop for Victim {
     }
 }
 
+/// The end of a child that is yet to come, whatever process waits for the child.
+#[derive(Debug)]
+pub(crate) struct Dying(OwnedFd);
+
+impl Dying {
+    pub(crate) fn watch(pid: u32) -> Self {
+        Self(pidfd_open(number(pid), PidfdFlags::empty()).unwrap())
+    }
+
+    /// Waits until the kernel has ended each of its threads; by then each has let go of its descriptors. Blocks
+    /// the thread.
+    pub(crate) fn gone(self) -> Instant {
+        let mut end = [PollFd::new(&self.0, PollFlags::IN)];
+        while matches!(poll(&mut end, None), Err(Errno::INTR)) {}
+        Instant::now()
+    }
+}
+
+fn number(pid: u32) -> Pid {
+    Pid::from_raw(pid.try_into().unwrap()).unwrap()
+}
+
 /// Sends a signal to a child; returns when it has stopped, if it was told to.
 pub(crate) fn send(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    let pid = number(pid);
     kill_process(pid, signal).unwrap();
     if signal == Signal::STOP {
         waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();

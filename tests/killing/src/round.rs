@@ -17,7 +17,7 @@ use tonic::Code;
 
 use crate::journal::Journal;
 use crate::load::{Ends, Load};
-use crate::process::{self, NAME, Victim, send};
+use crate::process::{self, Dying, NAME, Victim, send};
 use crate::resources::Held;
 
 /// The load goes on for so long after a server was killed that has a successor.
@@ -140,6 +140,9 @@ pub(crate) struct Judged {
     pub(crate) calls: u64,
     /// How long after the last signal each call ended that was in flight then.
     pub(crate) lateness: Vec<Duration>,
+    /// How long the kernel took to end the process that was killed, where the round has watched it: what is no
+    /// lateness of a call.
+    pub(crate) dying: Duration,
     pub(crate) problems: Vec<String>,
     pub(crate) resident_bytes: usize,
 }
@@ -262,7 +265,9 @@ async fn struck_under(
     control: &Control,
 ) -> Judged {
     load.until(CALLS_BEFORE).await;
+    let dying = (choice.action != Action::Stop).then(|| Dying::watch(pid));
     let struck = spawn_blocking(move || choice.strike(pid)).await.unwrap();
+    let gone = spawn_blocking(move || dying.map(Dying::gone));
     tokio::time::sleep(afterwards).await;
     load.stop();
     let ends = load.ends().await;
@@ -272,6 +277,8 @@ async fn struck_under(
         ..Judged::default()
     };
     judge_ends(&ends, choice, struck, control, &mut judged);
+    let gone = gone.await.unwrap();
+    judged.dying = gone.map_or(Duration::ZERO, |gone| gone - struck);
     judged
 }
 
@@ -318,6 +325,7 @@ async fn kill_client(
     };
     let victim = started(command).await;
     let pid = victim.id();
+    let dying = Dying::watch(pid);
     let mut struck = spawn_blocking(move || choice.strike(pid)).await.unwrap();
     if choice.action == Action::Stop {
         if choice.link != Link::Pipe && !goes_on(&survivor.seen).await {
@@ -331,6 +339,8 @@ async fn kill_client(
     });
     let inside = survivor.seen.inside();
     let gone = gone.await.unwrap();
+    let ended = spawn_blocking(move || dying.gone()).await.unwrap();
+    judged.dying = ended.saturating_duration_since(struck);
     if choice.link == Link::Pipe {
         // Its server has ended, too: it held the output open.
         let late = control.lateness(struck, gone);

@@ -11,7 +11,8 @@
 //! A third part can't be told apart. A process that has an io_uring lets go of its socket only after its death: the
 //! kernel cancels a standing receive from a work queue. A bare receive on a ring, with no Ringway in it, delayed
 //! the hang-up by 7 ms on average and by 44 ms at worst, where a socket and a pipe without one hung up with the
-//! process; beside a load it was 119 ms. So rounds over `Socket` have the longest tail.
+//! process; beside a load it was 119 ms, and one ring's work (`io_ring_exit_work`) waited 119 ms in its queue. So rounds
+//! over `Socket` have the longest tail.
 //!
 //! A round's choices follow from its seed alone: `--rounds 1 --seed N` repeats them. What a machine is busy with
 //! at that instant can't be repeated.

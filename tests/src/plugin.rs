@@ -10,6 +10,7 @@ use ringway::Server;
 use ringway_proto::bench::bench_server::BenchServer;
 
 use crate::ours::Handler;
+use crate::process::policy_of_child;
 
 const MANNER: &str = "RINGWAY_TEST_MANNER";
 
@@ -96,7 +97,9 @@ pub async fn serve_as_plugin() {
 }
 
 fn server() -> ringway::ServerBuilder {
-    Server::builder().add_service(BenchServer::new(Handler::default()))
+    Server::builder()
+        .handler_policy(policy_of_child())
+        .add_service(BenchServer::new(Handler::default()))
 }
 
 async fn serve_until_end_of_input() {

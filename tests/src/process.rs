@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ringway::{Endpoint, Server, ServerBuilder, UidPolicy};
+use ringway::{Endpoint, HandlerPolicy, Server, ServerBuilder, UidPolicy};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_proto::bench::{Payload, StreamRequest};
@@ -36,6 +36,16 @@ const REFUSED_LATER: &str = "RINGWAY_TEST_REFUSED_LATER";
 const PEERS: &str = "RINGWAY_TEST_PEERS";
 const ANSWERED: &str = "the call came to: ";
 
+/// Where a child's handlers run: in the driver's passes where its hand-over is what it dies at.
+pub(crate) fn policy_of_child() -> HandlerPolicy {
+    let failpoint = std::env::var(FAILPOINT).unwrap_or_default();
+    if failpoint.starts_with("HandingOver") {
+        HandlerPolicy::Inline
+    } else {
+        HandlerPolicy::default()
+    }
+}
+
 /// Serves until killed or terminated, if this process was started for it; else returns at once.
 pub async fn serve_as_child() {
     let handler = Handler::default();
@@ -59,6 +69,7 @@ pub async fn serve_as_child_with(add: impl FnOnce(ServerBuilder) -> ServerBuilde
     if let Ok(address) = std::env::var(LISTEN) {
         builder = builder.listen(&address).unwrap();
     }
+    builder = builder.handler_policy(policy_of_child());
     let server = add(builder).bind().await.unwrap();
     let terminated = ringway::terminated();
     println!("\n{READY}");

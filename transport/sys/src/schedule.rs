@@ -2,7 +2,9 @@
 //! many threads want them right now. Facts only; what to make of them is decided elsewhere.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
+#[cfg(target_os = "linux")]
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 

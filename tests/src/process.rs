@@ -26,7 +26,7 @@ const SERVER_PROCESS: [&str; 3] = ["--exact", "server_process", "--nocapture"];
 const DIRECTORY: &str = "RINGWAY_TEST_DIRECTORY";
 const NAME: &str = "RINGWAY_TEST_NAME";
 const LISTEN: &str = "RINGWAY_TEST_LISTEN";
-/// How a process waits.
+/// Names a child's wait policy.
 pub const WAIT: &str = "RINGWAY_WAIT";
 /// Names a step of the library at which a process dies.
 pub const FAILPOINT: &str = "RINGWAY_FAILPOINT";
@@ -97,7 +97,7 @@ impl ChildServer {
         })
     }
 
-    /// The same, with this variable in its environment.
+    /// Starts a server that has `variable` in its environment.
     pub fn start_with(directory: &Path, name: &str, (variable, value): (&str, &str)) -> Self {
         Self::run(directory, |command| {
             command.env(NAME, name).env(variable, value)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringway::{Channel, Endpoint};
 use ringway_proto::bench::bench_client::BenchClient;
+use ringway_sys::fork::run_in_child;
 use ringway_tests::{
     ChildServer, Running, Way, alone, asking, eventually, payload, serve_as_child,
 };
@@ -29,20 +30,8 @@ async fn server_process() {
     serve_as_child().await;
 }
 
-/// Forks; the child runs `work` and exits with what it returns, at the latest after a minute.
 fn fork(work: impl FnOnce() -> i32) -> Pid {
-    // SAFETY: the child has this thread alone. What other threads held stays held in it, so it uses nothing of theirs:
-    // it makes a runtime of its own, and the C library readies its allocator for it.
-    match unsafe { libc::fork() } {
-        0 => {
-            // SAFETY: both take numbers alone; a child that hangs is ended by the signal.
-            unsafe { libc::alarm(60) };
-            let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            // SAFETY: it ends the process, and runs nothing of the parent's.
-            unsafe { libc::_exit(worked.unwrap_or(101)) }
-        }
-        child => Pid::from_raw(child).unwrap(),
-    }
+    Pid::from_raw(run_in_child(work).unwrap()).unwrap()
 }
 
 /// What a child exited with; `None` if a signal ended it.

@@ -153,7 +153,7 @@ pub(crate) struct Survivor {
     seen: Arc<Seen>,
     directory: tempfile::TempDir,
     neighbour: BenchClient<Channel>,
-    /// What this process holds while no round is played.
+    /// Counts what this process holds between two rounds.
     held: Held,
 }
 
@@ -169,7 +169,7 @@ impl Survivor {
         tokio::spawn(server.bind().await.unwrap().serve());
         let channel = connect(Link::Shm, &directory.path().join("ringway")).await;
         let mut neighbour = BenchClient::new(channel);
-        // What it holds from now on is what the rounds are measured by.
+        // A first call, so that the counts that rounds are held against have the neighbour's connection in them.
         neighbour.unary(payload(0, 100)).await.unwrap();
         tokio::time::sleep(SETTLING).await;
         Self {

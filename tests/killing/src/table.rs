@@ -6,11 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::round::{Choice, Judged};
 
-/// What an ended call may take from the signal, beside what the kernel takes to end the process.
+/// Bounds how long after the signal a call ends, beside the kernel's time to end the process.
 const PROMPT: Duration = Duration::from_millis(100);
-/// How much longer all may take on a machine that others use as well. `RINGWAY_TEST_BARS=strict`, for one that idles,
-/// holds the bars as they stand.
-const SLACK: u32 = 10;
 /// The longest that one may take.
 const LONGEST: Duration = Duration::from_secs(1);
 /// One call in so many may be later than [`PROMPT`].
@@ -36,10 +33,7 @@ pub(crate) struct Table {
     began: Instant,
     rows: BTreeMap<String, Row>,
     lateness: Vec<Duration>,
-    /// The bars in force.
-    prompt: Duration,
-    longest: Duration,
-    /// Calls that ended later than they may.
+    /// Calls that ended later than [`PROMPT`].
     late: usize,
     /// Those of them that the kernel accounts for: it took as long to end the process.
     late_by_kernel: usize,
@@ -49,14 +43,10 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new() -> Self {
-        let is_strict = std::env::var_os("RINGWAY_TEST_BARS").is_some_and(|bars| bars == "strict");
-        let slack = if is_strict { 1 } else { SLACK };
         Self {
             began: Instant::now(),
             rows: BTreeMap::new(),
             lateness: Vec::new(),
-            prompt: PROMPT * slack,
-            longest: LONGEST * slack,
             late: 0,
             late_by_kernel: 0,
             resident_bytes: Vec::new(),
@@ -74,15 +64,14 @@ impl Table {
             resident_bytes,
         } = judged;
         let worst = lateness.iter().max().copied().unwrap_or_default();
-        let prompt = self.prompt;
-        let late = |late: &&Duration| **late > prompt;
+        let late = |late: &&Duration| **late > PROMPT;
         self.late += lateness.iter().filter(late).count();
-        let is_prompt = |after: &&Duration| after.saturating_sub(dying) <= prompt;
+        let is_prompt = |after: &&Duration| after.saturating_sub(dying) <= PROMPT;
         let late = lateness.iter().filter(late);
         self.late_by_kernel += late.filter(is_prompt).count();
-        if worst.saturating_sub(dying) > self.longest {
+        if worst.saturating_sub(dying) > LONGEST {
             problems.push(format!("a call ended {worst:?} after the signal"));
-        } else if worst > self.prompt {
+        } else if worst > PROMPT {
             println!(
                 "late: {choice}: {worst:?}, of a process that ended after {dying:?}; repeat with --rounds 1 --seed {}",
                 choice.seed
@@ -173,7 +162,7 @@ impl Table {
             ms(0.999),
             ms(1.0),
             self.late,
-            self.prompt.as_millis(),
+            PROMPT.as_millis(),
             self.late_by_kernel,
         );
         println!(

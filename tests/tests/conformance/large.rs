@@ -128,7 +128,7 @@ pub(crate) async fn what_may_not_be_sent_ends_its_call(way: Way) {
     };
     too_long(client.unary(payload(1, 6 * MIB)).await.unwrap_err());
     too_long(client.client_stream(sent()).await.unwrap_err());
-    // Whether the server's answer begins before that is seen is open. gRPC's has nowhere to say it then.
+    // The server's answer may begin before the client's encoder fails; over gRPC no status can follow it then.
     match client.bidi(sent()).await {
         Ok(replies) => {
             let replies: Vec<_> = replies.into_inner().collect().await;

@@ -9,7 +9,9 @@
 use std::cell::UnsafeCell;
 use std::fs::File;
 use std::hint::spin_loop;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -70,6 +72,28 @@ impl Noted {
         // SAFETY: the lock is held until `change` has returned, and it takes no reference away.
         change(unsafe { &mut *self.list.get() });
         self.unlock();
+    }
+}
+
+/// Forks without exec, for tests. The child runs `work` and exits with what that returns, with 101 where it panics, or
+/// by SIGALRM after a minute. Returns the child's process id.
+///
+/// # Errors
+/// What fork(2) fails with.
+#[doc(hidden)]
+pub fn run_in_child(work: impl FnOnce() -> i32) -> io::Result<i32> {
+    // SAFETY: the child has this thread alone. What other threads held stays held in it: the C library readies its
+    // allocator, and the caller's `work` makes a runtime of its own.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: it takes a number alone; a child that hangs is ended by the signal.
+            unsafe { libc::alarm(60) };
+            let worked = catch_unwind(AssertUnwindSafe(work));
+            // SAFETY: it ends the process, and runs nothing of the parent's.
+            unsafe { libc::_exit(worked.unwrap_or(101)) }
+        }
+        child => Ok(child),
     }
 }
 

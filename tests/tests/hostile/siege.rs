@@ -12,8 +12,8 @@ use ringway_proto::bench::Payload;
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{
-    Control, Neighbour, Seen, Served, alone_for, client_of, descriptors, eventually,
-    mapped_regions, ours, resident_bytes,
+    Control, Neighbour, Seen, Served, alone_for, client_of, descriptors, mapped_regions, ours,
+    resident_bytes,
 };
 use ringway_wire::Config;
 use tokio::task::spawn_blocking;
@@ -180,7 +180,7 @@ async fn judged(siege: &Siege, attack: Arc<dyn Fn(&Siege) + Send + Sync>) {
         neighbour = round(siege, &attack, neighbour, &mut rounds).await;
     }
     call(&mut client, 100_000).await;
-    eventually("all is let go", || Held::now().is_within(held)).await;
+    held.is_let_go().await;
     spawn_blocking(|| drop(neighbour)).await.unwrap();
 }
 
@@ -283,6 +283,22 @@ impl Held {
                 .metrics()
                 .num_alive_tasks(),
             resident_bytes: resident_bytes(),
+        }
+    }
+
+    /// Waits until the process holds no more than this.
+    async fn is_let_go(self) {
+        let start = Instant::now();
+        loop {
+            let now = Self::now();
+            if now.is_within(self) {
+                return;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{now:?} was not let go to {self:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 

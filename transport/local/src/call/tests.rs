@@ -31,11 +31,13 @@ impl Serve for HandsOver {
     }
 }
 
-/// A handler may leave a task behind that reads the requests, and its answer may come to its end unsent, because
-/// the peer has died.
-#[tokio::test]
-async fn a_task_that_reads_requests_is_told_that_its_call_was_given_up() {
-    let (calls, mut called) = mpsc::unbounded_channel();
+/// Both ends of a connection, and the calls that come to the server's.
+fn connected() -> (
+    Arc<Connection>,
+    Arc<Connection>,
+    mpsc::UnboundedReceiver<Call>,
+) {
+    let (calls, called) = mpsc::unbounded_channel();
     let config = LocalConfig::default();
     let server = InprocServer {
         name: "tested",
@@ -43,7 +45,13 @@ async fn a_task_that_reads_requests_is_told_that_its_call_was_given_up() {
         config: &config,
         runtime: None,
     };
-    let connection = connect(server, &config, |_| {});
+    let mut server_end = None;
+    let client_end = connect(server, &config, |end| server_end = Some(Arc::clone(end)));
+    (client_end, server_end.unwrap(), called)
+}
+
+/// Begins a call whose requests have not ended.
+async fn open_call(connection: &Arc<Connection>) -> Call {
     let request = Request {
         method_number: 0,
         path: "/a.Service/Method",
@@ -55,8 +63,30 @@ async fn a_task_that_reads_requests_is_told_that_its_call_was_given_up() {
         compressed: false,
         max_answer_bytes: 1_000,
     };
-    let mut opening = Opening::new(&connection, None);
-    let _open = poll_fn(|context| opening.poll(context, &request, None)).await;
+    let mut opening = Opening::new(connection, None);
+    poll_fn(|context| opening.poll(context, &request, None))
+        .await
+        .unwrap()
+}
+
+/// The end has been told to the calls that there were: the handler of a further one would wait for ever.
+#[tokio::test]
+async fn no_call_begins_on_a_connection_that_has_ended() {
+    let (connection, server, mut called) = connected();
+    let _open = open_call(&connection).await;
+    assert!(called.try_recv().is_err(), "no pass took it yet");
+    server.close();
+    server.drive();
+    let begun = timeout(Duration::from_millis(50), called.recv()).await;
+    assert!(begun.is_err(), "a call has begun");
+}
+
+/// A handler may leave a task behind that reads the requests, and its answer may come to its end unsent, because
+/// the peer has died.
+#[tokio::test]
+async fn a_task_that_reads_requests_is_told_that_its_call_was_given_up() {
+    let (connection, _server, mut called) = connected();
+    let _open = open_call(&connection).await;
     let mut call = called.recv().await.unwrap();
     let mut reader = call.reader();
     let reading = tokio::spawn(async move { poll_fn(|cx| reader.poll_inbound(cx)).await });

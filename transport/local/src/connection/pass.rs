@@ -251,6 +251,10 @@ impl Pass {
         state.note_time(stirred, &self.frames);
         self.deliveries.spare(looker.as_deref());
         state.settle_owed(&mut self.deliveries);
+        if state.is_closed() {
+            // The end has been told to the calls that there were: one that began now would wait for ever.
+            self.frames.clear();
+        }
         let judged = self
             .frames
             .iter_mut()

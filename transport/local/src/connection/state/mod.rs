@@ -124,6 +124,11 @@ impl State {
         }
     }
 
+    /// Whether all calls have ended: none begins any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     pub(crate) fn why_closed(&self) -> Option<Closed> {
         self.closed.clone()
     }

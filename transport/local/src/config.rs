@@ -135,6 +135,9 @@ pub struct LocalConfig {
     pub stall_timeout: Option<Duration>,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// As a server: lets a client hold several connections, where its callers contend for one. To be left on unless
+    /// something of the server is limited for each connection.
+    pub lets_clients_hold_several: bool,
     /// Connections that a server holds at once for each of its names; further ones are turned away. Never more
     /// than this process has descriptors and mappings for.
     pub max_connections: usize,
@@ -153,6 +156,7 @@ impl Default for LocalConfig {
             wait_policy: WaitPolicy::from_environment(),
             stall_timeout: Some(Duration::from_secs(20)),
             handshake_timeout: Duration::from_secs(5),
+            lets_clients_hold_several: true,
             max_connections: 4096,
             max_connections_per_uid: 2048,
         }

@@ -69,7 +69,7 @@ pub use client::{connect, instances};
 pub use config::{Links, LocalConfig, SocketEngine, UidPolicy};
 pub use connection::{
     Connection, ConnectionRole, ConnectionStats, Fill, HandlerFuture, Inbound, Message, Request,
-    ServedMethod, Stamp, Started, connections, ended,
+    ServedMethod, SlotPool, Stamp, Started, connections, ended,
 };
 pub use directory::{Directory, DirectoryOrigin, OpenDirectory};
 pub use error::{Closed, ConnectError, DirectoryError, PipeError, SendError};
@@ -79,6 +79,7 @@ pub use link::stream::Engine;
 pub use pace::{HandlerPolicy, Pace};
 pub use pipe::{Pipe, serve as serve_pipe};
 pub use ringway_ring::EndpointConfig;
+pub use ringway_sys::schedule::{idle_time, online_cpus};
 pub use ringway_sys::{PeerCredentials, fork};
 pub use server::{ClosedOnDrop, Listener, Serve};
 pub use socket_peer::SocketPeer;

@@ -35,6 +35,8 @@ const EPOLL: u64 = 4;
 const READS_AHEAD: u64 = 16;
 /// In shared memory: is told of its segments that its peer could not take.
 const HEARS_REFUSALS: u64 = 64;
+/// A client may hold several connections: the server limits nothing for each.
+const SEVERAL: u64 = 128;
 /// The one byte with which a region and a doorbell travel.
 const REGION_NOTE: u8 = b'R';
 
@@ -77,6 +79,7 @@ impl Rendezvous<'_> {
     /// The client's end.
     pub(crate) async fn call(mut self) -> Result<Arc<Connection>, String> {
         let mut offer = self.offer(true)?;
+        offer.capabilities |= SEVERAL;
         if offer.engine == SocketEngine::Epoll {
             offer.capabilities |= EPOLL;
         }
@@ -95,6 +98,11 @@ impl Rendezvous<'_> {
         let theirs = receive_hello(&mut self.stream).await?;
         let mut offer = self.offer(theirs.capabilities.has(Capabilities(SHM)))?;
         offer.capabilities |= EPOLL;
+        let wire = &self.config.wire;
+        // Of these limits a client knows the slots alone, and shares them out.
+        if self.config.lets_clients_hold_several && wire.max_concurrent_calls >= wire.call_slots {
+            offer.capabilities |= SEVERAL;
+        }
         let ours = self.hello(Role::Server, &offer);
         // Sent before it is judged: the client, too, should learn which versions do not fit.
         send_hello(&mut self.stream, &ours).await?;
@@ -182,6 +190,9 @@ impl Rendezvous<'_> {
             socket_peer,
             ..parts
         });
+        if agreed.capabilities.has(Capabilities(SEVERAL)) {
+            connection.note_several();
+        }
         connection.configure(self.config);
         Ok(connection)
     }
@@ -204,6 +215,9 @@ impl Rendezvous<'_> {
         let stream = Stream::new(socket, engine).map_err(text)?;
         let peers = (Some(self.peer), socket_peer);
         let connection = start_over(&stream, LinkKind::Socket, core, service, peers)?;
+        if agreed.capabilities.has(Capabilities(SEVERAL)) {
+            connection.note_several();
+        }
         connection.configure(self.config);
         Ok(connection)
     }

@@ -42,7 +42,7 @@ const INHERITED: &str = "the channel was made by the process from which this one
 /// // let mut client = CatalogClient::new(channel);
 /// # drop(channel); Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Channel {
     pub(crate) shared: Arc<Shared>,
     /// Where this clone's last local call went, so that a hot call takes no lock to find it.
@@ -79,6 +79,16 @@ pub(crate) struct Local {
     pub(crate) why: Option<Arc<str>>,
     pub(crate) warned: bool,
     pub(crate) told: bool,
+}
+
+impl Clone for Channel {
+    fn clone(&self) -> Self {
+        let stay = self.stay.as_ref().filter(|stay| stay.holds_for_clones());
+        Self {
+            shared: Arc::clone(&self.shared),
+            stay: stay.cloned(),
+        }
+    }
 }
 
 /// Where a call goes, and its permission to go there where that is another channel's to give.

@@ -6,6 +6,7 @@
 //! server with a single instance costs nothing of all this: its channel keeps to it until it hears
 //! of a second one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -37,6 +38,8 @@ pub(crate) struct Stay {
     edition: u32,
     /// There was no other.
     alone: bool,
+    /// There were several connections to it.
+    pooled: bool,
     calls_left: u32,
 }
 
@@ -44,6 +47,13 @@ impl Stay {
     #[inline]
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         &self.instance
+    }
+
+    /// Whether a clone of the caller goes the same way. Of several connections it has one chosen for it: clones are
+    /// there to be used at once.
+    #[inline]
+    pub(crate) fn holds_for_clones(&self) -> bool {
+        !self.pooled
     }
 
     /// Whether its instance is the right one for one more call, which is counted.
@@ -77,6 +87,16 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// All connections to the only instance of a server.
+pub(crate) struct Pooled {
+    pub(crate) name: String,
+    pub(crate) connections: Vec<Arc<Connection>>,
+}
+
+fn are_of_one(list: &[Arc<Instance>]) -> bool {
+    list.windows(2).all(|pair| pair[0].name == pair[1].name)
+}
+
 /// All instances that a channel is connected to.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
@@ -94,15 +114,23 @@ impl Instances {
     pub(crate) fn choose(&self) -> Option<Stay> {
         let edition = self.edition.load(Ordering::Relaxed);
         let list = self.list.lock();
-        let all = list.len();
+        let alone = are_of_one(&list);
+        let pooled = alone && list.len() > 1;
         let stay = |instance: &Arc<Instance>| Stay {
             instance: Arc::clone(instance),
             edition,
-            alone: all == 1,
+            alone,
+            pooled,
             calls_left: CALLS_A_TURN,
         };
         if let [only] = &list[..] {
             return only.connection.takes_calls().then(|| stay(only));
+        }
+        if pooled {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let mut places = (0..list.len()).map(|step| turn.wrapping_add(step) % list.len());
+            let ready = places.find(|place| list[*place].connection.takes_calls())?;
+            return Some(stay(&list[ready]));
         }
         let mut ready: Vec<_> = list
             .iter()
@@ -200,6 +228,45 @@ impl Instances {
             record: Record::default(),
         };
         list.push(Arc::new(instance));
+        drop(list);
+        self.edition.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connections to the instance, where it is the only one.
+    pub(crate) fn pool(&self) -> Option<Pooled> {
+        let list = self.list.lock();
+        let name = list.first().filter(|_| are_of_one(&list))?.name.clone();
+        let connections = list
+            .iter()
+            .map(|instance| Arc::clone(&instance.connection))
+            .collect();
+        Some(Pooled { name, connections })
+    }
+
+    /// Lets go of further connections: several instances are several connections.
+    pub(crate) fn keep_one_each(&self) {
+        let mut names = HashSet::new();
+        let mut list = self.list.lock();
+        let before = list.len();
+        list.retain(|instance| names.insert(instance.name.clone()));
+        if list.len() != before {
+            self.edition.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a further connection to the only instance, or closes it if that is the only one no more.
+    pub(crate) fn add_further(&self, name: String, connection: Arc<Connection>) {
+        let mut list = self.list.lock();
+        if list.is_empty() || list.iter().any(|known| known.name != name) {
+            drop(list);
+            connection.close();
+            return;
+        }
+        list.push(Arc::new(Instance {
+            name,
+            connection,
+            record: Record::default(),
+        }));
         drop(list);
         self.edition.fetch_add(1, Ordering::Relaxed);
     }

@@ -92,6 +92,7 @@ pub mod missing;
 mod naming;
 mod path;
 mod pipe;
+mod pooling;
 mod probe;
 mod pump;
 mod resend;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use ringway_local::{ConnectError, LocalConfig, SocketEngine, runtime};
+use ringway_local::{ConnectError, Connection, LocalConfig, SocketEngine, runtime};
 use ringway_net::Backoff;
 
 use crate::channel::{LOOK_AGAIN_AFTER, Local, Shared};
@@ -17,6 +17,7 @@ use crate::inproc::{self, Inproc};
 use crate::instances::Stay;
 use crate::path::Path;
 use crate::pipe::WayByPipe;
+use crate::pooling::PoolWatch;
 
 /// How often a channel that has a local server looks for further instances.
 const LOOK_FOR_MORE_AFTER: Duration = Duration::from_secs(1);
@@ -173,29 +174,35 @@ impl Shared {
     }
 
     async fn connect_to(&self, found: Found) -> Result<(), Error> {
-        let Endpoint {
-            name, directory, ..
-        } = &self.endpoint;
+        let name = &self.endpoint.name;
         let local = &self.endpoint.local_settings();
         let instance = found.name();
         let _pending = self.instances.begin(&instance);
         let connection = match found {
             Found::Inproc(server) => server.connect(name, local),
             Found::Pipe(pipe) => pipe.connection(local).await?,
-            Found::Socket(socket) => {
-                let local = LocalConfig {
-                    links: self.links(),
-                    socket_engine: match self.endpoint.epoll {
-                        true => SocketEngine::Epoll,
-                        false => local.socket_engine,
-                    },
-                    ..local.clone()
-                };
-                ringway_local::connect(directory, name, &socket, &local).await?
-            }
+            Found::Socket(socket) => self.connect_by(&socket).await?,
         };
         self.instances.add(instance, connection);
         Ok(())
+    }
+
+    /// Connects to the instance that listens at `socket`.
+    pub(crate) async fn connect_by(&self, socket: &str) -> Result<Arc<Connection>, ConnectError> {
+        let Endpoint {
+            name, directory, ..
+        } = &self.endpoint;
+        let local = self.endpoint.local_settings();
+        let local = LocalConfig {
+            links: self.links(),
+            socket_engine: if self.endpoint.epoll {
+                SocketEngine::Epoll
+            } else {
+                local.socket_engine
+            },
+            ..local
+        };
+        ringway_local::connect(directory, name, socket, &local).await
     }
 }
 
@@ -231,7 +238,7 @@ impl Drop for Looking {
 /// could not be connected; for as long as the channel is there.
 async fn look_for_more(shared: &Weak<Shared>) {
     let mut refused: HashMap<String, (Backoff, Instant)> = HashMap::new();
-    let mut calls_before = None;
+    let (mut calls_before, mut pool) = (None, PoolWatch::default());
     loop {
         let Some(channel) = shared.upgrade() else {
             return;
@@ -258,6 +265,7 @@ async fn look_for_more(shared: &Weak<Shared>) {
             let (backoff, until) = refused.entry(name).or_insert_with(fresh);
             *until = now + backoff.next_delay();
         }
+        pool.look(&channel).await;
         let calls = Some(channel.instances.calls());
         drop(channel);
         let is_idle = std::mem::replace(&mut calls_before, calls) == calls;

@@ -301,6 +301,19 @@ impl Calls {
         self.limit
     }
 
+    /// Client: how many calls may be opened beside those that are not over.
+    #[inline]
+    pub(crate) fn unused(&self) -> u32 {
+        let used = self.slots.len() - self.free.len();
+        self.limit
+            .saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+
+    /// Client: calls from now on that are not over, at most.
+    pub(crate) fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// What a call may have under way, in bytes.
     #[inline]
     pub(crate) fn send_window(&self) -> i64 {
@@ -316,6 +329,9 @@ impl Calls {
     /// Client: takes a slot.
     #[inline]
     pub(crate) fn reserve(&mut self) -> Option<CallId> {
+        if self.unused() == 0 {
+            return None;
+        }
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => self.grow_by_one()?,

@@ -76,6 +76,11 @@ impl<'a> Opening<'a> {
         // clock of its runtime.
         let expires = request.deadline.is_some() && connection.is_driven_here();
         let mut state = connection.lock();
+        if state.unused_calls() == 0 {
+            drop(state);
+            connection.borrow_slots();
+            state = connection.lock();
+        }
         let waker = context.waker();
         let others_are_active = state.others_are_active(None);
         connection.habits().note(waker, others_are_active);

@@ -29,7 +29,7 @@ impl Tally {
         self.0.store(count, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -40,6 +40,8 @@ pub(crate) struct Tallies {
     pub(crate) sleeps: Tally,
     pub(crate) looks_paid: Tally,
     pub(crate) looks_unpaid: Tally,
+    /// Threads that wanted to drive found another one doing so.
+    pub(crate) contended: Tally,
     /// Rung for without the state's lock: before sleep.
     pub(crate) rings: Tally,
 }

@@ -14,6 +14,7 @@ mod large;
 mod pass;
 mod registry;
 mod running;
+mod slot_pool;
 mod slots;
 mod stall;
 mod state;
@@ -44,6 +45,7 @@ pub(crate) use self::large::Large;
 use self::pass::Pass;
 pub use self::registry::{connections, ended};
 use self::running::Backlog;
+pub use self::slot_pool::SlotPool;
 use self::stall::Stall;
 use self::state::State;
 pub(crate) use self::state::{Ticket, Waiter};
@@ -126,6 +128,8 @@ pub struct Connection {
     driven_by: AtomicUsize,
     watch: Watch,
     open: AtomicBool,
+    /// The server lets its client hold further ones.
+    several: AtomicBool,
     /// It stands on the driver's list.
     listed: AtomicBool,
     /// Somebody could not get `pass`, and wants it run once more.
@@ -148,6 +152,8 @@ pub struct Connection {
     /// What waiting for an answer has taught its callers.
     spin_record: SpinRecord,
     shared_cpu: SharedCpu,
+    /// The connections with which it shares the server's slots for calls.
+    slot_pool: OnceLock<Arc<SlotPool>>,
     wait_policy: OnceLock<WaitPolicy>,
     stall_timeout: OnceLock<Option<Duration>>,
     stall: Stall,
@@ -241,6 +247,7 @@ impl Connection {
             crew,
             watch: parts.watch,
             open: AtomicBool::new(true),
+            several: AtomicBool::new(false),
             listed: AtomicBool::new(false),
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
@@ -255,6 +262,7 @@ impl Connection {
             habits: Habits::default(),
             spin_record: SpinRecord::default(),
             shared_cpu: SharedCpu::default(),
+            slot_pool: OnceLock::new(),
             wait_policy: OnceLock::new(),
             stall_timeout: OnceLock::new(),
             stall: Stall::default(),
@@ -327,6 +335,26 @@ impl Connection {
     /// Calls that were begun on it so far.
     pub fn calls(&self) -> u64 {
         self.state.lock().calls()
+    }
+
+    /// How often a thread that wanted to drive it found another one doing so: two that add at once may count as one.
+    pub fn contended(&self) -> u64 {
+        self.tallies.contended.get()
+    }
+
+    /// Whether its client may hold further connections beside it.
+    pub fn lets_client_hold_several(&self) -> bool {
+        self.several.load(Ordering::Relaxed)
+    }
+
+    /// Notes that its client may.
+    pub(crate) fn note_several(&self) {
+        self.several.store(true, Ordering::Relaxed);
+    }
+
+    /// Slots for calls, as the server announced.
+    pub fn call_slots(&self) -> u32 {
+        self.lock().call_slots()
     }
 
     /// Says which server it leads to, where the caller of [`Self::start`] knows. Once.
@@ -515,6 +543,7 @@ impl Connection {
         let mut first = None;
         loop {
             let Some(mut pass) = self.pass.try_lock() else {
+                self.tallies.contended.add_one();
                 self.again.store(true, Ordering::SeqCst);
                 // It may have been released since: then the note would stay unread.
                 if self.pass.is_locked() {

@@ -24,6 +24,7 @@ use tonic::codegen::StdError;
 use crate::error::Error;
 use crate::path::{Path, UnknownPath};
 use crate::pipe::WayByPipe;
+use crate::pooling::MAX_CONNECTIONS;
 use crate::retry::RetrySettings;
 use crate::settings::Settings;
 
@@ -104,6 +105,8 @@ pub struct Endpoint {
     pub(crate) timeout: Option<Duration>,
     /// Calls that may be on their way at once.
     pub(crate) concurrency_limit: Option<usize>,
+    /// Local connections to one instance.
+    pub(crate) max_connections: usize,
     /// Calls that may begin within a time.
     pub(crate) rate_limit: Option<(u64, Duration)>,
     uri: Uri,
@@ -172,6 +175,7 @@ impl Endpoint {
             pipe: None,
             timeout: None,
             concurrency_limit: None,
+            max_connections: MAX_CONNECTIONS,
             rate_limit: None,
             uri: Uri::default(),
             refused: None,

@@ -65,6 +65,16 @@ impl Endpoint {
         self
     }
 
+    /// Holds so many local connections to one instance of the server, at most: a further one is made where the
+    /// caller's threads contend for one and CPUs idle, stays if it pays, and goes when it is needed no more. Limits
+    /// hold for the channel all the same. Default: half of the CPUs, and no more than 8; 1 makes no further one.
+    /// `RINGWAY_CONNECTIONS` fixes the number below that, for all channels of a process.
+    #[must_use]
+    pub fn max_connections(mut self, limit: usize) -> Self {
+        self.max_connections = limit;
+        self
+    }
+
     /// The longest that a call may take, where the call itself does not say less.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

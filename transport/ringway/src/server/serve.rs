@@ -106,6 +106,9 @@ impl Server {
                 while_idle: true,
             });
         }
+        if self.limit.is_some() {
+            local.lets_clients_hold_several = false;
+        }
         match (&self.policy, &self.peers) {
             (LocalPolicy::Allow(policy), Some(peers)) => local.peers = both(policy, peers),
             (LocalPolicy::Allow(peers), None) | (_, Some(peers)) => local.peers = peers.clone(),

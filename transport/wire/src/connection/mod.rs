@@ -100,6 +100,7 @@ pub struct Connection {
     role: Role,
     calls: Calls,
     calls_in_flight: u32,
+    call_slots: u32,
     /// Server: bytes of the heads of these calls.
     heads_bytes: u64,
     max_concurrent_calls: u32,
@@ -166,6 +167,7 @@ impl Connection {
                 (stream_recv / 4).min(recv / STREAM_GRANT_PARTS),
             ),
             calls_in_flight: 0,
+            call_slots: agreed.call_slots,
             heads_bytes: 0,
             max_concurrent_calls: config.max_concurrent_calls,
             call_timeout: config.call_timeout,

@@ -23,7 +23,7 @@ impl Connection {
         }
         let Some(call) = self.calls.reserve() else {
             return Err(OpenError::TooManyCalls {
-                limit: self.calls.limit(),
+                limit: self.call_slots,
             });
         };
         if self.calls_in_flight == 0
@@ -36,6 +36,28 @@ impl Connection {
             self.watch_deadline(call, at);
         }
         Ok(call)
+    }
+
+    /// Client: keeps to fewer calls at once than the slots agreed, which another connection then has. Those that
+    /// are open beyond it go on.
+    pub fn limit_calls(&mut self, limit: u32) {
+        self.calls.set_limit(limit.min(self.call_slots));
+    }
+
+    /// Client: calls at once that it keeps to.
+    pub fn call_limit(&self) -> u32 {
+        self.calls.limit()
+    }
+
+    /// Client: how many calls may be opened beside those that are not over.
+    #[inline]
+    pub fn unused_calls(&self) -> u32 {
+        self.calls.unused()
+    }
+
+    /// Slots for calls, as the server announced.
+    pub fn call_slots(&self) -> u32 {
+        self.call_slots
     }
 
     /// Client: gives up a call whose REQUEST was not written. The peer never saw it, so its id is

@@ -378,6 +378,35 @@ fn a_client_keeps_to_the_slots_agreed() {
     assert!(pair.client.conn.open(pair.now, None).is_ok());
 }
 
+/// Another connection of the client has what this one leaves.
+#[test]
+fn a_client_keeps_to_fewer_calls_than_there_are_slots() {
+    let mut pair = Pair::new();
+    let calls = [pair.unary(1), pair.unary(1), pair.unary(1)];
+    pair.client.conn.limit_calls(2);
+    let slots = pair.client.conn.call_slots();
+    let full = Err(OpenError::TooManyCalls { limit: slots });
+    for call in &calls[..2] {
+        assert_eq!(pair.client.conn.open(pair.now, None), full);
+        pair.settle();
+        pair.respond(*call, 1);
+        pair.settle();
+        pair.client.conn.release(*call);
+    }
+    let fourth = pair.unary(1);
+    assert_eq!(pair.client.conn.open(pair.now, None), full);
+    pair.client.conn.limit_calls(u32::MAX);
+    assert_eq!(pair.client.conn.call_limit(), slots);
+    let fifth = pair.unary(1);
+    for call in [calls[2], fourth, fifth] {
+        pair.settle();
+        pair.respond(call, 1);
+        pair.settle();
+        pair.client.conn.release(call);
+    }
+    pair.assert_clean();
+}
+
 #[test]
 fn generations_go_round() {
     let mut pair = Pair::new();

@@ -124,6 +124,27 @@ impl State {
         }
     }
 
+    /// Slots for calls, as the server announced.
+    pub(crate) fn call_slots(&self) -> u32 {
+        self.core.call_slots()
+    }
+
+    /// Client: calls at once that it keeps to.
+    pub(crate) fn call_limit(&self) -> u32 {
+        self.core.call_limit()
+    }
+
+    /// Client: how many calls may be opened now.
+    #[inline]
+    pub(crate) fn unused_calls(&self) -> u32 {
+        self.core.unused_calls()
+    }
+
+    /// Client: keeps to fewer calls than there are slots.
+    pub(crate) fn limit_calls(&mut self, limit: u32) {
+        self.core.limit_calls(limit);
+    }
+
     /// Whether all calls have ended: none begins any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_some()

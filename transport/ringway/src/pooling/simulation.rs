@@ -4,6 +4,12 @@
 //! As many threads as the client has CPUs call a server on as many others. A part of each call is its connection's, one
 //! call at a time, at each end; the rest is the caller's own.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts, which are small and never negative"
+)]
+
 use super::*;
 
 /// What a call takes of its connection, in microseconds.

@@ -8,6 +8,7 @@
 //! - `woken`: handlers that want to be polled.
 
 mod counters;
+mod ending;
 mod handlers;
 mod inbound;
 mod large;
@@ -57,19 +58,11 @@ use crate::link::shm::Blocks;
 use crate::link::shm::peer_bell::Held;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
-use crate::seldom::Seldom;
 use crate::server::Serve;
 use crate::shared_cpu::SharedCpu;
 use crate::socket_peer::SocketPeer;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
-use crate::{runtime, waiting, watchdog};
-
-/// How often a draining connection looks whether its calls are over.
-const DRAIN_LOOK: Duration = Duration::from_millis(2);
-/// How long a draining connection without calls waits for its client to have heard of it. A client
-/// that is stopped or busy must not hold the server up: what it sends later was certainly not seen,
-/// so it sends it elsewhere.
-const DRAIN_NOTICE: Duration = Duration::from_secs(1);
+use crate::{runtime, watchdog};
 
 /// What a pass came to, from nothing to "let the tasks that it woke run".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -414,26 +407,6 @@ impl Connection {
         &self.tallies
     }
 
-    /// Ends the connection. Calls in flight end `UNAVAILABLE`.
-    pub fn close(&self) {
-        self.fail(Closed::ByUs);
-    }
-
-    /// Has the client go elsewhere, waits until every call is answered, and closes. What the client
-    /// sent before it heard of it is served, too.
-    pub async fn drain(&self) {
-        self.lock().drain();
-        let began = Instant::now();
-        while self.is_open() {
-            let told = began.elapsed() > DRAIN_NOTICE;
-            if self.lock().has_drained(told) {
-                self.close();
-            } else {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        }
-    }
-
     pub(crate) fn handlers(&self) -> &Handlers {
         &self.handlers
     }
@@ -580,54 +553,6 @@ impl Connection {
     pub(crate) fn free(&self, held: Held) {
         if self.watch.frees(held) {
             self.stir();
-        }
-    }
-
-    /// Ends a connection that no pass comes to any more.
-    pub(crate) fn close_undriven(&self) {
-        self.close();
-        let left = self.pass.try_lock().map(|mut pass| pass.let_go());
-        // Without the lock: what they own may be the user's.
-        drop(left);
-        self.backlog.clear();
-    }
-
-    pub(crate) fn fail(&self, why: Closed) {
-        if !self.open.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        if let Closed::PeerMisbehaved(reason) = &why {
-            // A peer may come back and misbehave as often as it likes.
-            static TOLD: Seldom = Seldom::new();
-            if let Some(untold) = TOLD.ask(Instant::now()) {
-                tracing::warn!(kind = ?self.kind, peer = ?self.peer, %reason, untold, "connection ended");
-            }
-        }
-        let mut state = self.lock();
-        self.note_readers_woken(&state);
-        let ended = state.close(why);
-        drop(state);
-        {
-            // What handlers own may block when it is dropped.
-            let _inside = waiting::in_pass().then(|| self.driver().enter_user_code());
-            ended.finish();
-        }
-        if let Some(blocks) = self.blocks() {
-            blocks.hang_up();
-        }
-        self.watch.hang_up();
-        self.ended.notify_waiters();
-        self.mark_ready();
-    }
-
-    /// Keeps the connection alive until it ends.
-    pub(crate) async fn hold_until_closed(self: Arc<Self>) {
-        loop {
-            let ended = self.ended.notified();
-            if !self.is_open() {
-                return;
-            }
-            ended.await;
         }
     }
 }

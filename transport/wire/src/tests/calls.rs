@@ -235,6 +235,29 @@ fn pieces_that_do_not_add_up_are_not_sent() {
 }
 
 #[test]
+fn nothing_beyond_the_limits_is_sent() {
+    let mut pair = Pair::new();
+    let too_large = Err(SendError::TooLarge);
+    let (head, message) = (limits::MAX_HEAD_BYTES, limits::MAX_MESSAGE_BYTES);
+    let (head, message) = (head as usize + 1, message as usize + 1);
+    let conn = &mut pair.client.conn;
+    let call = conn.open(pair.now, None).unwrap();
+    let end = Flags::END;
+    assert_eq!(conn.request_frame(call, head, None, end), too_large);
+    assert_eq!(conn.request_frame(call, 2, Some(message), end), too_large);
+    conn.abandon_open(call);
+    let call = pair.request(None, Flags::NONE);
+    pair.settle();
+    assert_eq!(pair.client.conn.send_message(call, message, end), too_large);
+    let server = &mut pair.server.conn;
+    assert_eq!(server.send_headers(call, head), too_large);
+    assert_eq!(server.send_trailers(call, code::OK, head), too_large);
+    let none = Flags::NONE;
+    assert_eq!(server.send_response(call, head, 1, none), too_large);
+    assert_eq!(server.send_response(call, 0, message, none), too_large);
+}
+
+#[test]
 fn the_server_answers_in_order() {
     let mut pair = Pair::new();
     let call = pair.unary(1);

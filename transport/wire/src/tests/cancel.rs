@@ -1,5 +1,7 @@
 //! Cancellation at each point of a call, and giving up what was not sent.
 
+use std::time::Duration;
+
 use super::pair::{Pair, Seen};
 use crate::*;
 
@@ -200,4 +202,55 @@ fn many_cancelled_calls_leave_nothing() {
     }
     pair.assert_clean();
     assert!(pair.client.conn.open(pair.now, None).unwrap().slot() < 4);
+}
+
+#[test]
+fn a_call_that_was_answered_is_not_taken_back() {
+    let mut pair = Pair::new();
+    let call = pair.request(None, Flags::NONE);
+    pair.settle();
+    let headers = pair.server.conn.send_headers(call, 0).unwrap();
+    pair.server_sends(headers, &[]);
+    pair.settle();
+    pair.client.conn.abandon_open(call);
+    assert!(pair.client.conn.is_open(call));
+    assert_ne!(pair.unary(1).slot(), call.slot());
+    pair.settle();
+    assert_eq!(pair.server.error, None);
+}
+
+/// The application still holds the call, so no other one takes its slot.
+#[test]
+fn a_request_that_expired_unwritten_keeps_its_slot_until_it_is_released() {
+    let mut pair = Pair::new();
+    let deadline = Some(pair.now + Duration::from_millis(1));
+    let conn = &mut pair.client.conn;
+    let call = conn.open(pair.now, deadline).unwrap();
+    conn.request_frame(call, 2, None, Flags::END).unwrap();
+    conn.handle_timeout(pair.now + Duration::from_millis(2));
+    conn.abandon_open(call);
+    let next = conn.open(pair.now, None).unwrap();
+    assert_ne!(next.slot(), call.slot());
+    conn.release(call);
+    assert_eq!(conn.open(pair.now, None), Ok(call), "the peer never saw it");
+}
+
+#[test]
+fn a_message_that_was_not_written_gives_its_credit_back() {
+    let config = Config {
+        connection_window_bytes: 20_000,
+        ..Config::default()
+    };
+    let mut pair = Pair::with(&config, &config);
+    let call = pair.request(None, Flags::NONE);
+    pair.settle();
+    // More often than either window would bear if nothing came back.
+    for _ in 0..100 {
+        let conn = &mut pair.client.conn;
+        let unsent = conn.send_message(call, 1000, Flags::NONE).unwrap();
+        conn.retract(&unsent);
+    }
+    pair.client_message(call, 1000, Flags::END);
+    pair.settle();
+    assert_eq!(pair.server.error, None);
 }

@@ -456,3 +456,25 @@ fn a_batch_counts_like_its_messages() {
     pair.settle();
     assert_eq!(fill(&mut pair, call, 936).0, 10);
 }
+
+/// Answers that nobody reads before their calls are released, and those that come too late.
+#[test]
+fn large_answers_that_nobody_read_give_their_credit_back() {
+    let large = limits::LARGE_MESSAGE_BYTES as usize + 1;
+    let mut pair = Pair::new();
+    for is_late in [false, true] {
+        // More than the window of large messages would bear if nothing came back.
+        for _ in 0..10 {
+            let call = pair.unary(1);
+            pair.settle();
+            pair.respond(call, large);
+            if is_late {
+                pair.client.conn.cancel(call, code::CANCELLED);
+            }
+            pair.settle();
+            pair.client.conn.release(call);
+            pair.settle();
+        }
+    }
+    pair.assert_clean();
+}

@@ -256,77 +256,6 @@ fn pieces_that_do_not_add_up() {
 }
 
 #[test]
-fn headers_that_no_state_can_allow() {
-    let call = CallId::new(0, 1).unwrap();
-    let huge = FrameHeader {
-        head_len: u32::MAX,
-        ..frame(Kind::Trailers, call)
-    };
-    let bad_length: [FrameHeader; 9] = [
-        huge,
-        message(call, Flags::NONE, 1, u32::MAX),
-        message(call, Flags::NONE, u32::MAX, 0x1_0040),
-        message(call, Flags::NONE, 5, 6),
-        message(call, Flags::MORE, 0, 6),
-        FrameHeader {
-            payload_len: 1,
-            ..frame(Kind::Reset, call)
-        },
-        FrameHeader {
-            head_len: 1,
-            ..frame(Kind::Ping, call)
-        },
-        FrameHeader {
-            head_len: 1,
-            ..message(call, Flags::NONE, 1, 1)
-        },
-        FrameHeader {
-            head_len: 5000,
-            ..frame(Kind::GoAway, call)
-        },
-    ];
-    for header in bad_length {
-        let decoded = FrameHeader::decode(&header.encode());
-        assert!(
-            matches!(decoded, Err(ProtocolError::BadLength { .. })),
-            "{header:?}"
-        );
-    }
-    let bad_flags: [FrameHeader; 6] = [
-        frame(Kind::Message, call),
-        frame(Kind::Response, call),
-        FrameHeader {
-            flags: Flags(0x80),
-            ..frame(Kind::Trailers, call)
-        },
-        FrameHeader {
-            flags: Flags::COMPRESSED,
-            ..frame(Kind::Request, call)
-        },
-        FrameHeader {
-            flags: Flags::MORE,
-            ..frame(Kind::Message, call)
-        },
-        message(call, Flags::MORE | Flags::END, 1, 2),
-    ];
-    for header in bad_flags {
-        let decoded = FrameHeader::decode(&header.encode());
-        assert!(
-            matches!(decoded, Err(ProtocolError::BadFlags { .. })),
-            "{header:?}"
-        );
-    }
-    assert_eq!(
-        FrameHeader::decode(&[0; 24]),
-        Err(ProtocolError::UnknownKind(0))
-    );
-    assert_eq!(
-        FrameHeader::decode(&[0x7f; 24]),
-        Err(ProtocolError::UnknownKind(0x7f))
-    );
-}
-
-#[test]
 fn a_head_of_another_length() {
     let (mut pair, _) = pair();
     let got = pair
@@ -371,6 +300,21 @@ fn credit_overrun() {
     }
     pair.settle();
     assert_eq!(pair.server.error, overrun(0));
+}
+
+/// A request's message uses up what its call may have under way, so the next one has no credit.
+#[test]
+fn credit_overrun_behind_a_request() {
+    let mut pair = Pair::new();
+    let window = limits::DEFAULT_STREAM_WINDOW_BYTES as usize;
+    let call = pair.request(Some(window), Flags::NONE);
+    pair.client_sends(message(call, Flags::NONE, 1, 1), &[]);
+    pair.settle();
+    let call = call.to_wire();
+    assert_eq!(
+        pair.server.error,
+        Some(ProtocolError::CreditOverrun { call })
+    );
 }
 
 /// None of them more than one message, and together more than the connection's window of 16 MiB.
@@ -439,6 +383,26 @@ fn credit_out_of_nothing() {
         };
         assert_eq!(server_says(of_all, &[]), bad(0));
     }
+}
+
+/// Credit for large messages is the connection's: no call has any of its own.
+#[test]
+fn credit_for_large_messages_of_one_call() {
+    let (mut pair, call) = pair();
+    let large = limits::LARGE_MESSAGE_BYTES as usize + 1;
+    pair.client_message(call, large, Flags::END);
+    let header = FrameHeader {
+        flags: Flags::LARGE,
+        message_len: 1,
+        ..frame(Kind::Credit, call)
+    };
+    pair.server_sends(header, &[]);
+    pair.settle();
+    let (call, granted) = (call.to_wire(), 1);
+    assert_eq!(
+        pair.client.error,
+        Some(ProtocolError::BadCredit { call, granted })
+    );
 }
 
 /// 37: open-then-cancel.

@@ -6,6 +6,7 @@ mod codec;
 mod exhaustive;
 mod flow;
 mod handshake;
+mod headers;
 mod hostile;
 mod limited;
 mod pair;

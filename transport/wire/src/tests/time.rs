@@ -126,6 +126,22 @@ fn a_call_that_expires_before_it_was_sent() {
 }
 
 #[test]
+fn an_answer_to_a_call_that_expired_before_it_was_sent() {
+    let mut pair = Pair::new();
+    let deadline = Some(pair.now + MS);
+    let call = pair.client.conn.open(pair.now, deadline).unwrap();
+    pair.pass(2 * MS);
+    let trailers = FrameHeader {
+        call: call.to_wire(),
+        ..FrameHeader::new(Kind::Trailers)
+    };
+    pair.server_sends(trailers, &[]);
+    pair.settle();
+    let call = call.to_wire();
+    assert_eq!(pair.client.error, Some(ProtocolError::UnknownCall { call }));
+}
+
+#[test]
 fn answered_calls_do_not_expire() {
     let mut pair = Pair::new();
     let call = pair.request_until(Some(1), Flags::END, Some(10 * MS));

@@ -478,3 +478,15 @@ fn large_answers_that_nobody_read_give_their_credit_back() {
     }
     pair.assert_clean();
 }
+
+#[test]
+fn a_request_uses_up_its_call_s_window() {
+    let mut pair = Pair::new();
+    let window = limits::DEFAULT_STREAM_WINDOW_BYTES as usize;
+    let call = pair.request(Some(window), Flags::NONE);
+    assert_eq!(pair.client.conn.can_send(call), Err(SendError::Blocked));
+    pair.settle();
+    pair.server.conn.consumed(call, window as u32);
+    pair.settle();
+    assert_eq!(pair.client.conn.can_send(call), Ok(()));
+}

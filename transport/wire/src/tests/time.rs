@@ -94,6 +94,24 @@ fn deadlines_in_the_past() {
     ));
 }
 
+/// A server's limit holds for calls with a later deadline, and for those without one.
+#[test]
+fn no_call_outlives_the_server_s_limit() {
+    let limited = Config {
+        call_timeout: Some(10 * MS),
+        ..Config::default()
+    };
+    for asked in [None, Some(Duration::from_secs(60))] {
+        let mut pair = Pair::with(&Config::default(), &limited);
+        let call = pair.request_until(Some(1), Flags::END, asked);
+        pair.settle();
+        let deadline = pair.server.conn.deadline(call);
+        assert_eq!(deadline, Some(pair.now + 10 * MS), "{asked:?}");
+        pair.pass(11 * MS);
+        assert_eq!(pair.server.take().last(), Some(&Seen::Expired(call)));
+    }
+}
+
 #[test]
 fn a_deadline_beyond_all_time_is_none() {
     let mut pair = Pair::new();

@@ -540,3 +540,12 @@ fn malformed_heads_end_the_connection() {
         assert!(matches!(error, Some(ProtocolError::BadHead(_))));
     }
 }
+
+/// No header that says so is decoded; the core refuses it all the same.
+#[test]
+fn an_answer_without_a_message() {
+    let (mut pair, call) = pair();
+    let header = frame(Kind::Response, call);
+    let got = pair.client.conn.handle_frame(pair.now, &header, &[]);
+    assert!(matches!(got, Err(ProtocolError::OutOfOrder { .. })));
+}

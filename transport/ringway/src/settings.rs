@@ -62,7 +62,7 @@ impl<T: fmt::Debug> fmt::Debug for Settings<T> {
 }
 
 /// Applies setters in every order there is, and hands each outcome over.
-#[cfg(test)]
+#[cfg(all(test, feature = "_tls-any"))]
 pub(crate) fn in_every_order<T>(
     setters: &[fn(T) -> T],
     fresh: impl Fn() -> T + Copy,

@@ -129,16 +129,30 @@ impl FromIterator<bool> for Compress {
 #[derive(Debug, Clone)]
 pub struct MessageCompression<S> {
     inner: S,
-    encoding: Option<Encoding>,
+    encoding: Result<Encoding, Missing>,
+}
+
+/// An encoding that tonic was built with and this crate was not.
+#[derive(Debug, Clone, Copy)]
+struct Missing(CompressionEncoding);
+
+impl From<Missing> for Status {
+    fn from(missing: Missing) -> Self {
+        let name = missing.0;
+        Self::unimplemented(format!(
+            "a message was to be compressed with `{name}`, but ringway was built without its feature \
+             `{name}`: enable it in Cargo.toml, `features = [\"{name}\"]` of the dependency `ringway`"
+        ))
+    }
 }
 
 impl<S> MessageCompression<S> {
-    /// `inner`, whose messages are compressed by `encoding` where they are; none is if this crate was built
-    /// without the feature of that name.
+    /// `inner`, whose messages are compressed by `encoding` where they are. If this crate was built without
+    /// the feature of that name, calls that bring a [`Compress`] are `UNIMPLEMENTED`, and the status names it.
     pub fn new(inner: S, encoding: CompressionEncoding) -> Self {
         Self {
             inner,
-            encoding: Encoding::of(encoding),
+            encoding: Encoding::of(encoding).ok_or(Missing(encoding)),
         }
     }
 
@@ -146,8 +160,8 @@ impl<S> MessageCompression<S> {
         let values = headers.get_all(ACCEPT_ENCODING).iter();
         let names = values.filter_map(|value| value.to_str().ok());
         let mut names = names.flat_map(|names| names.split(','));
-        let encoding = self.encoding.map(Encoding::name);
-        names.any(|name| Some(name.trim()) == encoding)
+        let encoding = self.encoding.map_or("", Encoding::name);
+        names.any(|name| name.trim() == encoding)
     }
 }
 
@@ -175,13 +189,21 @@ where
         }
         let encoding = self.encoding;
         let accepted = self.accepted_by(request.headers());
+        let outgoing = match usable(encoding, request.extensions()) {
+            Ok(outgoing) => outgoing,
+            Err(missing) => return Answer::new(Box::pin(async move { Ok(missing.into_http()) })),
+        };
         let (mut head, body) = request.into_parts();
-        let body = through(&mut head.headers, &mut head.extensions, body, encoding);
+        let body = through(&mut head.headers, &mut head.extensions, body, outgoing);
         let answer = self.inner.call(Request::from_parts(head, body));
         Answer::new(Box::pin(async move {
-            let (mut head, body) = answer.await?.into_parts();
-            let encoding = encoding.filter(|_| accepted);
-            let body = through(&mut head.headers, &mut head.extensions, body, encoding);
+            let response = answer.await?;
+            let outgoing = match usable(encoding, response.extensions()) {
+                Ok(outgoing) => outgoing.filter(|_| accepted),
+                Err(missing) => return Ok(missing.into_http()),
+            };
+            let (mut head, body) = response.into_parts();
+            let body = through(&mut head.headers, &mut head.extensions, body, outgoing);
             Ok(Response::from_parts(head, body))
         }))
     }
@@ -205,6 +227,20 @@ where
         found.map_or_else(Answer::nothing_found, |found| {
             Answer::through(found, &[ENCODING, ACCEPT_ENCODING])
         })
+    }
+}
+
+/// What to compress with; none is needed where nobody chose messages.
+///
+/// # Errors
+/// Messages were chosen, and the feature is missing.
+fn usable(
+    encoding: Result<Encoding, Missing>,
+    extensions: &http::Extensions,
+) -> Result<Option<Encoding>, Status> {
+    match encoding {
+        Err(missing) if extensions.get::<Compress>().is_some() => Err(missing.into()),
+        encoding => Ok(encoding.ok()),
     }
 }
 
@@ -314,6 +350,37 @@ mod tests {
             assert_eq!(came.next(), Some(flag));
         }
         assert_eq!(came.next(), None);
+    }
+
+    #[cfg(not(feature = "gzip"))]
+    #[tokio::test]
+    async fn an_encoding_that_is_missing_names_its_feature_at_either_end() {
+        use tonic::Code;
+        use tower::{ServiceExt, service_fn};
+
+        let called = |at_client: bool, at_server: bool| async move {
+            let inner = service_fn(move |_| async move {
+                let mut response = Response::new(Body::empty());
+                if at_server {
+                    response.extensions_mut().insert(Compress::default());
+                }
+                Ok::<_, Status>(response)
+            });
+            let mut request = Request::new(Body::empty());
+            if at_client {
+                request.extensions_mut().insert(Compress::default());
+            }
+            let service = MessageCompression::new(inner, CompressionEncoding::Gzip);
+            let response = service.oneshot(request).await.unwrap();
+            Status::from_header_map(response.headers())
+        };
+        assert!(called(false, false).await.is_none());
+        for (at_client, at_server) in [(true, false), (false, true)] {
+            let status = called(at_client, at_server).await.unwrap();
+            assert_eq!(status.code(), Code::Unimplemented);
+            let told = status.message();
+            assert!(told.contains(r#"features = ["gzip"]"#), "{told}");
+        }
     }
 
     #[test]

@@ -378,7 +378,8 @@ fn local_name(rest: &str, target: Option<&Target>) -> String {
     }
 }
 
-#[cfg(test)]
+// They ask for TLS.
+#[cfg(all(test, feature = "_tls-any"))]
 mod tests {
     use std::time::Duration;
 

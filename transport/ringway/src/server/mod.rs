@@ -258,11 +258,13 @@ impl Server {
     }
 }
 
-#[cfg(test)]
+// They ask for TLS.
+#[cfg(all(test, feature = "_tls-any"))]
 mod tests {
     use ringway_net::tls::ServerTlsConfig;
 
     use super::*;
+    #[cfg(feature = "introspection")]
     use crate::error::Error;
     use crate::settings::in_every_order;
 

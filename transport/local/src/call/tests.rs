@@ -10,6 +10,7 @@ use super::*;
 use crate::config::LocalConfig;
 use crate::connection::{Inbound, Request, ServedMethod, Started};
 use crate::inproc::{InprocServer, connect};
+use crate::pace::{HandlerPolicy, Pace};
 use crate::server::Serve;
 
 /// Hands the calls that come to the test.
@@ -31,23 +32,29 @@ impl Serve for HandsOver {
     }
 }
 
-/// Both ends of a connection, and the calls that come to the server's.
+/// Both ends of a connection to a service.
+fn connected_to(service: Arc<dyn Serve>) -> (Arc<Connection>, Arc<Connection>) {
+    let config = LocalConfig::default();
+    let server = InprocServer {
+        name: "tested",
+        service,
+        config: &config,
+        runtime: None,
+    };
+    let mut server_end = None;
+    let client_end = connect(server, &config, |end| server_end = Some(Arc::clone(end)));
+    (client_end, server_end.unwrap())
+}
+
+/// The same, and the calls that come to the server's end.
 fn connected() -> (
     Arc<Connection>,
     Arc<Connection>,
     mpsc::UnboundedReceiver<Call>,
 ) {
     let (calls, called) = mpsc::unbounded_channel();
-    let config = LocalConfig::default();
-    let server = InprocServer {
-        name: "tested",
-        service: Arc::new(HandsOver(calls)),
-        config: &config,
-        runtime: None,
-    };
-    let mut server_end = None;
-    let client_end = connect(server, &config, |end| server_end = Some(Arc::clone(end)));
-    (client_end, server_end.unwrap(), called)
+    let (client_end, server_end) = connected_to(Arc::new(HandsOver(calls)));
+    (client_end, server_end, called)
 }
 
 /// Begins a call whose requests have not ended.
@@ -79,6 +86,59 @@ async fn no_call_begins_on_a_connection_that_has_ended() {
     server.drive();
     let begun = timeout(Duration::from_millis(50), called.recv()).await;
     assert!(begun.is_err(), "a call has begun");
+}
+
+/// Never answers; `held` tells how many of its handlers there are.
+#[derive(Debug)]
+struct Hangs {
+    held: Arc<()>,
+    policy: HandlerPolicy,
+}
+
+impl Serve for Hangs {
+    fn resolve(&self, path: &str) -> Arc<ServedMethod> {
+        Arc::new(ServedMethod {
+            path: path.into(),
+            pace: Arc::new(Pace::new(self.policy)),
+            ..ServedMethod::default()
+        })
+    }
+
+    fn start(&self, started: &mut Option<Started>) -> HandlerFuture {
+        let (call, held) = (started.take(), Arc::clone(&self.held));
+        Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop((call, held));
+        })
+    }
+}
+
+/// Those that wait in their calls' places, and those that are tasks.
+#[tokio::test]
+async fn a_connection_that_ends_drops_its_handlers() {
+    for policy in [HandlerPolicy::Inline, HandlerPolicy::Spawn] {
+        let held = Arc::new(());
+        let service = Hangs {
+            held: Arc::clone(&held),
+            policy,
+        };
+        let (connection, server) = connected_to(Arc::new(service));
+        let _open = open_call(&connection).await;
+        let handlers = |count| {
+            let held = Arc::clone(&held);
+            let reached = async move {
+                // This one and that of the service.
+                while Arc::strong_count(&held) - 3 != count {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(5), reached)
+        };
+        handlers(1).await.expect("none began");
+        server.close();
+        let dropped = handlers(0).await;
+        dropped.unwrap_or_else(|_| panic!("{policy:?}: it is kept"));
+    }
 }
 
 /// A handler may leave a task behind that reads the requests, and its answer may come to its end unsent, because

@@ -131,10 +131,7 @@ async fn meet(
         peer,
     };
     match timeout(config.handshake_timeout, rendezvous.call()).await {
-        Ok(Ok(connection)) => {
-            connection.set_name(name);
-            Ok(connection)
-        }
+        Ok(Ok(connection)) => Ok(connection),
         Ok(Err(reason)) => Err(ConnectError::Handshake {
             name: name.to_owned(),
             reason,

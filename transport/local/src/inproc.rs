@@ -44,14 +44,12 @@ pub fn connect(
         server,
         Some((service, runtime)),
         [served, config],
+        name,
     );
-    server.set_name(name);
     note(&server);
     // The server's end lives as long as the client's queue does.
     serving.spawn(async move { server.hold_until_closed().await });
-    let client = start(Role::Client, client, None, [config, served]);
-    client.set_name(name);
-    client
+    start(Role::Client, client, None, [config, served], name)
 }
 
 fn start(
@@ -59,6 +57,7 @@ fn start(
     (sender, receiver): (queue::Sender, queue::Receiver),
     service: Option<(Arc<dyn Serve>, Option<Handle>)>,
     [config, peers]: [&LocalConfig; 2],
+    name: &str,
 ) -> Arc<Connection> {
     let agreed = Negotiated::within_process(role, &config.wire, &peers.wire);
     let (service, runtime) = service.unzip();
@@ -74,6 +73,7 @@ fn start(
         service,
         peer: None,
         socket_peer: None,
+        name: name.into(),
         runtime: runtime.flatten(),
     });
     connection.configure(config);

@@ -27,7 +27,7 @@ use crate::far_end::FarEnd;
 use crate::link::LinkKind;
 use crate::link::stream::Stream;
 use crate::link::stream::pipes::Pipes;
-use crate::rendezvous::{receive_hello, send_hello, start_over, text};
+use crate::rendezvous::{StreamPeer, receive_hello, send_hello, start_over, text};
 use crate::server::{ClosedOnDrop, Serve, instance_number};
 
 /// Tells a child which descriptors its pipes are: `reader:identity,writer:identity`.
@@ -233,7 +233,11 @@ impl Ends {
         let reader = self.reader.into_nonblocking_fd().map_err(text)?;
         let writer = self.writer.into_nonblocking_fd().map_err(text)?;
         let stream = Stream::over_pipes(Pipes::new(reader, writer, far_end)).map_err(text)?;
-        let connection = start_over(&stream, LinkKind::Pipe, core, service, (self.peer, None))?;
+        let peer = StreamPeer {
+            credentials: self.peer,
+            ..StreamPeer::default()
+        };
+        let connection = start_over(&stream, LinkKind::Pipe, core, service, peer)?;
         connection.configure(config);
         Ok(connection)
     }

@@ -188,6 +188,7 @@ impl Rendezvous<'_> {
         )?;
         let connection = Connection::start(Parts {
             socket_peer,
+            name: self.name.into(),
             ..parts
         });
         if agreed.capabilities.has(Capabilities(SEVERAL)) {
@@ -213,8 +214,12 @@ impl Rendezvous<'_> {
         let socket_peer = SocketPeer::of(&self.stream, role);
         let socket = OwnedFd::from(self.stream.into_std().map_err(text)?);
         let stream = Stream::new(socket, engine).map_err(text)?;
-        let peers = (Some(self.peer), socket_peer);
-        let connection = start_over(&stream, LinkKind::Socket, core, service, peers)?;
+        let peer = StreamPeer {
+            credentials: Some(self.peer),
+            socket_peer,
+            name: self.name.into(),
+        };
+        let connection = start_over(&stream, LinkKind::Socket, core, service, peer)?;
         if agreed.capabilities.has(Capabilities(SEVERAL)) {
             connection.note_several();
         }
@@ -293,13 +298,22 @@ fn agree(ours: &Hello, theirs: &Hello) -> Result<Negotiated, String> {
     Ok(agreed)
 }
 
+/// Who is at the other end of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamPeer {
+    pub(crate) credentials: Option<PeerCredentials>,
+    pub(crate) socket_peer: Option<Arc<SocketPeer>>,
+    /// The server's name; empty where there is none.
+    pub(crate) name: Box<str>,
+}
+
 /// A connection whose frames travel through `stream`.
 pub(crate) fn start_over(
     stream: &Arc<Stream>,
     kind: LinkKind,
     core: ringway_wire::Connection,
     service: Option<Arc<dyn Serve>>,
-    (peer, socket_peer): (Option<PeerCredentials>, Option<Arc<SocketPeer>>),
+    peer: StreamPeer,
 ) -> Result<Arc<Connection>, String> {
     let (sender, receiver, watch) = stream.halves();
     let connection = Connection::start(Parts {
@@ -314,8 +328,9 @@ pub(crate) fn start_over(
             socket: Some(Watched::new(stream.bell())?),
         },
         service,
-        peer,
-        socket_peer,
+        peer: peer.credentials,
+        socket_peer: peer.socket_peer,
+        name: peer.name,
         runtime: None,
     });
     stream.belongs_to(&connection);
@@ -373,6 +388,7 @@ fn assemble(
         service,
         peer: Some(peer),
         socket_peer: None,
+        name: Box::default(),
         runtime: None,
     })
 }

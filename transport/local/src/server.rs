@@ -208,10 +208,7 @@ impl Client {
     /// Serves a client until it goes, or until the server drains.
     async fn serve(self, stream: UnixStream, mut stopping: watch::Receiver<bool>) {
         let connection = match self.greet(stream).await {
-            Ok(connection) => {
-                connection.set_name(&self.name);
-                ClosedOnDrop::new(connection)
-            }
+            Ok(connection) => ClosedOnDrop::new(connection),
             Err(reason) => {
                 turned_away(&self.name, &reason);
                 return;

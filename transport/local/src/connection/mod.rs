@@ -105,6 +105,8 @@ pub(crate) struct Parts {
     pub(crate) service: Option<Arc<dyn Serve>>,
     pub(crate) peer: Option<PeerCredentials>,
     pub(crate) socket_peer: Option<Arc<SocketPeer>>,
+    /// The server's name, by which its client found it; empty where there is none.
+    pub(crate) name: Box<str>,
     /// The runtime that drives it and runs its user's code, where it is not the one that makes it.
     pub(crate) runtime: Option<Handle>,
 }
@@ -157,7 +159,7 @@ pub struct Connection {
     ended: Notify,
     id: u64,
     since: Instant,
-    name: OnceLock<Box<str>>,
+    name: Box<str>,
     tallies: Tallies,
 }
 
@@ -266,7 +268,7 @@ impl Connection {
             ended: Notify::new(),
             id: registry::next_id(),
             since: Instant::now(),
-            name: OnceLock::new(),
+            name: parts.name,
             tallies: Tallies::default(),
         });
         registry::add(&connection);
@@ -350,15 +352,9 @@ impl Connection {
         self.lock().call_slots()
     }
 
-    /// Says which server it leads to, where the caller of [`Self::start`] knows. Once.
-    pub(crate) fn set_name(&self, name: &str) {
-        // A second name would be the same.
-        let _ = self.name.set(name.into());
-    }
-
     /// The server's name, by which its client found it; empty where there is none.
     pub fn name(&self) -> &str {
-        self.name.get().map_or("", AsRef::as_ref)
+        &self.name
     }
 
     /// Tells it from the other connections of this process, and from former ones.

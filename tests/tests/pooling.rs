@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use ringway::{Channel, Endpoint, Server};
+use ringway::{Channel, Endpoint, Server, ServerBuilder};
 use ringway_local::{Connection, ConnectionRole, LocalConfig, connections};
 use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
@@ -108,6 +108,16 @@ fn other_paths_and_whoever_says_so_have_one() {
     });
 }
 
+/// Starts the usual handler over shared memory, on a server with further settings.
+async fn start(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Running {
+    let handler = Handler::default();
+    let seen = Arc::clone(&handler.seen);
+    let add = |builder| configure(builder).add_service(BenchServer::new(handler));
+    let mut running = Running::with(Way::Shm, add).await;
+    running.seen = seen;
+    running
+}
+
 /// Makes `calls` calls of some milliseconds at once; returns how many were handled together, at most, and those that
 /// were refused.
 async fn call_at_once(
@@ -140,8 +150,6 @@ fn all_connections_together_have_the_slots_of_one() {
         return;
     }
     runtime().block_on(async {
-        let handler = Handler::default();
-        let seen = Arc::clone(&handler.seen);
         let local = LocalConfig {
             wire: ringway_wire::Config {
                 call_slots: 16,
@@ -150,13 +158,7 @@ fn all_connections_together_have_the_slots_of_one() {
             },
             ..LocalConfig::default()
         };
-        let mut running = Running::with(Way::Shm, |builder| {
-            builder
-                .local_config(local)
-                .add_service(BenchServer::new(handler))
-        })
-        .await;
-        running.seen = seen;
+        let running = start(|builder| builder.local_config(local)).await;
         let client = running.client().await;
         eventually("four connections", || held().len() == 4).await;
         for round in 0..20 {
@@ -183,15 +185,7 @@ fn a_server_with_a_limit_for_each_connection_is_given_one() {
         return;
     }
     runtime().block_on(async {
-        let handler = Handler::default();
-        let seen = Arc::clone(&handler.seen);
-        let mut running = Running::with(Way::Shm, |builder| {
-            builder
-                .concurrency_limit_per_connection(3)
-                .add_service(BenchServer::new(handler))
-        })
-        .await;
-        running.seen = seen;
+        let running = start(|builder| builder.concurrency_limit_per_connection(3)).await;
         let client = running.client().await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let (most, refused) = call_at_once(&running, &client, 24).await;

@@ -140,8 +140,8 @@ pub(crate) struct Judged {
     pub(crate) calls: u64,
     /// How long after the last signal each call ended that was in flight then.
     pub(crate) lateness: Vec<Duration>,
-    /// How long the kernel took to end the process that was killed, where the round has watched it: what is no
-    /// lateness of a call.
+    /// The time that the kernel took to end the killed process, where the round has watched it. Calls are not late
+    /// by it.
     pub(crate) dying: Duration,
     pub(crate) problems: Vec<String>,
     pub(crate) resident_bytes: usize,

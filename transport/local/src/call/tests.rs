@@ -46,7 +46,7 @@ fn connected_to(service: Arc<dyn Serve>) -> (Arc<Connection>, Arc<Connection>) {
     (client_end, server_end.unwrap())
 }
 
-/// The same, and the calls that come to the server's end.
+/// Both ends of a connection, and the calls that come to the server.
 fn connected() -> (
     Arc<Connection>,
     Arc<Connection>,

@@ -1,4 +1,4 @@
-//! How a connection ends: at once, for a reason, or after its calls are answered.
+//! Ends connections: at once, for a reason, or after their calls are answered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,11 +9,11 @@ use crate::error::Closed;
 use crate::seldom::Seldom;
 use crate::waiting;
 
-/// How often a draining connection looks whether its calls are over.
+/// The time between two looks of a draining connection at its calls.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
-/// How long a draining connection without calls waits for its client to have heard of it. A client
-/// that is stopped or busy must not hold the server up: what it sends later was certainly not seen,
-/// so it sends it elsewhere.
+/// The longest that a draining connection without calls waits for its client to take notice. A client
+/// that is stopped or busy must not hold the server up: the calls that it sends later were certainly not
+/// seen, so it sends them elsewhere.
 const DRAIN_NOTICE: Duration = Duration::from_secs(1);
 
 impl Connection {
@@ -62,7 +62,7 @@ impl Connection {
         let ended = state.close(why);
         drop(state);
         {
-            // What handlers own may block when it is dropped.
+            // The drop of a handler runs user code, which may block.
             let _inside = waiting::in_pass().then(|| self.driver().enter_user_code());
             ended.finish();
         }

@@ -332,17 +332,18 @@ impl Connection {
         self.state.lock().calls()
     }
 
-    /// How often a thread that wanted to drive it found another one doing so: two that add at once may count as one.
+    /// Returns how often a thread that wanted to drive the connection found another thread driving it. Two threads that
+    /// count at once may count as one.
     pub fn contended(&self) -> u64 {
         self.tallies.contended.get()
     }
 
-    /// Whether its client may hold further connections beside it.
+    /// Returns true if the server lets its client hold further connections.
     pub fn lets_client_hold_several(&self) -> bool {
         self.several.load(Ordering::Relaxed)
     }
 
-    /// Notes that its client may.
+    /// Notes that the server lets its client hold further connections.
     pub(crate) fn note_several(&self) {
         self.several.store(true, Ordering::Relaxed);
     }

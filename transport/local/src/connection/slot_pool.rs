@@ -15,13 +15,12 @@ pub struct SlotPool {
 }
 
 impl SlotPool {
-    /// The pool of a connection that is the only one so far.
+    /// Returns the pool of a connection; a new pool, of that connection alone, where it has none.
     pub fn of(first: &Arc<Connection>) -> Arc<Self> {
         let pool = Arc::new(Self {
             slots: first.call_slots(),
             members: Mutex::new(vec![Arc::downgrade(first)]),
         });
-        // Of a pool that it has already it stays a member.
         let pool = first.slot_pool.get_or_init(|| pool);
         Arc::clone(pool)
     }
@@ -57,6 +56,7 @@ impl SlotPool {
             let limit = borrower.call_limit().saturating_add(free);
             borrower.limit_calls(limit);
         }
+        // Before the connections: the last holder of one drops it, which takes other locks.
         drop(members);
     }
 }

@@ -126,7 +126,12 @@ fn switched_off() -> Vec<(&'static str, Rules)> {
 fn workloads() -> Vec<Workload> {
     let mut all: Vec<_> = [1, 4, 16].map(shop).into();
     all.extend([unary(1, 0), unary(64, 0), unary(1, 2), join(), paced()]);
-    all.extend([computing(12), slow_and_quick(), sharing_a_cpu()]);
+    all.extend([
+        computing(12),
+        computing(30),
+        slow_and_quick(),
+        sharing_a_cpu(),
+    ]);
     all
 }
 
@@ -207,7 +212,8 @@ fn the_table_of_rules_that_are_switched_off() {
     assert!(worst("nothing") > NOISE);
     for what in [
         "peer's posture",
-        "far budget",
+        "far budget after a miss",
+        "far budget: 20 us",
         "probes",
         "waits for this CPU",
         "sitting out",

@@ -1,7 +1,9 @@
 //! Passes over shared memory, one at a time, with a peer whose every word is the test's.
 #![allow(clippy::unwrap_used)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use super::*;
 use crate::clock;
 use crate::link::MAX_FRAMES;
 use crate::link::shm::peer_bell::{self, PeerBell};
-use crate::link::shm::{MAX_NOTES, PeerCan};
+use crate::link::shm::{MAX_NOTES, PeerCan, REFUSED_LEN, SegmentNote};
 use crate::rendezvous::assemble;
 
 const FIRST_CALL: u64 = 1 << 32;
@@ -301,4 +303,25 @@ async fn a_doorbell_that_has_held_up_a_thread_ends_its_connection() {
         matches!(&why, Some(Closed::PeerMisbehaved(what)) if what.contains("doorbell")),
         "{why:?}"
     );
+}
+
+/// As where this process has no mapping left: the connection stays, and the peer is told.
+#[tokio::test]
+async fn a_segment_that_cannot_be_mapped_is_refused_alone() {
+    let mut ends = Ends::driven_by_hand();
+    let _block = ends.peer.arena.allocate(LARGE_BYTES).unwrap();
+    let segment = ends.peer.arena.new_segments().pop().unwrap();
+    // A descriptor that allows no reading cannot be mapped for it.
+    let path = format!("/proc/self/fd/{}", segment.descriptor.as_raw_fd());
+    let unreadable = File::options().write(true).open(path).unwrap();
+    ends.note(segment.id, segment.len as u64, Some(&unreadable));
+    sleep(Duration::from_millis(20)).await;
+    ends.server.drive();
+    assert_eq!(ends.server.why_closed(), None);
+    let mut refusal = [0; NOTE_BYTES];
+    let mut socket = ends.peer_socket.as_ref().unwrap();
+    socket.read_exact(&mut refusal).unwrap();
+    let refusal = SegmentNote::decode(&refusal);
+    let told = (refusal.id, refusal.len as u64);
+    assert_eq!(told, (segment.id, REFUSED_LEN));
 }

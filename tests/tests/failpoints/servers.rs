@@ -146,7 +146,7 @@ async fn die_once(case: &Case, way: &str, kind: Kind, times: u32) -> Duration {
     let what = format!("{:?} {way} {kind:?} {times}", case.step);
     for end in &ends {
         assert_eq!(end.status.code(), Code::Unavailable, "{what}: {end:?}");
-        // To die is no offence, whatever is left half done.
+        // To die is no offence, with any step half done.
         let told_off = end.status.message().contains("broke the protocol");
         assert!(!told_off, "{what}: {end:?}");
     }
@@ -175,7 +175,7 @@ fn assert_executed(step: Step, ends: &[End], executions: &FilePath, what: &str) 
             Step::Handled | Step::Written | Step::PartlySent => {
                 assert!(is_executed(&end.failed), "{what}: {executed:?}");
             }
-            // What was published counts, though it was not rung for.
+            // An answer that was published counts, though its client was not rung for.
             Step::Published => assert!(!is_executed(&end.failed), "{what}: {executed:?}"),
             // Nobody has looked at it.
             Step::Copied | Step::Taken => assert!(!is_executed(&end.failed), "{what}"),
@@ -269,7 +269,7 @@ fn between_a_segment_and_its_note() {
     });
 }
 
-/// What the dying server has not taken goes to another one, and nothing else does.
+/// A call that the dying server has not taken is made at another server; one that it has taken is not.
 #[test]
 fn only_calls_that_were_not_taken_are_made_elsewhere() {
     const MOST: u64 = 1000;
@@ -296,7 +296,7 @@ fn only_calls_that_were_not_taken_are_made_elsewhere() {
                     failed.push(sequence);
                 }
             }
-            // The answer of the other one may have come before the news of the death.
+            // The other server answers.
             client.unary(payload(sequence + 1, 100)).await.unwrap();
             let executed = executed(&executions);
             assert_eq!(failed.len(), usize::from(is_taken), "{step:?}: {failed:?}");

@@ -337,7 +337,7 @@ pub(crate) fn start_over(
     Ok(connection)
 }
 
-/// What a connection over joined regions is made of.
+/// Assembles the parts of a connection over joined regions.
 pub(crate) fn assemble(
     endpoint: Endpoint,
     peer_can: PeerCan,

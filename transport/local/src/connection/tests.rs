@@ -1,4 +1,4 @@
-//! Passes over shared memory, one at a time, with a peer whose every word is the test's.
+//! Passes over shared memory, one at a time, for a peer that the test plays.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -24,10 +24,10 @@ use crate::rendezvous::assemble;
 
 const FIRST_CALL: u64 = 1 << 32;
 const LIMIT: Duration = Duration::from_secs(5);
-/// Longer than what is taken unasked: a receive takes one such message.
+/// Longer than the core lets a receive copy unasked: a receive takes one such message.
 const LARGE_BYTES: usize = 600_000;
 const NOTE_BYTES: usize = 16;
-/// More than is usual, as a peer may have it: room for all that is published here.
+/// Eight times the default, which a peer may choose: room for all records of a test.
 const RING_BYTES: usize = 256 * 1024;
 
 /// Takes every call, and answers none.
@@ -55,23 +55,23 @@ impl Serve for Takes {
 /// A server's end, and the peer at its other end.
 struct Ends {
     server: Arc<Connection>,
-    /// Tells how much the server has left in its socket.
+    /// A duplicate, to count the bytes that the server has left in its socket.
     server_socket: OwnedFd,
     peer: Endpoint,
     peer_socket: Option<UnixStream>,
     /// The peer's doorbell, which the server rings.
     peer_bell: EventFd,
-    /// Never polls the driver's task: the test runs each pass.
+    /// Holds the driver's task and never polls it: the test runs each pass.
     rests: Option<Runtime>,
 }
 
 impl Ends {
-    /// Ends of which the test drives the server's.
+    /// Joins ends of which the test drives the server's.
     fn driven_by_hand() -> Self {
         Self::joined(Some(Builder::new_current_thread().build().unwrap()))
     }
 
-    /// Ends of which the runtime at hand drives the server's.
+    /// Joins ends of which the runtime at hand drives the server's.
     fn driven() -> Self {
         Self::joined(None)
     }
@@ -122,7 +122,7 @@ impl Ends {
         }
     }
 
-    /// Publishes requests in records of their own, which end with their message where they have one.
+    /// Publishes requests without messages, each in a record of its own.
     fn publish(&mut self, calls: std::ops::Range<u64>) {
         for call in calls {
             let record = request(call, 0);
@@ -160,7 +160,7 @@ impl Ends {
         send_with_descriptors(socket, &note, &descriptors, Blocking::Never).unwrap();
     }
 
-    /// Notes that the server has left in its socket.
+    /// Counts the notes that the server has left in its socket.
     fn notes_left(&self) -> usize {
         usize::try_from(ioctl_fionread(&self.server_socket).unwrap()).unwrap() / NOTE_BYTES
     }
@@ -175,7 +175,9 @@ impl Ends {
 impl Drop for Ends {
     fn drop(&mut self) {
         // Inside of another runtime it cannot be waited for.
-        self.rests.take().map(Runtime::shutdown_background);
+        if let Some(runtime) = self.rests.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -210,7 +212,7 @@ async fn a_pass_takes_frames_up_to_its_budget() {
     }
 }
 
-/// A few records may be much to copy.
+/// A few records may refer to many megabytes.
 #[tokio::test]
 async fn a_pass_takes_large_messages_up_to_its_budget() {
     let mut ends = Ends::driven_by_hand();
@@ -221,11 +223,11 @@ async fn a_pass_takes_large_messages_up_to_its_budget() {
     }
 }
 
-/// The peer rings once, and no ring tells of what a pass has left in private memory.
+/// The peer rings once, and the ring is empty: the records that a pass has left lie in private memory.
 #[tokio::test]
 async fn what_a_pass_has_left_is_taken_by_the_next() {
     let mut ends = Ends::driven();
-    // Asleep.
+    // The driver goes to sleep.
     sleep(Duration::from_millis(20)).await;
     ends.publish(0..700);
     (700..720).for_each(|call| ends.publish_large(call));
@@ -258,7 +260,7 @@ async fn a_pass_takes_notes_up_to_its_budget() {
     }
 }
 
-/// What the peer wrote before it went still counts, however much it is.
+/// All records that the peer published before it went count, more than a pass takes otherwise.
 #[tokio::test]
 async fn an_end_is_judged_after_what_came_before_it() {
     let mut ends = Ends::driven_by_hand();
@@ -269,7 +271,7 @@ async fn an_end_is_judged_after_what_came_before_it() {
     assert_eq!(ends.server.why_closed(), Some(Closed::PeerGone));
 }
 
-/// A peer that dies while it writes is not told off for what it has left.
+/// A peer that dies while it writes is gone, and has not misbehaved.
 #[tokio::test]
 async fn the_first_reason_for_an_end_counts() {
     let mut ends = Ends::driven_by_hand();
@@ -305,7 +307,7 @@ async fn a_doorbell_that_has_held_up_a_thread_ends_its_connection() {
     );
 }
 
-/// As where this process has no mapping left: the connection stays, and the peer is told.
+/// A process that has no mapping left gets the same error: the connection stays, and the peer is told.
 #[tokio::test]
 async fn a_segment_that_cannot_be_mapped_is_refused_alone() {
     let mut ends = Ends::driven_by_hand();

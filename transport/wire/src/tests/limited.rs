@@ -164,8 +164,8 @@ fn metadata_of_calls_in_flight_is_bounded_together() {
     assert_eq!(calls_taken(10, 10_000), 10_000);
 }
 
-/// What the heads of ended calls took is given back, however the call ended: else a client's calls would be refused
-/// for good once enough of them were over.
+/// The bytes of a call's head are given back when it ends, by a status or by a reset: else each further call of a busy
+/// client would be refused.
 #[test]
 fn metadata_of_ended_calls_is_given_back() {
     let mut metadata = MetadataBuf::new();

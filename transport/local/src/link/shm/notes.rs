@@ -171,7 +171,7 @@ mod tests {
         assert!(matches!(io(Errno::PIPE), Unsent::Closed(_)));
     }
 
-    /// Its socket is full of them, so each waits here.
+    /// Each refusal waits here once the socket is full.
     #[test]
     fn a_peer_that_reads_of_no_refusal_is_cut_off() {
         let mut notes = Notes::default();

@@ -364,7 +364,7 @@ mod tests {
     use super::*;
     use crate::link::shm::Sender;
 
-    /// A sending and a receiving half, and the blocks of that many payloads, whose segments the receiver has.
+    /// Joins a sending and a receiving half. The receiver has the segments of the blocks that are returned.
     fn halves(payloads: usize, len: usize) -> (Sender, Receiver, Vec<BlockWriter>) {
         let (mut here, mut there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
         let socket = Arc::new(OwnedFd::from(UnixStream::pair().unwrap().0));
@@ -393,7 +393,7 @@ mod tests {
         (Sender::new(here.producer), receiver, blocks)
     }
 
-    /// Nothing was charged for them yet: that they are too many is found when they are judged.
+    /// The core charges payloads when it judges them: until then nothing but this bound limits their memory.
     #[test]
     fn what_was_copied_is_judged_before_more_is() {
         const LEN: u32 = 500_000;

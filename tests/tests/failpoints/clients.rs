@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ringway::{Endpoint, WaitPolicy};
+use ringway::{Endpoint, HandlerPolicy, WaitPolicy};
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_ring::failpoint::Step;
 use ringway_tests::{
@@ -168,12 +168,19 @@ fn between_payload_and_publish() {
     die(&Case::of(Step::Written, LOCAL));
     alone_for(Duration::from_secs(30), async {
         for way in LOCAL {
-            let running = Running::start(*way).await;
+            let handler = ours::Handler::default();
+            let seen = Arc::clone(&handler.seen);
+            let running = Running::with(*way, |builder| {
+                // A handler that is a task might be given up before it is polled.
+                let builder = builder.handler_policy(HandlerPolicy::Inline);
+                builder.add_service(BenchServer::new(handler))
+            })
+            .await;
             let case = Case::of(Step::Written, LOCAL);
             for kind in Kind::ALL {
-                die_once(&case, &running, &running.seen, kind, 1).await;
+                die_once(&case, &running, &seen, kind, 1).await;
             }
-            assert_eq!(running.seen.entered(), 0, "{way:?}");
+            assert_eq!(seen.entered(), 0, "{way:?}");
         }
     });
 }

@@ -80,12 +80,19 @@ fn assert_refused(what: &str, root: &Path, region: BorrowedFd<'_>, bell: Borrowe
 
 /// What is no region, and nothing else is wrong with most of them.
 pub(crate) fn no_regions() -> Vec<(String, OwnedFd)> {
-    let unallocated = |len: u64| {
+    let unallocated = |len: u64, allocate: &dyn Fn(&File)| {
         let file = memfd(4096, SealFlags::empty());
         write_words(&file, &[]);
         file.set_len(len).unwrap();
+        allocate(&file);
         rustix::fs::fcntl_add_seals(&file, sealed()).unwrap();
         file
+    };
+    let region_bytes = REGION_BYTES as u64;
+    let nothing = |_: &File| {};
+    let behind_the_end = |file: &File| {
+        let flags = FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(file, flags, region_bytes, region_bytes).unwrap();
     };
     let plain_file = tempfile::tempfile().unwrap();
     plain_file.write_all_at(&vec![0; REGION_BYTES], 0).unwrap();
@@ -100,7 +107,7 @@ pub(crate) fn no_regions() -> Vec<(String, OwnedFd)> {
         let file = region_sealed_with(sealed() - missing);
         (format!("{missing:?} missing"), file.into())
     });
-    let others: [(&str, OwnedFd); 10] = [
+    let others: [(&str, OwnedFd); 11] = [
         ("unsealed", region_sealed_with(SealFlags::empty()).into()),
         (
             "sealed against its owner",
@@ -108,10 +115,14 @@ pub(crate) fn no_regions() -> Vec<(String, OwnedFd)> {
         ),
         ("all zeroes", memfd(REGION_BYTES, sealed()).into()),
         ("one page", memfd(4096, sealed()).into()),
-        ("1 TiB of nothing", unallocated(1 << 40).into()),
+        ("1 TiB of nothing", unallocated(1 << 40, &nothing).into()),
         (
             "blocks that are not allocated",
-            unallocated(REGION_BYTES as u64).into(),
+            unallocated(region_bytes, &nothing).into(),
+        ),
+        (
+            "blocks behind its end",
+            unallocated(region_bytes, &behind_the_end).into(),
         ),
         ("a file", plain_file.into()),
         ("a device", File::open("/dev/zero").unwrap().into()),

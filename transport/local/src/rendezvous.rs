@@ -337,7 +337,8 @@ pub(crate) fn start_over(
     Ok(connection)
 }
 
-fn assemble(
+/// Assembles the parts of a connection over joined regions.
+pub(crate) fn assemble(
     endpoint: Endpoint,
     peer_can: PeerCan,
     core: ringway_wire::Connection,

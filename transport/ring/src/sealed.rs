@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::{
     fs::{
         FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat,
-        fstatfs, memfd_create,
+        fstatfs, ftruncate, memfd_create,
     },
     io::Errno,
     process::{Resource, getrlimit},
@@ -106,6 +106,10 @@ pub(crate) fn inspect(file: impl AsFd, limit: usize) -> Result<(usize, FileId), 
     if magic != TMPFS_MAGIC {
         return Err(RegionError::NotTmpfs(magic));
     }
+    let (bytes, _) = inspect_size(file, limit)?;
+    // Blocks behind the end would be counted for those that are missing before it. To cut the file to its own length
+    // gives them back, and no seal forbids that.
+    ftruncate(file, bytes as u64).map_err(RegionError::Inspect)?;
     inspect_size(file, limit)
 }
 

@@ -19,6 +19,8 @@ mod slot_pool;
 mod slots;
 mod stall;
 mod state;
+#[cfg(test)]
+mod tests;
 mod waking;
 
 use std::fmt;

@@ -188,6 +188,16 @@ fn a_size_is_what_it_is_claimed_to_be_and_allocated() {
         map(hole).unwrap_err(),
         RegionError::NotAllocated { allocated: 0, .. }
     ));
+    // As many as there should be, but behind the end.
+    let elsewhere = memfd(MemfdFlags::empty(), REGION_BYTES, false, SealFlags::empty());
+    let behind = FallocateFlags::KEEP_SIZE;
+    fallocate(&elsewhere, behind, REGION_BYTES, REGION_BYTES).unwrap();
+    fcntl_add_seals(&elsewhere, REQUIRED_SEALS).unwrap();
+    let error = map(elsewhere).unwrap_err();
+    assert!(
+        matches!(error, RegionError::NotAllocated { allocated: 0, .. }),
+        "{error}"
+    );
     let claims = refused_header(|hostile| hostile.set_u64(layout::REGION_BYTES_AT, 1 << 30));
     assert!(
         matches!(claims, RegionError::SizeMismatch { bytes: REGION_BYTES, claimed } if claimed == 1 << 30)

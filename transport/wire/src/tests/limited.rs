@@ -163,3 +163,41 @@ fn metadata_of_calls_in_flight_is_bounded_together() {
     assert_eq!(calls_taken(whole, 4 * most as u32), most - 1);
     assert_eq!(calls_taken(10, 10_000), 10_000);
 }
+
+/// The bytes of a call's head are given back when it ends, by a status or by a reset: else each further call of a busy
+/// client would be refused.
+#[test]
+fn metadata_of_ended_calls_is_given_back() {
+    let mut metadata = MetadataBuf::new();
+    let bytes = vec![b'x'; limits::MAX_METADATA_BYTES - 7];
+    metadata.push(b"x", &bytes).unwrap();
+    let head = RequestHead {
+        metadata: metadata.as_metadata(),
+        ..RequestHead::new(Method::Inline("/a/b"))
+    };
+    let mut bytes = vec![0; head.encoded_len().unwrap()];
+    head.encode(&mut bytes);
+    let at_once = limits::MAX_HEADS_BYTES as usize / bytes.len();
+    let mut pair = Pair::new();
+    for turn in 0..3 {
+        let calls: Vec<CallId> = (0..at_once)
+            .map(|_| pair.client.conn.open(pair.now, None).unwrap())
+            .collect();
+        for call in &calls {
+            let conn = &mut pair.client.conn;
+            let header = conn.request_frame(*call, bytes.len(), None, Flags::NONE);
+            pair.client_sends(header.unwrap(), &bytes);
+        }
+        pair.settle();
+        let seen = pair.server.take();
+        let refused = |seen: &Seen| matches!(seen, Seen::Refused(..));
+        assert!(!seen.iter().any(refused), "in turn {turn}");
+        for (nth, call) in calls.into_iter().enumerate() {
+            match nth % 2 {
+                0 => pair.trailers(call, code::INTERNAL),
+                _ => pair.client.conn.reset(call, code::CANCELLED),
+            }
+        }
+        pair.settle();
+    }
+}

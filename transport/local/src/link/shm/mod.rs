@@ -33,7 +33,7 @@ const MAX_UNTOLD_BYTES: usize = 32 * 1024;
 const SEGMENT_NOTE_BYTES: usize = 16;
 
 /// Says that this side could not take a segment of its peer's.
-const REFUSED_LEN: u64 = u64::MAX;
+pub(crate) const REFUSED_LEN: u64 = u64::MAX;
 
 /// A segment that its reader could not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,4 +170,15 @@ mod tests {
         assert_eq!(io(Errno::AGAIN), Unsent::Full);
         assert!(matches!(io(Errno::PIPE), Unsent::Closed(_)));
     }
+
+    /// Each refusal waits here once the socket is full.
+    #[test]
+    fn a_peer_that_reads_of_no_refusal_is_cut_off() {
+        let mut notes = Notes::default();
+        for id in (0..).take(MAX_WAITING_NOTES) {
+            notes.refuse(SegmentId(id)).unwrap();
+        }
+        let error = notes.refuse(SegmentId(u32::MAX)).unwrap_err();
+        assert!(matches!(error, Closed::PeerMisbehaved(_)), "{error:?}");
+    }
 }

@@ -358,23 +358,24 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
-    use ringway_ring::{Endpoint, EndpointConfig};
+    use ringway_ring::{BlockWriter, Endpoint, EndpointConfig};
+    use ringway_wire::{Flags, Kind};
 
     use super::*;
     use crate::link::shm::Sender;
 
-    #[test]
-    fn what_was_copied_of_a_message_that_does_not_come_is_given_back() {
+    /// Joins a sending and a receiving half. The receiver has the segments of the blocks that are returned.
+    fn halves(payloads: usize, len: usize) -> (Sender, Receiver, Vec<BlockWriter>) {
         let (mut here, mut there) = Endpoint::pair(&EndpointConfig::default()).unwrap();
         let socket = Arc::new(OwnedFd::from(UnixStream::pair().unwrap().0));
-        let block = here.arena.allocate(100_000).unwrap();
+        let blocks = (0..payloads).map(|_| here.arena.allocate(len).unwrap());
+        let blocks = blocks.collect();
         for segment in here.arena.new_segments() {
             let (id, len) = (segment.id, segment.len);
             let added = there.peer_arena.add_segment(id, len, segment.descriptor);
             added.unwrap();
         }
-        let mut sender = Sender::new(here.producer);
-        let mut receiver = Receiver {
+        let receiver = Receiver {
             consumer: there.consumer,
             inbox: Inbox::default(),
             parsed: 0,
@@ -389,6 +390,39 @@ mod tests {
             fetched: false,
             refusals: Vec::new(),
         };
+        (Sender::new(here.producer), receiver, blocks)
+    }
+
+    /// The core charges payloads when it judges them: until then nothing but this bound limits their memory.
+    #[test]
+    fn what_was_copied_is_judged_before_more_is() {
+        const LEN: u32 = 500_000;
+        let (mut sender, mut receiver, blocks) = halves(20, LEN as usize);
+        for block in blocks {
+            let header = FrameHeader {
+                call: 1 << 32,
+                flags: Flags::HAS_MESSAGE,
+                payload_len: LEN,
+                message_len: LEN,
+                ..FrameHeader::new(Kind::Message)
+            };
+            let place = sender.producer.reserve_with_block(FrameHeader::LEN, block);
+            let mut record = place.unwrap();
+            record.copy_from_slice(&header.encode());
+            record.commit();
+        }
+        let at_once = MAX_UNJUDGED_BYTES / LEN as usize + 1;
+        for taken in [at_once, at_once, 20 - 2 * at_once] {
+            let mut frames = Vec::new();
+            receiver.receive(&mut frames, &mut |_, _| Ok(true)).unwrap();
+            assert_eq!(frames.len(), taken);
+        }
+    }
+
+    #[test]
+    fn what_was_copied_of_a_message_that_does_not_come_is_given_back() {
+        let (mut sender, mut receiver, blocks) = halves(1, 100_000);
+        let block = &blocks[0];
         let mut frames = Vec::new();
         for filled in [40_000, 80_000] {
             sender.tell_filled(block.reference(), filled);

@@ -358,7 +358,9 @@ fn assemble(
     let receiver = Receiver {
         consumer: endpoint.consumer,
         inbox: Inbox::default(),
-        parsed: 0,
+        parsed: None,
+        notes_left: 0,
+        sought: 0,
         arena: endpoint.peer_arena,
         pool: endpoint.pool,
         socket: Arc::clone(&socket),

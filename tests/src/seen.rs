@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use ringway_ring::failpoint;
 use tokio::sync::Barrier;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -75,6 +76,7 @@ impl Default for Seen {
 impl Seen {
     /// Notes a call's beginning, and its end when the guard drops.
     pub fn enter(&self, sequence: u64) -> Entered {
+        failpoint::arm("call");
         self.entered.fetch_add(1, Ordering::SeqCst);
         if let Some(mut executions) = self.executions.as_ref() {
             // One write, so that lines of several threads stay apart.
@@ -83,6 +85,13 @@ impl Seen {
                 .unwrap();
         }
         Entered(Arc::clone(&self.left))
+    }
+
+    /// Blocks the thread for longer than the library lets one keep its driver. A step at which the process is to die
+    /// counts from here on, where it waits for that.
+    pub fn block(&self) {
+        failpoint::arm("block");
+        std::thread::sleep(Duration::from_millis(100));
     }
 
     /// Notes a message of an upload.

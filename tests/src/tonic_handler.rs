@@ -34,7 +34,7 @@ impl Handler {
             "meet" => {
                 self.seen.meeting.wait().await;
             }
-            "block" => std::thread::sleep(Duration::from_millis(100)),
+            "block" => self.seen.block(),
             "nap" => tokio::time::sleep(Duration::from_millis(5)).await,
             _ => {}
         }

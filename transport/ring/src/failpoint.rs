@@ -36,29 +36,69 @@ pub enum Step {
 #[inline(always)]
 pub fn reached(_: Step) {}
 
-/// Kills the process here, if `RINGWAY_FAILPOINT` names this step and, behind a colon, counts to it.
+/// Has a step that waits for this event count from now on.
+#[cfg(not(all(feature = "failpoints", debug_assertions)))]
+#[inline(always)]
+pub fn arm(_: &str) {}
+
 #[cfg(all(feature = "failpoints", debug_assertions))]
-pub fn reached(step: Step) {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
+pub use self::armed::{arm, reached};
+
+#[cfg(all(feature = "failpoints", debug_assertions))]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    static ARMED: OnceLock<Option<(String, AtomicU32)>> = OnceLock::new();
-    let armed = ARMED.get_or_init(|| {
+    use super::Step;
+
+    /// A step at which this process dies.
+    struct Failpoint {
+        /// Its name, as `Debug` says it.
+        step: String,
+        /// How often it is still to be passed, the last time included.
+        left: AtomicU32,
+        /// The event with which the count begins.
+        event: Option<String>,
+        is_armed: AtomicBool,
+    }
+
+    static ASKED_FOR: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
         let asked = std::env::var("RINGWAY_FAILPOINT").ok()?;
-        let (step, times) = asked.split_once(':')?;
-        Some((step.to_owned(), AtomicU32::new(times.parse().ok()?)))
+        let mut words = asked.split(':');
+        let (step, times, event) = (words.next()?, words.next()?, words.next());
+        Some(Failpoint {
+            step: step.to_owned(),
+            left: AtomicU32::new(times.parse().ok()?),
+            event: event.map(str::to_owned),
+            is_armed: AtomicBool::new(event.is_none()),
+        })
     });
-    let Some((_, left)) = armed
-        .as_ref()
-        .filter(|(name, _)| *name == format!("{step:?}"))
-    else {
-        return;
-    };
-    if left.fetch_sub(1, Ordering::Relaxed) == 1 {
-        // It ends this very thread before the call returns.
-        let _ = kill_process(getpid(), Signal::KILL);
-        std::process::abort();
+
+    /// Kills the process here, if `RINGWAY_FAILPOINT` names this step and, behind a colon, counts to it. Behind a
+    /// second colon stands the event with which the count begins, if any: see [`arm`].
+    pub fn reached(step: Step) {
+        let Some(asked) = ASKED_FOR.as_ref() else {
+            return;
+        };
+        if asked.step != format!("{step:?}") || !asked.is_armed.load(Ordering::SeqCst) {
+            return;
+        }
+        if asked.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // It ends this very thread before the call returns.
+            let _ = kill_process(getpid(), Signal::KILL);
+            std::process::abort();
+        }
+    }
+
+    /// Has a step that waits for this event count from now on: a busy machine may come to it earlier, by another
+    /// cause than the test's.
+    pub fn arm(event: &str) {
+        if let Some(asked) = ASKED_FOR.as_ref()
+            && asked.event.as_deref() == Some(event)
+        {
+            asked.is_armed.store(true, Ordering::SeqCst);
+        }
     }
 }

@@ -66,6 +66,9 @@ use crate::socket_peer::SocketPeer;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 use crate::{runtime, watchdog};
 
+/// Passes in a row, where other threads leave notes without end: then other connections have their turn.
+const MAX_PASSES: u32 = 8;
+
 /// What a pass came to, from nothing to "let the tasks that it woke run".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Progress {
@@ -515,6 +518,7 @@ impl Connection {
     pub(crate) fn drive_for(self: &Arc<Self>, mut looker: Option<&mut Looker<'_>>) -> Progress {
         let mut progress = Progress::Idle;
         let mut first = None;
+        let mut passes = 0;
         loop {
             let Some(mut pass) = self.pass.try_lock() else {
                 self.tallies.contended.add_one();
@@ -544,6 +548,12 @@ impl Connection {
             progress = progress.and(brought.progress);
             progress = progress.and(self.run_brought(&mut first));
             if !self.again.load(Ordering::SeqCst) {
+                return progress;
+            }
+            passes += 1;
+            if passes == MAX_PASSES {
+                // The driver goes on, after other connections.
+                self.mark_ready();
                 return progress;
             }
         }

@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway_sys::EventFd;
 use ringway_wire::CallId;
@@ -27,8 +27,10 @@ use crate::waiting;
 use crate::watched::Watched;
 
 /// Receives of one pass, at most, where a receive leaves something: then other connections have their turn. A
-/// receive takes at most 4 MiB, or one larger block.
-const MAX_RECEIVES: usize = 8;
+/// receive takes at most 1 MiB, or one larger block.
+const MAX_RECEIVES: usize = 32;
+/// The time after which a pass makes no further receive: how long a frame takes is the peer's choice as well.
+pub(super) const LONGEST_PASS: Duration = Duration::from_millis(1);
 
 /// The descriptors that wake a sleeping connection.
 #[derive(Debug, Default)]
@@ -57,6 +59,8 @@ pub(crate) struct Pass {
     stir: Waker,
     frames: Vec<Frame>,
     deliveries: Deliveries,
+    /// Why the connection ends, once what had arrived by then is handled.
+    ending: Option<Ending>,
     finished: bool,
     /// It has begun, and has not ended: what it left is in disorder if it never does.
     under_way: bool,
@@ -70,6 +74,14 @@ pub(crate) struct Brought {
     pub(crate) dropped: Vec<Work>,
     /// The connection has failed.
     pub(crate) failed: Option<Closed>,
+}
+
+/// The end of a connection of which something has arrived that no pass has taken yet.
+#[derive(Debug)]
+struct Ending {
+    why: Closed,
+    /// The receives that were made since.
+    receives: usize,
 }
 
 #[derive(Debug)]
@@ -95,6 +107,7 @@ impl Pass {
             stir: Waker::from(Arc::new(Stir(Weak::clone(connection)))),
             frames: Vec::new(),
             deliveries: Deliveries::default(),
+            ending: None,
             finished: false,
             under_way: false,
         }
@@ -163,38 +176,14 @@ impl Pass {
         mut looker: Option<&mut Looker<'_>>,
         first: &mut Option<Started>,
     ) -> Result<Progress, Closed> {
-        // What the peer wrote before it went still counts, so its end is judged last.
         let mut stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
-        let end = match stirred && self.home != connection.crew.home().changes() {
-            true => self.move_in(connection).map(|moved| stirred = moved),
-            false => Ok(()),
+        // What the peer wrote before it went still counts, so its end is judged last.
+        let (mut end, before) = match self.ending.take() {
+            Some(Ending { why, receives }) => (Err(why), receives),
+            None => (self.look(connection, &mut stirred), 0),
         };
-        let end = match end {
-            Ok(()) if stirred => self.look_at_descriptors(),
-            end => end.map(|()| false),
-        };
-        let end = match stirred && connection.stall.is_long() {
-            true => end.and(Err(Closed::PeerSilent)),
-            false => end,
-        };
-        let end = match stirred && connection.watch.bell_has_blocked() {
-            true => end.and(Err(Closed::PeerMisbehaved(
-                "its doorbell held up the thread that rang it".into(),
-            ))),
-            false => end,
-        };
-        let mut end = end.map(|rung| {
-            if rung {
-                connection.watch.note_rung();
-            }
-            if rung && !waiting::in_pass() {
-                // The peer rings once for each sleep, and this ring is spent now. The driver follows,
-                // and arms the doorbell anew when it goes back to sleep.
-                connection.mark_ready();
-            }
-        });
-        let (mut progress, mut taken) = (Progress::Idle, 0);
+        let (mut progress, mut taken, mut began) = (Progress::Idle, 0, None);
         for receives in 1.. {
             // Also at the connection's end: the first reason counts.
             let received = self
@@ -211,14 +200,50 @@ impl Pass {
             if !more {
                 break;
             }
-            // At the end all counts that has arrived: no more than a ring holds.
-            let is_enough = end.is_ok() && taken >= MAX_FRAMES;
-            if receives >= MAX_RECEIVES || is_enough {
-                connection.mark_ready();
-                break;
+            // No clock is read for a pass of one receive.
+            let began = began.get_or_insert_with(Instant::now);
+            if receives < MAX_RECEIVES && taken < MAX_FRAMES && began.elapsed() < LONGEST_PASS {
+                continue;
+            }
+            connection.mark_ready();
+            let receives = before + receives;
+            match end {
+                Err(why) if receives < MAX_RECEIVES => {
+                    self.ending = Some(Ending { why, receives });
+                    return Ok(progress);
+                }
+                end => return end.map(|()| progress),
             }
         }
         end.map(|()| progress)
+    }
+
+    /// Looks at what tells of the peer beside its frames; an error is the connection's end.
+    fn look(&mut self, connection: &Connection, stirred: &mut bool) -> Result<(), Closed> {
+        if !*stirred {
+            return Ok(());
+        }
+        if self.home != connection.crew.home().changes() {
+            *stirred = self.move_in(connection)?;
+        }
+        let rung = *stirred && self.look_at_descriptors()?;
+        if *stirred && connection.stall.is_long() {
+            return Err(Closed::PeerSilent);
+        }
+        if *stirred && connection.watch.bell_has_blocked() {
+            return Err(Closed::PeerMisbehaved(
+                "its doorbell held up the thread that rang it".into(),
+            ));
+        }
+        if rung {
+            connection.watch.note_rung();
+        }
+        if rung && !waiting::in_pass() {
+            // The peer rings once for each sleep, and this ring is spent now. The driver follows,
+            // and arms the doorbell anew when it goes back to sleep.
+            connection.mark_ready();
+        }
+        Ok(())
     }
 
     /// Has the core judge what came, and hands it on; also says when the core wants to be asked again.

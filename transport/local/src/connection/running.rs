@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use ringway_wire::{CallId, code};
@@ -19,6 +20,7 @@ use tokio::runtime::Handle;
 
 use super::handlers::{AbortOnDrop, HandlerFuture, Inline, Work};
 use super::inbound::Started;
+use super::pass::LONGEST_PASS;
 use super::state::Kept;
 use super::{Connection, Progress};
 use crate::link::stream::later::flush_now;
@@ -27,6 +29,8 @@ use crate::waiting;
 
 /// Woken futures that one drive polls, at most: they may wake each other for ever.
 const MAX_POLLS: usize = 256;
+/// Futures after which a drive looks at the clock: one that has taken as long as a pass leaves the others to the next.
+const POLLS_UNTIMED: usize = 32;
 /// A task whose method has become quick goes on inline after so many polls of its own.
 const POLLS_BEFORE_INLINE: u32 = 8;
 
@@ -76,6 +80,28 @@ impl Backlog {
     }
 }
 
+/// The time that a drive spends in the user's code before other connections have their turn.
+#[derive(Debug, Default)]
+struct Budget {
+    polls: usize,
+    /// When the first polls had been made, which are not timed.
+    since: Option<Instant>,
+    is_spent: bool,
+}
+
+impl Budget {
+    /// Counts a poll that is to be made; returns true, from then on, if it has to wait.
+    fn is_spent(&mut self) -> bool {
+        if self.polls == POLLS_UNTIMED {
+            self.polls = 0;
+            let since = self.since.get_or_insert_with(Instant::now);
+            self.is_spent = since.elapsed() >= LONGEST_PASS;
+        }
+        self.polls += 1;
+        self.is_spent
+    }
+}
+
 impl Connection {
     /// Runs what passes have brought: `first`, the backlog, and the futures that were woken.
     pub(super) fn run_brought(self: &Arc<Self>, first: &mut Option<Started>) -> Progress {
@@ -99,12 +125,18 @@ impl Connection {
         if first.is_some() {
             progress = progress.and(self.start_handler(first));
         }
-        while let Some(started) = self.backlog.next() {
+        let mut budget = Budget::default();
+        while !budget.is_spent()
+            && let Some(started) = self.backlog.next()
+        {
             progress = progress.and(self.start_handler(&mut Some(started)));
         }
         for _ in 0..MAX_POLLS {
+            if budget.is_spent() {
+                break;
+            }
             let Some(slot) = self.handlers.next_woken() else {
-                return progress;
+                break;
             };
             let taken = self.lock().take_handler(slot);
             progress = progress.max(Progress::Busy);
@@ -113,7 +145,7 @@ impl Connection {
                 self.poll_inline(id, handler, begun);
             }
         }
-        if self.handlers.any_woken() {
+        if self.has_waiting_work() {
             self.mark_ready();
         }
         progress

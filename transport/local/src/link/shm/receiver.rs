@@ -20,7 +20,9 @@ use crate::link::{Frame, Head, Judge, MAX_FRAMES};
 
 /// When so much was copied out of records and blocks, the core judges what came before more is: nothing
 /// keeps a peer from naming one block in each record of a ring.
-const MAX_UNJUDGED_BYTES: usize = 4 * 1024 * 1024;
+const MAX_UNJUDGED_BYTES: usize = 1024 * 1024;
+/// Bytes that are copied of blocks ahead of their frames for the notes of one inbox: those of one message.
+const MAX_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 /// Notes of segments that a pass takes, each of them a mapping made or dropped: a peer that sends them without end
 /// keeps no other connection waiting.
 pub(crate) const MAX_NOTES: usize = 32;
@@ -231,7 +233,7 @@ impl Receiver {
             let what = "a note of what is filled does not name a block";
             return Err(Closed::PeerMisbehaved(what.into()));
         };
-        if self.ahead_bytes > MAX_UNJUDGED_BYTES || self.is_refused(block)? {
+        if self.ahead_bytes > MAX_AHEAD_BYTES || self.is_refused(block)? {
             return Ok(());
         }
         let mut copy = match self.ahead.take().filter(|copy| copy.is_of(&block)) {

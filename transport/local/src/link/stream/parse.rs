@@ -89,6 +89,15 @@ impl Parser {
             large.payload.extend_from_slice(now);
             bytes = rest;
         }
+        if self.unwanted > 0 && self.taken == self.buffer.len() {
+            let passed = self.unwanted.min(bytes.len());
+            self.unwanted -= passed;
+            bytes = &bytes[passed..];
+        }
+        // A connection that never rests takes bytes and hands on frames without end.
+        if self.taken == self.buffer.len() || self.taken >= BUFFER_BYTES {
+            self.buffer.drain(..std::mem::take(&mut self.taken));
+        }
         // What belongs to a frame after the large one waits here for its turn.
         self.buffer.extend_from_slice(bytes);
     }
@@ -415,6 +424,33 @@ mod tests {
         parser.push(&header.encode());
         parser.frames(&mut Vec::new(), 0, &mut all).unwrap();
         assert!(parser.space().capacity() <= FIRST_CLAIM_BYTES);
+    }
+
+    /// A connection that never rests has no one trim its buffer.
+    #[test]
+    fn what_was_taken_makes_room_for_what_comes() {
+        let (mut parser, mut frames) = (parser(), Vec::new());
+        let mut most = 0;
+        let mut push = |parser: &mut Parser, bytes: &[u8], wanted| {
+            parser.push(bytes);
+            parser
+                .frames(&mut frames, 0, &mut |_, _| Ok(wanted))
+                .unwrap();
+            frames.clear();
+            most = parser.buffer.capacity().max(most);
+        };
+        // Each push leaves a part of a frame.
+        let stream = stream_of(&[1000; 64]).repeat(32);
+        for part in stream.chunks(1500) {
+            push(&mut parser, part, true);
+        }
+        let unwanted = message(1, 4_000_000);
+        for part in unwanted.chunks(30_000) {
+            push(&mut parser, part, false);
+        }
+        push(&mut parser, &message(2, 5), true);
+        assert_eq!(parser.taken, parser.buffer.len());
+        assert!(most <= 4 * BUFFER_BYTES, "{most} bytes");
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! What is told of a large message while it is written, before the frame that lends its block.
 
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
 use prost::Message;
 use ringway_proto::bench::Payload;
-use ringway_ring::BlockRef;
+use ringway_ring::{BlockRef, SegmentId};
+use ringway_sys::{Blocking, send_with_descriptors};
 use ringway_wire::{Capabilities, FrameHeader, Kind};
 
-use crate::{SHM, assert_hung_up, besiege, hello_with, join, join_with};
+use crate::regions::{memfd, sealed};
+use crate::{SHM, assert_hung_up, besiege, hello_with, join, join_with, segment_note};
 
 /// With shared memory: copies what is told of.
 const READS_AHEAD: Capabilities = Capabilities(16);
@@ -129,6 +135,52 @@ fn blocks_that_are_given_up() {
         block.as_mut_slice()[40_000..].copy_from_slice(rest);
         attacker.lend(block);
         assert_eq!(attacker.ending().kind, Kind::Response);
+    });
+}
+
+/// Each record names a segment whose note comes behind a thousand others, which the peer sends meanwhile.
+#[test]
+fn segments_behind_a_flood_of_notes() {
+    const SEGMENTS: u32 = 32;
+    const OTHERS: u32 = 1 << 20;
+    const BYTES: usize = 4096;
+    besiege(|root| {
+        let mut attacker = join(root);
+        let stream = attacker.stream.try_clone().unwrap();
+        let flood = std::thread::spawn(move || {
+            // Never asleep, so that the socket is never empty.
+            let say = |id, len: usize, descriptors: &[BorrowedFd<'_>]| {
+                let note = segment_note(id, len as u64);
+                let socket = stream.as_fd();
+                while let Err(ringway_sys::Error::Io(error)) =
+                    send_with_descriptors(socket, &note, descriptors, Blocking::Never)
+                    && error.kind() == ErrorKind::WouldBlock
+                {
+                    std::hint::spin_loop();
+                }
+            };
+            let other = memfd(BYTES, sealed());
+            for id in 0..SEGMENTS {
+                for _ in 0..500 {
+                    say(OTHERS, BYTES, &[other.as_fd()]);
+                    say(OTHERS, 0, &[]);
+                }
+                say(id, BYTES, &[memfd(BYTES, sealed()).as_fd()]);
+            }
+        });
+        // The socket is full by then: a record whose segment is not under way is a lie.
+        std::thread::sleep(Duration::from_millis(5));
+        for id in 0..SEGMENTS {
+            let block = BlockRef {
+                segment: SegmentId(id),
+                offset: 0,
+                len: u32::try_from(BYTES).unwrap(),
+                index: 0,
+                generation: 0,
+            };
+            attacker.record(&told(block, 1));
+        }
+        flood.join().unwrap();
     });
 }
 

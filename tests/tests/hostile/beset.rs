@@ -21,7 +21,7 @@ use tonic::{Code, Request, Status};
 
 use crate::NAME;
 use crate::servers::Link;
-use crate::siege::{BARS, CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, LASTS, LIMIT, Round, Rounds};
+use crate::siege::{BARS, CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, lasts, LIMIT, Round, Rounds};
 
 const HONEST: &str = "honest:50051";
 /// Of a call to a false server that can't be found out. It ends by then, whatever that server does.
@@ -172,7 +172,7 @@ async fn serve_meanwhile(
 async fn compare(calls: &Calls, honest: &mut BenchClient<Channel>) -> Served {
     let began = Instant::now();
     let _spinning = Spinners::start(1);
-    serve_meanwhile(calls, honest, || began.elapsed() > LASTS).await;
+    serve_meanwhile(calls, honest, || began.elapsed() > lasts()).await;
     calls.take(&CONTROL)
 }
 
@@ -187,7 +187,7 @@ async fn keep_calling(
         handshake_timeout: HANDSHAKE_TIMEOUT,
         ..LocalConfig::default()
     };
-    while began.elapsed() < LASTS {
+    while began.elapsed() < lasts() {
         let address = Address::new(link.address()).unwrap().directory(&root);
         let called = Instant::now();
         match address.local_config(config.clone()).connect().await {

@@ -359,7 +359,9 @@ pub(crate) fn assemble(
     let receiver = Receiver {
         consumer: endpoint.consumer,
         inbox: Inbox::default(),
-        parsed: 0,
+        parsed: None,
+        notes_left: 0,
+        sought: 0,
         arena: endpoint.peer_arena,
         pool: endpoint.pool,
         socket: Arc::clone(&socket),

@@ -26,7 +26,7 @@ const MAX_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 /// Notes of segments that a pass takes, each of them a mapping made or dropped: a peer that sends them without end
 /// keeps no other connection waiting.
 pub(crate) const MAX_NOTES: usize = 32;
-/// The same where a record names a segment that is not there yet: more notes than a socket holds.
+/// Notes that are taken for a record that names a segment that is not there yet: more than a socket holds.
 const MAX_NOTES_UNTIL_SEGMENT: usize = 1024;
 /// A payload longer than this is copied only if the core wants it: what it would not take is not worth the
 /// memory.
@@ -41,8 +41,19 @@ const SMALL_BYTES: usize = 128;
 enum Parsed {
     /// So many bytes were copied.
     Copied(usize),
-    /// What it means depends on frames that are still to be handled.
+    /// What it means depends on frames that are still to be handled, or on notes for which the next receive has time.
     HeldUp,
+}
+
+/// What is known of the segment that a record names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    /// It is there; or it never comes, and whoever reads from it finds that out.
+    Known,
+    /// This process could not take it: the bytes of its blocks are lost.
+    Refused,
+    /// Its note may come behind others.
+    Sought,
 }
 
 /// The receiving half.
@@ -50,8 +61,12 @@ enum Parsed {
 pub(crate) struct Receiver {
     pub(crate) consumer: Consumer,
     pub(crate) inbox: Inbox,
-    /// So many records of the inbox were parsed, if not all.
-    pub(crate) parsed: usize,
+    /// The record of the inbox with which the next receive goes on, if not all were parsed.
+    pub(crate) parsed: Option<usize>,
+    /// Notes that the receive under way may still take.
+    pub(crate) notes_left: usize,
+    /// Notes that were taken for the record that is parsed, and were not of its segment.
+    pub(crate) sought: usize,
     pub(crate) arena: PeerArena,
     pub(crate) pool: BufferPool,
     pub(crate) socket: Arc<OwnedFd>,
@@ -78,21 +93,23 @@ impl Receiver {
         frames: &mut Vec<Frame>,
         judge: &mut Judge<'_>,
     ) -> Result<(), Closed> {
-        let begin = std::mem::take(&mut self.parsed);
         let handled = frames.len();
-        if begin == 0 {
+        self.notes_left = MAX_NOTES;
+        let begin = self.parsed.take();
+        if begin.is_none() {
             self.ahead_bytes = 0;
             let taken = self.consumer.take(&mut self.inbox).map_err(misbehaved)?;
             if taken == 0 {
                 return Ok(());
             }
         }
+        let begin = begin.unwrap_or(0);
         let inbox = std::mem::take(&mut self.inbox);
         let mut copied = 0;
         let mut records = inbox.records().enumerate().skip(begin);
         let parsed = records.try_for_each(|(at, record)| {
             if copied > MAX_UNJUDGED_BYTES || at - begin >= MAX_FRAMES {
-                self.parsed = at;
+                self.parsed = Some(at);
                 return ControlFlow::Break(Ok(()));
             }
             let is_first = frames.len() == handled;
@@ -102,7 +119,7 @@ impl Receiver {
                     ControlFlow::Continue(())
                 }
                 Ok(Parsed::HeldUp) => {
-                    self.parsed = at;
+                    self.parsed = Some(at);
                     ControlFlow::Break(Ok(()))
                 }
                 Err(why) => ControlFlow::Break(Err(why)),
@@ -121,7 +138,7 @@ impl Receiver {
 
     /// Whether there is more to receive once what came is judged.
     pub(crate) fn has_more(&self) -> bool {
-        self.parsed > 0
+        self.parsed.is_some()
     }
 
     /// Adds the frame in a record, unless that concerns the link alone. There is a `judge` once all frames
@@ -140,8 +157,14 @@ impl Receiver {
         let header = FrameHeader::decode(header)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
         if header.kind == FILLED {
-            self.read_ahead(&header, body, record.block)?;
-            return Ok(Parsed::Copied(0));
+            return self.read_ahead(&header, body, record.block);
+        }
+        let named = match record.block {
+            Some(block) => self.seek(block.segment)?,
+            None => Named::Known,
+        };
+        if named == Named::Sought {
+            return Ok(Parsed::HeldUp);
         }
         let head_len = header.head_len as usize;
         let inline_len = body.len().checked_sub(head_len);
@@ -149,7 +172,7 @@ impl Receiver {
         let payload_len = header.payload_len as usize;
         let payload = match (inline_len, record.block) {
             (Some(0), Some(block))
-                if beside_len == Some(payload_len) && self.is_refused(block)? =>
+                if beside_len == Some(payload_len) && named == Named::Refused =>
             {
                 self.leave(block);
                 let head = Head::copy(body);
@@ -176,7 +199,7 @@ impl Receiver {
             (None, Some(block))
                 if body.is_empty() && beside_len == Some(payload_len + head_len) =>
             {
-                if self.is_refused(block)? {
+                if named == Named::Refused {
                     // The head says what the frame is: without it no later one can be understood.
                     return Err(Closed::Io(OUT_OF_DESCRIPTORS.into()));
                 }
@@ -206,12 +229,31 @@ impl Receiver {
         Ok(Parsed::Copied(head_len + payload_len))
     }
 
-    /// Returns true if this process could not take the segment of a block, whose bytes are lost.
-    fn is_refused(&mut self, block: BlockRef) -> Result<bool, Closed> {
-        if !self.arena.has_segment(block.segment) {
-            self.receive_segments(MAX_NOTES_UNTIL_SEGMENT)?;
-        }
-        Ok(self.arena.is_refused(block.segment))
+    /// Takes notes until the segment is known. An honest peer hands it over before it publishes a record that refers to
+    /// it; a hostile one may send other notes before it, and meanwhile, so no receive takes more of them than a pass
+    /// does.
+    fn seek(&mut self, segment: SegmentId) -> Result<Named, Closed> {
+        let named = loop {
+            if self.arena.has_segment(segment) {
+                break Named::Known;
+            }
+            if self.arena.is_refused(segment) {
+                break Named::Refused;
+            }
+            if self.sought == MAX_NOTES_UNTIL_SEGMENT {
+                break Named::Known;
+            }
+            if self.notes_left == 0 {
+                return Ok(Named::Sought);
+            }
+            if !self.receive_segments(1)? {
+                break Named::Known;
+            }
+            self.notes_left -= 1;
+            self.sought += 1;
+        };
+        self.sought = 0;
+        Ok(named)
     }
 
     /// Gives back a block that nobody wants, unread.
@@ -227,14 +269,19 @@ impl Receiver {
         header: &FrameHeader,
         body: &[u8],
         beside: Option<BlockRef>,
-    ) -> Result<(), Closed> {
+    ) -> Result<Parsed, Closed> {
         let block = body.try_into().ok().map(BlockRef::decode);
         let (Some(Ok(block)), None) = (block, beside) else {
             let what = "a note of what is filled does not name a block";
             return Err(Closed::PeerMisbehaved(what.into()));
         };
-        if self.ahead_bytes > MAX_AHEAD_BYTES || self.is_refused(block)? {
-            return Ok(());
+        if self.ahead_bytes > MAX_AHEAD_BYTES {
+            return Ok(Parsed::Copied(0));
+        }
+        match self.seek(block.segment)? {
+            Named::Known => {}
+            Named::Refused => return Ok(Parsed::Copied(0)),
+            Named::Sought => return Ok(Parsed::HeldUp),
         }
         let mut copy = match self.ahead.take().filter(|copy| copy.is_of(&block)) {
             Some(copy) => copy,
@@ -244,7 +291,7 @@ impl Receiver {
         self.ahead = Some(copy);
         self.ahead_rests = false;
         self.read_ahead = true;
-        Ok(())
+        Ok(Parsed::Copied(0))
     }
 
     /// Drops what was copied of a block of which nothing has come since the last call: its sender gave it
@@ -273,9 +320,6 @@ impl Receiver {
 
     /// Takes what the rendezvous socket holds: new segments, or its end. Returns true if it may hold more than
     /// the `max` notes that were taken.
-    ///
-    /// An honest peer hands a segment over before it publishes a record that refers to it, so
-    /// whoever misses one finds it here.
     pub(crate) fn receive_segments(&mut self, max: usize) -> Result<bool, Closed> {
         for _ in 0..max {
             let mut note = [0; SEGMENT_NOTE_BYTES];
@@ -380,7 +424,9 @@ mod tests {
         let receiver = Receiver {
             consumer: there.consumer,
             inbox: Inbox::default(),
-            parsed: 0,
+            parsed: None,
+            notes_left: 0,
+            sought: 0,
             arena: there.peer_arena,
             pool: there.pool,
             socket,

@@ -21,7 +21,7 @@ use tonic::{Code, Request, Status};
 
 use crate::NAME;
 use crate::servers::Link;
-use crate::siege::{BARS, CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, lasts, LIMIT, Round, Rounds};
+use crate::siege::{BARS, CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, LIMIT, Round, Rounds, lasts};
 
 const HONEST: &str = "honest:50051";
 /// Of a call to a false server that can't be found out. It ends by then, whatever that server does.

@@ -15,10 +15,18 @@ use crate::waiting::{Seen, in_pass, is_blocked, look_until, may_spin, wake_later
 /// wait for the same worker. Tokio's own budget is 128, but not every loop spends it.
 const MAX_IN_A_ROW: u32 = 16;
 
+/// So much may a call have its task read without a break whoever else is active: its peer may send without end, and
+/// the task keeps its worker from the driver, which other connections wait for.
+const MAX_READ_IN_A_ROW_BYTES: usize = 4 * 1024 * 1024;
+/// What a message counts beside its bytes.
+const MESSAGE_BYTES: usize = 4 * 1024;
+
 /// What has become of a call at this end.
 #[derive(Debug, Default)]
 pub(super) struct Course {
     pub(super) over: bool,
+    /// What was read since the task last waited.
+    read_bytes: usize,
     /// In so many polls in a row something had come already, while other calls were active.
     in_a_row: u32,
 }
@@ -28,6 +36,27 @@ impl Call {
     ///
     /// Looks at the ring by itself for a while where that pays, and delivers for everyone.
     pub fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        if self.course.read_bytes >= MAX_READ_IN_A_ROW_BYTES && !is_blocked() {
+            self.course.read_bytes = 0;
+            if in_pass() {
+                context.waker().wake_by_ref();
+            } else {
+                wake_later(context.waker());
+            }
+            return Poll::Pending;
+        }
+        let polled = self.poll_arrived(context);
+        match &polled {
+            Poll::Ready(Some(Inbound::Message(message))) => {
+                self.course.read_bytes += message.bytes.len() + MESSAGE_BYTES;
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => self.course.read_bytes = 0,
+        }
+        polled
+    }
+
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
         if self.course.over {
             return Poll::Ready(None);
         }

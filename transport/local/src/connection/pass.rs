@@ -28,7 +28,7 @@ use crate::watched::Watched;
 
 /// Receives of one pass, at most, where a receive leaves something: then other connections have their turn. A
 /// receive takes at most 1 MiB, or one larger block.
-pub(super) const MAX_RECEIVES: usize = 32;
+const MAX_RECEIVES: usize = 32;
 /// The time after which a pass makes no further receive: how long a frame takes is the peer's choice as well.
 pub(super) const LONGEST_PASS: Duration = Duration::from_millis(1);
 

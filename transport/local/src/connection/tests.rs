@@ -15,7 +15,6 @@ use rustix::io::ioctl_fionread;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
-use super::pass::MAX_RECEIVES;
 use super::*;
 use crate::clock;
 use crate::link::MAX_FRAMES;
@@ -213,19 +212,19 @@ async fn a_pass_takes_frames_up_to_its_budget() {
     }
 }
 
-/// A few records may refer to many megabytes.
+/// A few records may refer to many megabytes, which take longer than a pass has time.
 #[tokio::test]
 async fn a_pass_takes_large_messages_up_to_its_budget() {
-    const MESSAGES: u64 = 2 * MAX_RECEIVES as u64;
     let mut ends = Ends::driven_by_hand();
-    (0..MESSAGES).for_each(|call| ends.publish_large(call));
-    let mut taken = 0;
-    while taken < MESSAGES {
+    (0..20).for_each(|call| ends.publish_large(call));
+    let mut passes = 0;
+    while ends.server.calls() < 20 {
+        let taken = ends.server.calls();
         ends.server.drive();
-        let by_this = ends.server.calls() - taken;
-        assert!((1..=MESSAGES / 2).contains(&by_this), "{by_this}");
-        taken += by_this;
+        assert!(ends.server.calls() > taken, "{taken} were taken");
+        passes += 1;
     }
+    assert!(passes > 1);
 }
 
 /// The peer rings once, and the ring is empty: the records that a pass has left lie in private memory.
@@ -265,14 +264,14 @@ async fn a_pass_takes_notes_up_to_its_budget() {
     }
 }
 
-/// All records that the peer published before it went count, more than a pass takes otherwise.
+/// All records that the peer published before it went count, and no pass takes more of them than any other.
 #[tokio::test]
 async fn an_end_is_judged_after_what_came_before_it() {
     let mut ends = Ends::driven_by_hand();
     ends.hang_up().await;
     ends.publish(0..700);
     for taken in [256, 512, 700] {
-        assert_eq!(ends.server.why_closed(), None);
+        assert_eq!(ends.server.why_closed(), None, "before {taken}");
         ends.server.drive();
         assert_eq!(ends.server.calls(), taken);
     }

@@ -40,7 +40,6 @@ use self::crew::Standing;
 use self::home::Home;
 use self::turn::Turn;
 use crate::connection::{Connection, Progress, connections};
-use crate::shared_cpu::SIT_OUT;
 use crate::spin::Outcome;
 use crate::waiting::{Pass, Seen, look_until, may_spin, wake_later};
 use crate::watchdog;
@@ -413,9 +412,6 @@ impl Driver {
             if progress == Progress::GiveWayToAll {
                 self.others_first.store(true, Ordering::SeqCst);
             }
-            if progress > Progress::Idle {
-                turn.delivered = turn.delivered.wrapping_add(1);
-            }
             let now = Instant::now();
             if turn.load.end_pass(now) {
                 self.judge_load(turn, now);
@@ -535,14 +531,6 @@ impl Driver {
         } else {
             None
         };
-        if spin.is_none() && may_spin() && turn.polls_on_shared_cpu() {
-            let outcome = look_until(now, SIT_OUT, || Seen::from(self.anything(turn)));
-            turn.looked = outcome != Outcome::Missed;
-            if turn.looked {
-                turn.record.put_on_trial();
-            }
-            return turn.looked;
-        }
         let Some(spin) = spin else {
             return progress == Progress::Busy && self.anything(turn);
         };

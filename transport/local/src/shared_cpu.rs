@@ -3,9 +3,8 @@
 //! Linux wakes a thread where it slept or where its waker runs, and on few CPUs it searches for no idle one. So a
 //! caller and the server that it rings may come to share a CPU: each parks for the other, a call takes two switches
 //! in place of none, and since never more than one of them can run, no balance is found wanting. This library moves
-//! no thread. But a thread that polls on, while its peer waits for the CPU, lets the scheduler see that two want
-//! one: at its next tick an idle CPU takes the peer away, for as long as both go on polling. So does a thread that
-//! would park because its polls have found nothing: on a shared CPU they can't.
+//! no thread. But a caller that polls on, while its peer waits for the CPU, lets the scheduler see that two want
+//! one: at its next tick an idle CPU takes the peer away, for as long as both go on polling.
 //!
 //! That costs a call some milliseconds, so it is done seldom, and ever more seldom where it does not last: with more
 //! threads than CPUs they come together again at once.
@@ -14,18 +13,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// The longest that a thread polls on: more than a tick of the scheduler (4 ms with CONFIG_HZ=250).
-pub(crate) const SIT_OUT: Duration = Duration::from_millis(5);
+/// The longest that a caller polls on: a few ticks of the scheduler (4 ms with CONFIG_HZ=250).
+pub(crate) const SIT_OUT: Duration = Duration::from_millis(10);
 /// Waits on a shared CPU after which the state counts as lasting.
-const WAITS: u32 = 256;
+const WAITS: u32 = 64;
 /// The same, if so many deliveries came meanwhile: most waits were not on a shared CPU.
 const MOST_DELIVERIES: u32 = 4 * WAITS;
 /// Deliveries between two times that make the first one worth it.
-const WORTH_DELIVERIES: u32 = 2_000;
+const WORTH_DELIVERIES: u32 = 20_000;
 /// Times that are left out in a row, at most.
 const MAX_LEFT_OUT: u32 = 4096;
 
-/// The account of a place's waits for a peer on its own CPU: a connection's callers, or a driver.
+/// The account of a connection's waits for a peer on the caller's own CPU.
 #[derive(Debug, Default)]
 pub(crate) struct SharedCpu(Mutex<Account>);
 
@@ -34,18 +33,16 @@ struct Account {
     waits: u32,
     /// The deliveries when the first of them began.
     since: u32,
-    /// The deliveries when a thread last polled on.
+    /// The deliveries when a caller last polled on.
     sat_out_at: u32,
-    /// Waits since then.
-    waits_since: u32,
     /// Times still to be left out, and how many were the last time.
     left_out: u32,
     distance: u32,
 }
 
 impl SharedCpu {
-    /// Notes a wait for a peer on the waiting thread's own CPU, as of which of the place's deliveries, counted round
-    /// and round. Returns true if the thread polls on.
+    /// Notes a wait for a peer on the caller's own CPU, as of which of the connection's deliveries, counted round and
+    /// round. Returns true if the caller polls on.
     pub(crate) fn polls_on(&self, delivered: u32) -> bool {
         self.0.lock().note(delivered)
     }
@@ -57,7 +54,6 @@ impl Account {
             self.since = delivered;
         }
         self.waits += 1;
-        self.waits_since = self.waits_since.saturating_add(1);
         if self.waits < WAITS {
             return false;
         }
@@ -69,17 +65,13 @@ impl Account {
             self.left_out -= 1;
             return false;
         }
-        // The waits themselves have brought some.
-        let by_waits = self.waits_since.saturating_mul(MOST_DELIVERIES / WAITS);
-        let worth = by_waits.saturating_add(WORTH_DELIVERIES);
-        let lasted = delivered.wrapping_sub(self.sat_out_at) >= worth;
+        let lasted = delivered.wrapping_sub(self.sat_out_at) >= WORTH_DELIVERIES;
         self.distance = match lasted {
             true => 0,
             false => (4 * self.distance + 1).min(MAX_LEFT_OUT),
         };
         self.left_out = self.distance;
         self.sat_out_at = delivered;
-        self.waits_since = 0;
         true
     }
 }
@@ -107,21 +99,10 @@ mod tests {
         let later = waits(&mut account, &mut delivered, 1);
         assert!(later > 2 * next);
         // It lasted: the next time is at hand.
-        delivered = delivered.wrapping_add(1_000_000);
+        delivered = delivered.wrapping_add(WORTH_DELIVERIES);
         waits(&mut account, &mut delivered, 1);
-        delivered = delivered.wrapping_add(WORTH_DELIVERIES + MOST_DELIVERIES);
+        delivered = delivered.wrapping_add(WORTH_DELIVERIES);
         assert_eq!(waits(&mut account, &mut delivered, 1), WAITS);
-    }
-
-    /// As where more threads run than CPUs are there.
-    #[test]
-    fn what_the_waits_bring_makes_none_worth_it() {
-        let (mut account, mut delivered) = (Account::default(), 0);
-        let times = (0..2_000_000).filter(|_| {
-            delivered += 3;
-            account.note(delivered)
-        });
-        assert!(times.count() < 16);
     }
 
     #[test]

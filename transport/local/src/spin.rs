@@ -223,15 +223,6 @@ impl Learned {
         }
     }
 
-    /// A cold place spins again, on trial.
-    pub(crate) fn put_on_trial(self, rules: &SpinRules) -> Self {
-        if self.until_probe == 0 {
-            self
-        } else {
-            self.on_trial(rules)
-        }
-    }
-
     /// A trial or a probe that has failed makes the next one later.
     fn cold(self, rules: &SpinRules) -> Self {
         Self {
@@ -301,12 +292,6 @@ impl SpinRecord {
         self.set(before, before.learn(RULES, spin, outcome));
     }
 
-    /// Has a cold place spin again on trial: its peer seems to have come to a CPU of its own.
-    pub(crate) fn put_on_trial(&self) {
-        let before = self.learned();
-        self.set(before, before.put_on_trial(RULES));
-    }
-
     /// Returns true if a place waits by spinning, by what it has learnt.
     pub(crate) fn is_hot(&self, policy: WaitPolicy) -> bool {
         self.learned().is_hot(policy)
@@ -368,18 +353,6 @@ mod tests {
             SOON,
         );
         assert_eq!(spins(&record, 100, PeerPosture::Runs, SOON), 100);
-    }
-
-    #[test]
-    fn a_cold_place_whose_peer_was_moved_spins_at_once() {
-        let record = SpinRecord::default();
-        spins(&record, 100, PeerPosture::Runs, Outcome::Missed);
-        assert!(!record.is_hot(WaitPolicy::Adaptive));
-        record.put_on_trial();
-        assert_eq!(spins(&record, 100, PeerPosture::Runs, SOON), 100);
-        let hot = record.learned();
-        record.put_on_trial();
-        assert_eq!(record.learned(), hot);
     }
 
     #[test]

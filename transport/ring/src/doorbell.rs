@@ -239,18 +239,13 @@ impl PeerSleep {
         }
     }
 
-    /// Returns true if the peer last went to sleep on the CPU that this thread runs on. A hint.
-    pub fn slept_on_this_cpu(&self) -> bool {
-        self.peer.sleep_cpu().load(Ordering::Relaxed) == current_cpu()
-    }
-
     /// Whether the peer was rung for, has not come up yet, and went to sleep on the CPU that this
     /// thread runs on: then it will hardly come up before this thread makes way.
     pub fn waits_for_this_cpu(&self) -> bool {
         let word = self.peer.sleep_word().load(Ordering::Relaxed);
         word & POSTURE_BITS == Posture::Asleep as u32
             && word == self.rung_for.load(Ordering::Relaxed)
-            && self.slept_on_this_cpu()
+            && self.peer.sleep_cpu().load(Ordering::Relaxed) == current_cpu()
     }
 }
 

@@ -8,7 +8,7 @@ use ringway_wire::code;
 use super::{Call, CallSender, Side};
 use crate::connection::{Inbound, Looker};
 use crate::shared_cpu::SIT_OUT;
-use crate::spin::Outcome;
+use crate::spin::{Outcome, WaitPolicy};
 use crate::waiting::{Seen, in_pass, is_blocked, look_until, may_spin, wake_later};
 
 /// So often may a call have its task go on without a break while other calls are active, whose tasks may
@@ -189,11 +189,11 @@ impl Call {
         let spin = if connection.peer_waits_for_this_cpu() {
             None
         } else {
-            record.begin(connection.wait_policy(), connection.peer_posture())
+            Some(record.begin(connection.wait_policy(), connection.peer_posture())?)
         };
         let budget = match &spin {
             Some(spin) => spin.budget,
-            None if connection.polls_on_shared_cpu() => SIT_OUT,
+            None if self.may_poll_on() => SIT_OUT,
             None => return None,
         };
         connection.keep_awake();
@@ -232,13 +232,21 @@ impl Call {
         if found.is_none() && !woke_others {
             outcome = Outcome::Missed;
         }
-        match spin {
-            Some(spin) if found.is_some() || !woke_others => record.learn(spin, outcome),
-            None if found.is_some() => record.put_on_trial(),
-            Some(_) | None => {}
+        if let Some(spin) = spin
+            && (found.is_some() || !woke_others)
+        {
+            record.learn(spin, outcome);
         }
         connection.tallies().note_look(found.is_some());
         found
+    }
+}
+
+impl Call {
+    /// Whether to poll on though the peer waits for this CPU; not where the user wants threads parked.
+    fn may_poll_on(&self) -> bool {
+        let connection = self.connection();
+        connection.wait_policy() != WaitPolicy::Park && connection.polls_on_shared_cpu()
     }
 }
 

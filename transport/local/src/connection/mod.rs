@@ -417,12 +417,10 @@ impl Connection {
         &self.habits
     }
 
-    /// Returns true if a caller that would park polls on, because its peer seems to share its CPU.
+    /// Returns true if a caller on whose CPU the peer waits polls on nevertheless.
     #[cold]
     pub(crate) fn polls_on_shared_cpu(&self) -> bool {
-        self.wait_policy() != WaitPolicy::Park
-            && self.peer_shares_this_cpu()
-            && self.shared_cpu.polls_on(self.delivered())
+        self.shared_cpu.polls_on(self.delivered())
     }
 
     pub(crate) fn spin_record(&self) -> &SpinRecord {

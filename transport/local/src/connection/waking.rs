@@ -58,11 +58,6 @@ impl Connection {
         self.watch.peer_waits_for_this_cpu()
     }
 
-    /// Returns true if the peer, which is not asleep, last slept on the CPU that this thread runs on.
-    pub(crate) fn peer_shares_this_cpu(&self) -> bool {
-        self.watch.peer_shares_this_cpu()
-    }
-
     /// Puts the connection on the driver's list, unless it is there.
     pub(crate) fn mark_ready(&self) {
         if !self.listed.swap(true, Ordering::SeqCst)

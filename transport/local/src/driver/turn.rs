@@ -8,7 +8,6 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::meter::LoadMeter;
 use crate::connection::Connection;
-use crate::shared_cpu::SharedCpu;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 use crate::waiting::may_spin;
 
@@ -29,9 +28,6 @@ pub(super) struct Turn {
     /// A look has just found something.
     pub(super) looked: bool,
     pub(super) load: LoadMeter,
-    /// Passes that brought anything, round and round.
-    pub(super) delivered: u32,
-    shared_cpu: SharedCpu,
     /// When the turn last looked for connections that nobody needs.
     forsaken_at: Instant,
 }
@@ -46,8 +42,6 @@ impl Turn {
             record: SpinRecord::default(),
             looked: false,
             load: LoadMeter::new(),
-            delivered: 0,
-            shared_cpu: SharedCpu::default(),
             forsaken_at: Instant::now(),
         }
     }
@@ -68,13 +62,6 @@ impl Turn {
             nearest = nearest.nearer(busy.peer_posture());
         }
         Some(nearest)
-    }
-
-    /// Returns true if the driver polls on in place of parking, because a peer seems to share its CPU.
-    pub(super) fn polls_on_shared_cpu(&self) -> bool {
-        self.policy() != WaitPolicy::Park
-            && self.busy.iter().any(|busy| busy.peer_shares_this_cpu())
-            && self.shared_cpu.polls_on(self.delivered)
     }
 
     /// The policy of the connection that spins longest.

@@ -365,16 +365,6 @@ impl Watch {
         }
     }
 
-    /// Returns true if the peer, which is not asleep, last slept on the CPU that this thread runs on.
-    pub(crate) fn peer_shares_this_cpu(&self) -> bool {
-        match self {
-            Self::Shm { peer, .. } => {
-                peer.slept_on_this_cpu() && peer.posture() != ringway_ring::SleepPosture::Asleep
-            }
-            Self::Stream(_) | Self::Queue(_) => false,
-        }
-    }
-
     /// What the peer does, as far as its region tells.
     pub(crate) fn peer_posture(&self) -> PeerPosture {
         match self {

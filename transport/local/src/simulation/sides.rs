@@ -221,9 +221,6 @@ struct Worker {
     drives: bool,
     links: Vec<(usize, usize)>,
     place: Learned,
-    shared_cpu: SharedCpu,
-    /// Passes that brought anything.
-    delivered: u32,
     ops: VecDeque<Op>,
     ready: VecDeque<usize>,
     step: Option<Step>,
@@ -332,8 +329,6 @@ impl Simulation {
                 drives: of.drives,
                 links: links_of(thread).collect(),
                 place: Learned::new(&rules.spin),
-                shared_cpu: SharedCpu::default(),
-                delivered: 0,
                 ops: of.busy.then_some(Op::Compute).into_iter().collect(),
                 ready: VecDeque::new(),
                 step: None,

@@ -35,25 +35,18 @@ impl Simulation {
         if busy.is_empty() {
             return false;
         }
-        let spin = self.peer(thread, &busy).and_then(|peer| {
-            let worker = &mut self.workers[thread];
-            let (spin, place) = worker
-                .place
-                .begin(&self.rules.spin, self.rules.policy, peer);
-            worker.place = place;
-            spin
-        });
-        let worker = &self.workers[thread];
-        let budget = match &spin {
-            Some(spin) => spin.budget,
-            None if self.shares_cpu(thread, &busy)
-                && worker.shared_cpu.polls_on(worker.delivered) =>
-            {
-                SIT_OUT
-            }
-            None => return false,
+        let Some(peer) = self.peer(thread, &busy) else {
+            return false;
         };
-        self.poll(thread, spin, budget, None);
+        let worker = &mut self.workers[thread];
+        let (spin, place) = worker
+            .place
+            .begin(&self.rules.spin, self.rules.policy, peer);
+        worker.place = place;
+        let Some(spin) = spin else {
+            return false;
+        };
+        self.poll(thread, Some(spin), spin.budget, None);
         true
     }
 
@@ -63,32 +56,17 @@ impl Simulation {
         thread: usize,
         link: usize,
     ) -> Option<(Option<Spin>, Duration)> {
-        let ends = [(link, CLIENT)];
-        let spin = self.peer(thread, &ends).and_then(|peer| {
-            let place = self.links[link].place;
-            let (spin, place) = place.begin(&self.rules.spin, self.rules.policy, peer);
-            self.links[link].place = place;
-            spin
-        });
-        let of = &self.links[link];
-        match spin {
-            Some(spin) => Some((Some(spin), spin.budget)),
-            None if self.shares_cpu(thread, &ends) && of.shared_cpu.polls_on(of.delivered) => {
-                Some((None, SIT_OUT))
-            }
-            None => None,
-        }
-    }
-
-    /// Returns true if a thread may poll on because a peer that is not asleep shares its CPU.
-    fn shares_cpu(&self, thread: usize, ends: &[(usize, usize)]) -> bool {
-        self.rules.sits_out
-            && self.rules.policy != WaitPolicy::Park
-            && ends.iter().any(|(link, side)| {
-                let other = &self.links[*link].sides[1 - side];
-                let asleep = other.end.word.get() == Word::Asleep && !other.end.rung.get();
-                !asleep && self.machine.cpu(other.driver) == self.machine.cpu(thread)
-            })
+        let Some(peer) = self.peer(thread, &[(link, CLIENT)]) else {
+            let of = &self.links[link];
+            let sits_out = self.rules.sits_out
+                && self.rules.policy != WaitPolicy::Park
+                && of.shared_cpu.polls_on(of.delivered);
+            return sits_out.then_some((None, SIT_OUT));
+        };
+        let place = self.links[link].place;
+        let (spin, place) = place.begin(&self.rules.spin, self.rules.policy, peer);
+        self.links[link].place = place;
+        spin.map(|spin| (Some(spin), spin.budget))
     }
 
     pub(super) fn poll(
@@ -136,11 +114,9 @@ impl Simulation {
     pub(super) fn end_poll(&mut self, thread: usize, poll: Poll, outcome: Outcome) {
         let Some(link) = poll.link else {
             let worker = &mut self.workers[thread];
-            worker.place = match poll.spin {
-                Some(spin) => worker.place.learn(&self.rules.spin, spin, outcome),
-                None if outcome != Outcome::Missed => worker.place.put_on_trial(&self.rules.spin),
-                None => worker.place,
-            };
+            if let Some(spin) = poll.spin {
+                worker.place = worker.place.learn(&self.rules.spin, spin, outcome);
+            }
             if outcome == Outcome::Missed {
                 self.workers[thread].ops.push_back(Op::Park);
             }
@@ -148,12 +124,12 @@ impl Simulation {
         };
         let found = outcome != Outcome::Missed;
         let brought = found && self.take_records(thread, link, CLIENT);
-        let place = self.links[link].place;
-        self.links[link].place = match poll.spin {
-            Some(spin) if brought || !found => place.learn(&self.rules.spin, spin, outcome),
-            None if brought => place.put_on_trial(&self.rules.spin),
-            Some(_) | None => place,
-        };
+        if let Some(spin) = poll.spin
+            && (brought || !found)
+        {
+            let place = self.links[link].place;
+            self.links[link].place = place.learn(&self.rules.spin, spin, outcome);
+        }
         let in_flight = self.links[link].in_flight;
         self.with_posture(thread, link, CLIENT, |posture, end| {
             if brought {

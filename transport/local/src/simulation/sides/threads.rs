@@ -265,10 +265,6 @@ impl Simulation {
                 return brought;
             };
             drop(ring);
-            if !brought {
-                let delivered = &mut self.workers[thread].delivered;
-                *delivered = delivered.wrapping_add(1);
-            }
             brought = true;
             if side == CLIENT {
                 let of = &mut self.links[link];

@@ -3,7 +3,7 @@
 //! A test file that uses it has a test called `server_process` that calls [`serve_as_child`].
 
 use std::io::{BufRead, BufReader, Lines};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
@@ -205,6 +205,11 @@ impl ChildServer {
         let ended = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
         let ended = ended.await.unwrap();
         assert!(ended.success(), "the server did not end in order: {ended}");
+    }
+
+    /// Waits until it has ended by itself; returns the signal that ended it.
+    pub fn ended_by(mut self) -> Option<i32> {
+        self.child.wait().unwrap().signal()
     }
 
     /// Sends it a signal; returns when it has stopped, if it was told to.

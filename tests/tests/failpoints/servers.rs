@@ -53,7 +53,7 @@ struct Fragile {
     channel: Channel,
     death: JoinHandle<Instant>,
     /// It is killed, if it lives after all, when this is dropped.
-    _held: Held,
+    held: Held,
 }
 
 #[expect(dead_code, reason = "held to be dropped")]
@@ -90,7 +90,7 @@ impl Fragile {
             return Self {
                 death: death_of(child.id()),
                 channel: child.channel(),
-                _held: Held::Plugin(Box::new(child)),
+                held: Held::Plugin(Box::new(child)),
             };
         }
         let server = ChildServer::start_dying(directory, NAME, executions, &failpoint, case.parks);
@@ -98,7 +98,7 @@ impl Fragile {
             death: death_of(server.id()),
             // It may die in the handshake.
             channel: endpoint(way, directory, case.parks).connect_lazy(),
-            _held: Held::Server(server),
+            held: Held::Server(server),
         }
     }
 }
@@ -151,6 +151,9 @@ async fn die_once(case: &Case, way: &str, kind: Kind, times: u32) -> Duration {
     let death = tokio::task::spawn_blocking(move || fragile.death.join().unwrap());
     let death = death.await.unwrap();
     let what = format!("{:?} {way} {kind:?} {times}", case.step);
+    if let Held::Server(server) = fragile.held {
+        assert_eq!(server.ended_by(), Some(9), "{what} was not reached");
+    }
     for end in &ends {
         assert_eq!(end.status.code(), Code::Unavailable, "{what}: {end:?}");
         // To die is no offence, with any step half done.

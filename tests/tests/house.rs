@@ -48,6 +48,7 @@ const UNSAFE: [&str; 21] = [
     "transport/sys/src/pipe.rs",
     "transport/sys/src/process.rs",
     "transport/sys/src/queued.rs",
+    "transport/sys/src/thread_account.rs",
     "transport/sys/src/uring/buffers.rs",
     "transport/sys/src/uring/engine.rs",
 ];

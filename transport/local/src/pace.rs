@@ -3,11 +3,17 @@
 //! A quick future is polled in the pass that read its request: handing it to another worker costs more than
 //! the poll. Any other one blocks the driver, and with it all calls of the runtime's connections, so it runs
 //! as a task of the runtime. A method that is not known yet is not trusted with the driver.
+//!
+//! On a machine whose CPUs are all wanted, other threads take the CPU from polls that are quick. By the wall's clock
+//! such a method seems slow; as a task it then wakes more threads, which take the CPU from more polls. So a poll
+//! that seems slow is judged by its CPU time, unless it has waited: one that blocks uses little.
 
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use ringway_sys::{ThreadAccount, thread_account};
 
 /// Where a server runs its handlers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -82,14 +88,26 @@ pub(crate) struct PollTimer {
     begun: Instant,
     ringing: Duration,
     frames: u32,
+    /// What the thread had been counted, where that is asked for.
+    account: Option<ThreadAccount>,
 }
 
 impl PollTimer {
+    /// Begins to time a poll, by the wall's clock alone.
     pub(crate) fn start() -> Self {
         Self {
             begun: Instant::now(),
             ringing: RINGING.get(),
             frames: FRAMES.get(),
+            account: None,
+        }
+    }
+
+    /// Begins to time a poll from which other threads may take the CPU: what they take is not its own.
+    fn start_precisely() -> Self {
+        Self {
+            account: thread_account(),
+            ..Self::start()
         }
     }
 
@@ -97,7 +115,20 @@ impl PollTimer {
     fn elapsed(&self) -> Duration {
         let ringing = RINGING.get().saturating_sub(self.ringing);
         let frames = FRAMES.get().wrapping_sub(self.frames);
-        self.begun.elapsed().saturating_sub(ringing) / frames.max(1)
+        let wall = self.begun.elapsed().saturating_sub(ringing);
+        let own = match self.account {
+            Some(before) if wall.as_nanos() > QUICK_NS.into() => wall.min(unless_it_waited(before)),
+            Some(_) | None => wall,
+        };
+        own / frames.max(1)
+    }
+}
+
+/// The CPU time of this thread since an account of it; without end if it has waited since, as for a lock or a timer.
+fn unless_it_waited(before: ThreadAccount) -> Duration {
+    match thread_account() {
+        Some(now) if now.waits == before.waits => now.cpu.saturating_sub(before.cpu),
+        Some(_) | None => Duration::MAX,
     }
 }
 
@@ -160,7 +191,19 @@ impl Pace {
         let polls = self.inline_polls.load(Ordering::Relaxed);
         self.inline_polls
             .store(polls.wrapping_add(1), Ordering::Relaxed);
-        polls.is_multiple_of(TIMED_EVERY).then(PollTimer::start)
+        polls
+            .is_multiple_of(TIMED_EVERY)
+            .then(PollTimer::start_precisely)
+    }
+
+    /// Begins to time the poll of a task. Where polls are known to be quick, or nothing is known, the wall's clock
+    /// is enough.
+    pub(crate) fn begin_task(&self) -> PollTimer {
+        if self.mean_ns.load(Ordering::Relaxed) > QUICK_NS / 2 {
+            PollTimer::start_precisely()
+        } else {
+            PollTimer::start()
+        }
     }
 
     /// Learns from a poll that has just ended.
@@ -263,6 +306,19 @@ mod tests {
         }
         pace.note_stuck();
         assert_dearer(&pace, MAX_TRUST_POLLS);
+    }
+
+    /// Of a poll that others have interrupted its own time alone counts; one that has waited is as long as it took.
+    #[test]
+    fn what_other_threads_take_of_the_cpu_is_not_the_polls_own_time() {
+        let mut timer = PollTimer::start_precisely();
+        let Some(began) = timer.begun.checked_sub(LONG) else {
+            return;
+        };
+        timer.begun = began;
+        assert!(timer.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(timer.elapsed() > LONG);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod pipe;
 pub mod process;
 pub mod queued;
 pub mod schedule;
+pub mod thread_account;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub mod uring;
 
@@ -32,3 +33,4 @@ pub use error::Error;
 pub use eventfd::EventFd;
 pub use fork::NotInChildren;
 pub use limits::Means;
+pub use thread_account::{ThreadAccount, thread_account};

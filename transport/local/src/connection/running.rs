@@ -336,7 +336,7 @@ impl Future for Spawned {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // It may block its thread, and so keep what the thread was to send after it.
         flush_now();
-        let timer = PollTimer::start();
+        let timer = self.pace.begin_task();
         self.polling = true;
         let polled = match self.future() {
             Some(future) => future.as_mut().poll(context),

@@ -66,7 +66,8 @@ fn assert_little(what: &str, taken: usize, allowed: usize) {
     assert!(taken <= allowed, "{what}: {taken} bytes, not {allowed}");
 }
 
-/// What a message may take before it is refused: gRPC's is read until it has the length that it claims, or too much.
+/// Returns the bytes that a message may take before it is refused. A gRPC message is read up to the limit, a local one
+/// is judged by the length in its first piece.
 fn allowed(way: Way) -> usize {
     match way {
         Way::GrpcTcp | Way::GrpcUnix => LIMIT_BYTES,

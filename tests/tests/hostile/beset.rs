@@ -21,9 +21,7 @@ use tonic::{Code, Request, Status};
 
 use crate::NAME;
 use crate::servers::Link;
-use crate::siege::{
-    BARS, Bars, CONTROL, HANDSHAKE_TIMEOUT, HEAVY, KEPT_BYTES, LIMIT, Round, Rounds, lasts,
-};
+use crate::siege::{BARS, CONTROL, HANDSHAKE_TIMEOUT, KEPT_BYTES, LIMIT, Round, Rounds, lasts};
 
 const HONEST: &str = "honest:50051";
 /// Of a call to a false server that can't be found out. It ends by then, whatever that server does.
@@ -47,8 +45,6 @@ pub(crate) struct False {
     ends_within: Duration,
     /// Panics at an end that must not be.
     judge: fn(&End),
-    /// What calls to an honest server may suffer.
-    bars: Bars,
 }
 
 impl False {
@@ -63,15 +59,6 @@ impl False {
             deadline: DEADLINE,
             ends_within: DEADLINE,
             judge: |_| {},
-            bars: BARS,
-        }
-    }
-
-    /// Does the same with a server that keeps the client busy.
-    pub(crate) fn heavy(self) -> Self {
-        Self {
-            bars: HEAVY,
-            ..self
         }
     }
 
@@ -137,7 +124,7 @@ async fn under_attack(name: &str, server: &False) {
     let mut honest = client_of(&honest.directory(directory.path())).await;
     honest.unary(payload(0, 100_000)).await.unwrap();
     let mut rounds = Rounds::default();
-    while !rounds.are_within(server.bars) {
+    while !rounds.are_within(BARS) {
         let root = tempfile::tempdir().unwrap();
         listen(root.path(), Arc::clone(&server.serve));
         let held = held();

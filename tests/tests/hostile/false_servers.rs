@@ -243,7 +243,7 @@ fn small_message(call: u64) -> FrameHeader {
 /// Messages of one byte, as fast as the ring takes them, without regard to credit.
 #[test]
 fn a_flood_of_small_messages() {
-    let server = False::refused(Link::Shm, |stream, _| {
+    beset(False::refused(Link::Shm, |stream, _| {
         let Some(mut joined) = join(stream) else {
             return;
         };
@@ -257,8 +257,7 @@ fn a_flood_of_small_messages() {
             }
             joined.bell.ring().unwrap();
         }
-    });
-    beset(server.heavy());
+    }));
 }
 
 /// The same over a socket, and one that reads nothing, and one that breaks off within a frame.

@@ -15,8 +15,8 @@ use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_setfl};
 use crate::frames::{FIRST_CALL, request, unary_head};
 use crate::regions::{REGION_BYTES, memfd, region_with, sealed};
 use crate::{
-    Joined, assert_hung_up, besiege, besiege_from, besiege_heavily, connect, greet, hello,
-    is_hung_up, join, read_hello, segment_note, send,
+    Joined, assert_hung_up, besiege, besiege_from, connect, greet, hello, is_hung_up, join,
+    read_hello, segment_note, send,
 };
 
 /// How long an attack without an end of its own lasts.
@@ -374,7 +374,7 @@ fn a_writer_that_is_always_one_ahead() {
 /// Messages of one byte, as fast as the ring takes them, without regard to credit.
 #[test]
 fn a_flood_of_small_messages() {
-    besiege_heavily(|siege| {
+    besiege(|siege| {
         let mut attacker = join(siege);
         let head = RequestHead::new(Method::Inline("/ringway.bench.v1.Bench/ClientStream"));
         let mut bytes = vec![0; head.encoded_len().unwrap()];

@@ -88,7 +88,7 @@ pub(crate) struct PollTimer {
     begun: Instant,
     ringing: Duration,
     frames: u32,
-    /// What the thread had been counted, where that is asked for.
+    /// The account of the thread when the poll began; `None` if the poll is timed by the wall's clock alone.
     account: Option<ThreadAccount>,
 }
 

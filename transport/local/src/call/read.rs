@@ -15,17 +15,17 @@ use crate::waiting::{Seen, in_pass, is_blocked, look_until, may_spin, wake_later
 /// wait for the same worker. Tokio's own budget is 128, but not every loop spends it.
 const MAX_IN_A_ROW: u32 = 16;
 
-/// So much may a call have its task read without a break whoever else is active: its peer may send without end, and
-/// the task keeps its worker from the driver, which other connections wait for.
+/// The bytes that a task reads of a call before it gives way, also where no other call is active: the peer may send
+/// without end, and the task keeps its worker from the driver, for which other connections wait.
 const MAX_READ_IN_A_ROW_BYTES: usize = 4 * 1024 * 1024;
-/// What a message counts beside its bytes.
+/// The bytes that each message counts beside its own.
 const MESSAGE_BYTES: usize = 4 * 1024;
 
 /// What has become of a call at this end.
 #[derive(Debug, Default)]
 pub(super) struct Course {
     pub(super) over: bool,
-    /// What was read since the task last waited.
+    /// The bytes that the task has read since it last waited.
     read_bytes: usize,
     /// In so many polls in a row something had come already, while other calls were active.
     in_a_row: u32,

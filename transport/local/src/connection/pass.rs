@@ -178,7 +178,7 @@ impl Pass {
     ) -> Result<Progress, Closed> {
         let mut stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
-        // What the peer wrote before it went still counts, so its end is judged last.
+        // Records that the peer published before it closed count, so the pass judges the end last.
         let (mut end, before) = match self.ending.take() {
             Some(Ending { why, receives }) => (Err(why), receives),
             None => (self.look(connection, &mut stirred), 0),

@@ -41,14 +41,15 @@ const SMALL_BYTES: usize = 128;
 enum Parsed {
     /// So many bytes were copied.
     Copied(usize),
-    /// What it means depends on frames that are still to be handled, or on notes for which the next receive has time.
+    /// Nothing was copied: frames before the record are still to be handled, or the note of its segment lies behind
+    /// others, which the next receive takes.
     HeldUp,
 }
 
-/// What is known of the segment that a record names.
+/// Says if a segment that a record names can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
-    /// It is there; or it never comes, and whoever reads from it finds that out.
+    /// It is there; or it never comes, which the read of its block finds out.
     Known,
     /// This process could not take it: the bytes of its blocks are lost.
     Refused,

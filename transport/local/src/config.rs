@@ -143,6 +143,10 @@ pub struct LocalConfig {
     pub max_connections: usize,
     /// The same for each user: one that floods the server takes no other's place.
     pub max_connections_per_uid: usize,
+    /// Bytes of shared memory that this process makes for the peers of each user, in all of its connections, and
+    /// that they have not given back. Never more than half of the memory that it may use, or a quarter where other
+    /// users are let in. What does not fit ends `RESOURCE_EXHAUSTED`; a new connection takes a socket.
+    pub max_memory_per_uid: usize,
 }
 
 impl Default for LocalConfig {
@@ -159,6 +163,7 @@ impl Default for LocalConfig {
             lets_clients_hold_several: true,
             max_connections: 4096,
             max_connections_per_uid: 2048,
+            max_memory_per_uid: usize::MAX,
         }
     }
 }

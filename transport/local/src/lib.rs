@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod budgets;
 mod call;
 #[cfg(feature = "plugins")]
 mod child;

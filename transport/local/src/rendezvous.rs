@@ -14,6 +14,7 @@ use ringway_wire::{Capabilities, Hello, Negotiated, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
+use crate::budgets::budget_of;
 use crate::clock;
 use crate::config::{Links, LocalConfig, SocketEngine};
 use crate::connection::{Connection, Large, Parts, Wakeups};
@@ -65,11 +66,12 @@ struct Memory {
 
 impl Memory {
     /// Makes the region and the doorbell.
-    fn make(config: &LocalConfig) -> Result<Self, String> {
+    fn make(config: &LocalConfig, peer_uid: u32) -> Result<Self, String> {
         let arena = &config.memory.arena;
         let largest = arena.max_block_bytes.max(arena.segment_bytes);
         check_file_size_limit(largest).map_err(|error| error.to_string())?;
-        let region = OwnRegion::create(&config.memory.region).map_err(|error| error.to_string())?;
+        let region = OwnRegion::create_within(&config.memory.region, &budget_of(peer_uid, config))
+            .map_err(|error| error.to_string())?;
         let bell = EventFd::new().map_err(|error| format!("no doorbell can be made: {error}"))?;
         Ok(Self { region, bell })
     }
@@ -129,7 +131,7 @@ impl Rendezvous<'_> {
         if links == Links::Socket || !shm_is_wanted {
             return Ok(offer);
         }
-        match Memory::make(self.config) {
+        match Memory::make(self.config, self.peer.uid) {
             Ok(memory) => {
                 offer.capabilities |= SHM | READS_AHEAD | HEARS_REFUSALS;
                 offer.memory = Some(memory);

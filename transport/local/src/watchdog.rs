@@ -1,5 +1,6 @@
 //! A thread of the process that has drivers replaced which are stuck in the user's code, connections given up whose
-//! peer takes nothing any more, and threads freed that a peer's doorbell holds up.
+//! peer takes nothing any more, and threads freed that a peer's doorbell holds up. It finds out as well which shared
+//! memory peers have given back.
 //!
 //! It is the one thing here that runs outside of tokio, because what it looks for stops tokio as well: the worker
 //! that is stuck may be the one that waits for all descriptors and timers of its runtime. It ticks while drivers
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use ringway_sys::schedule::run_delay_of;
 
+use crate::budgets;
 use crate::connection::connections;
 use crate::driver::{Driver, Suspect};
 use crate::link::shm::peer_bell;
@@ -26,6 +28,8 @@ const CONFIRM_AFTER: Duration = Duration::from_millis(1);
 const UNPOLLED_AFTER: Duration = Duration::from_millis(8);
 /// The time between two looks at connections whose peer may take nothing any more.
 pub(crate) const LOOK_AT_PEERS_EVERY: Duration = Duration::from_secs(1);
+/// The time between two looks at shared memory that this side is done with.
+const LOOK_AT_MEMORY_EVERY: Duration = Duration::from_millis(100);
 /// Ticks without work after which the thread sleeps until a driver wakes it.
 const LINGER_TICKS: u32 = 16;
 /// The longest sleep: bounds what a driver can lose that has just missed to wake the thread.
@@ -86,6 +90,7 @@ fn run() {
     let mut idle_ticks = 0;
     let mut suspects: Vec<(Weak<Driver>, Suspicion)> = Vec::new();
     let mut looked = Instant::now();
+    let mut settled = looked;
     let mut ringing = Vec::new();
     loop {
         if looked.elapsed() >= LOOK_AT_PEERS_EVERY {
@@ -93,6 +98,10 @@ fn run() {
             connections()
                 .iter()
                 .for_each(|connection| connection.look_at_peer());
+        }
+        if settled.elapsed() >= LOOK_AT_MEMORY_EVERY {
+            settled = Instant::now();
+            budgets::settle();
         }
         if idle_ticks >= LINGER_TICKS {
             WATCHDOG.ticking.store(false, Ordering::SeqCst);

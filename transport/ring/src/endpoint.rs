@@ -1,8 +1,10 @@
 //! One side of a connection: its own region and the peer's, taken apart into what may be locked apart.
 
+use std::sync::Arc;
+
 use crate::{
-    Arena, ArenaConfig, BufferPool, Consumer, PeerArena, Producer, RegionConfig, RegionLimits,
-    SegmentLimits,
+    Arena, ArenaConfig, BufferPool, Consumer, MemoryBudget, PeerArena, Producer, RegionConfig,
+    RegionLimits, SegmentLimits,
     memory::{Own, OwnRing, Peer},
     poison::Poison,
     release::{ReleaseList, ReleaseReader},
@@ -103,6 +105,7 @@ impl Endpoint {
             Own(own.memory),
             ring,
             Peer(peer.memory),
+            own.budget,
             config,
             start,
         ))
@@ -121,8 +124,8 @@ impl Endpoint {
         start: u64,
     ) -> Result<(Self, Self), RegionError> {
         let (left, right) = (
-            OwnRegion::create_at(&config.region, start)?,
-            OwnRegion::create_at(&config.region, start)?,
+            OwnRegion::create_at(&config.region, start, None)?,
+            OwnRegion::create_at(&config.region, start, None)?,
         );
         let map = |region: &OwnRegion| {
             let descriptor = rustix::io::fcntl_dupfd_cloexec(region.descriptor(), 0)
@@ -138,12 +141,24 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    fn assemble(own: Own, ring: OwnRing, peer: Peer, config: &EndpointConfig, start: u64) -> Self {
+    fn assemble(
+        own: Own,
+        ring: OwnRing,
+        peer: Peer,
+        budget: Option<Arc<MemoryBudget>>,
+        config: &EndpointConfig,
+        start: u64,
+    ) -> Self {
         let poison = Poison::default();
         Self {
             producer: Producer::new(own.clone(), ring, peer.clone(), poison.clone(), start),
             consumer: Consumer::new(own.clone(), peer.clone(), poison.clone(), start),
-            arena: Arena::new(config.arena, ReleaseReader::new(peer), poison.clone()),
+            arena: Arena::new(
+                config.arena,
+                ReleaseReader::new(peer),
+                poison.clone(),
+                budget,
+            ),
             peer_arena: PeerArena::new(config.segment_limits, ReleaseList::new(own), poison),
             pool: BufferPool::default(),
         }
@@ -152,8 +167,6 @@ impl Endpoint {
     /// Two endpoints over memory that loom follows.
     #[cfg(loom)]
     pub(crate) fn modelled_pair(ring_bytes: usize, release_slots: usize) -> (Self, Self) {
-        use std::sync::Arc;
-
         use crate::memory::RegionMemory;
 
         let memory = || Arc::new(RegionMemory::new(ring_bytes, release_slots));
@@ -166,6 +179,7 @@ impl Endpoint {
                 Own(Arc::clone(own)),
                 ring,
                 Peer(Arc::clone(peer)),
+                None,
                 &config,
                 0,
             )

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::record::SegmentId;
+use crate::{BudgetLimits, record::SegmentId};
 
 /// A word or record of the peer's that no honest peer writes.
 ///
@@ -196,6 +196,26 @@ pub enum RegionError {
         bytes: usize,
         /// The limit.
         limit: u64,
+    },
+    /// The peers of this user have used up what they may have of this side's memory.
+    #[error(
+        "{bytes} bytes of shared memory more for the processes of that user would exceed the budget of {} bytes and {} \
+         files: {used} bytes in {files} files are in use, of which {kept} were given up here and are still held by a \
+         peer; raise max_memory_per_uid, or RLIMIT_NOFILE (ulimit -n) where the files are used up",
+        limits.max_bytes,
+        limits.max_files
+    )]
+    OverBudget {
+        /// How much was asked for.
+        bytes: usize,
+        /// What is in use.
+        used: usize,
+        /// The files that these are.
+        files: usize,
+        /// What of it peers keep though this side is done with it.
+        kept: usize,
+        /// The budget.
+        limits: BudgetLimits,
     },
     /// The seals could not be set.
     #[error("sealing failed: {0}")]

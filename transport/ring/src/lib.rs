@@ -20,6 +20,7 @@
 )]
 
 mod arena;
+mod budget;
 mod consumer;
 mod copy;
 mod doorbell;
@@ -59,6 +60,7 @@ mod sync;
 mod tests;
 
 pub use arena::{Arena, ArenaConfig, BlockWriter, Filling, NewSegment};
+pub use budget::{BudgetLimits, MemoryBudget};
 pub use consumer::{Consumer, Inbox, Peek};
 pub use doorbell::{PeerSleep, SleepPosture, SleepWord};
 pub use endpoint::{Endpoint, EndpointConfig};

@@ -15,6 +15,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use crate::{
     RegionError,
+    budget::Charge,
     copy::{Way, copy_out},
 };
 
@@ -35,6 +36,8 @@ const NOT_IN_CHILDREN: Advice = Advice::Normal;
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// What this side's own file counts for. Dropped after the memory is unmapped.
+    charge: Option<Charge>,
 }
 
 // SAFETY: a mapping is plain memory owned by this value; it does not care which thread unmaps it.
@@ -80,7 +83,11 @@ impl Mapping {
             bytes: len,
             errno: rustix::io::Errno::NOMEM,
         })?;
-        let mapping = Self { base, len };
+        let mapping = Self {
+            base,
+            len,
+            charge: None,
+        };
         // A forked child must not write the same ring: two producers would publish over each other.
         // SAFETY: the range is the mapping just made, and DONTFORK changes nothing in this process.
         unsafe { madvise(mapping.base.as_ptr().cast(), len, NOT_IN_CHILDREN) }
@@ -88,6 +95,13 @@ impl Mapping {
         #[cfg(all(target_os = "linux", not(loom)))]
         crate::fork::note_mapped(mapping.base.as_ptr().cast(), len);
         Ok(mapping)
+    }
+
+    /// Has the mapping end what was spent on its file.
+    pub(crate) fn charged(self, charge: Charge) -> Self {
+        let mut mapping = self;
+        mapping.charge = Some(charge);
+        mapping
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -39,7 +39,8 @@ impl Hostile {
     /// A valid region, so far, and its descriptor.
     pub fn region() -> (Self, OwnedFd) {
         let layout = Layout::new(&config().region).unwrap();
-        let (region, descriptor) = sealed::create("hostile", layout.region_bytes(), true).unwrap();
+        let (region, descriptor) =
+            sealed::create("hostile", layout.region_bytes(), true, None).unwrap();
         write_header(&region, &layout).unwrap();
         (Self { region, layout }, descriptor)
     }
@@ -49,7 +50,7 @@ impl Hostile {
         let (hostile, descriptor) = Self::region();
         hostile.set_producer_index(start);
         hostile.set_consumer_cursor(start);
-        let own = OwnRegion::create_at(&config().region, start).unwrap();
+        let own = OwnRegion::create_at(&config().region, start, None).unwrap();
         let peer = PeerRegion::map(descriptor, &RegionLimits::default()).unwrap();
         let victim = Endpoint::join_at(own, peer, &config(), start).unwrap();
         (hostile, victim)
@@ -57,7 +58,7 @@ impl Hostile {
 
     /// A segment that any receiver accepts.
     pub fn segment(bytes: usize) -> OwnedFd {
-        sealed::create("hostile", bytes, false).unwrap().1
+        sealed::create("hostile", bytes, false, None).unwrap().1
     }
 
     pub fn set_u32(&self, at: usize, value: u32) {

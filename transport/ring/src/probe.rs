@@ -50,7 +50,7 @@ impl MemoryStep {
         match self {
             Self::Create => sealed::create_memfd("ringway-probe").map(drop),
             Self::NoexecSeal => create_without_exec(),
-            Self::Seal => sealed::create("ringway-probe", PROBE_BYTES, false).map(drop),
+            Self::Seal => sealed::create("ringway-probe", PROBE_BYTES, false, None).map(drop),
             Self::SealsHold => try_to_break_seals(),
             Self::MapAsPeer => map_as_peer(),
         }
@@ -91,7 +91,7 @@ fn create_without_exec() -> Result<(), RegionError> {
 }
 
 fn try_to_break_seals() -> Result<(), RegionError> {
-    let (_mapping, file) = sealed::create("ringway-probe", PROBE_BYTES, false)?;
+    let (_mapping, file) = sealed::create("ringway-probe", PROBE_BYTES, false, None)?;
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let broken = [
         ("truncated", ftruncate(&file, 0).is_ok()),
@@ -115,7 +115,7 @@ fn try_to_break_seals() -> Result<(), RegionError> {
 }
 
 fn map_as_peer() -> Result<(), RegionError> {
-    let (_mapping, file) = sealed::create("ringway-probe", PROBE_BYTES, false)?;
+    let (_mapping, file) = sealed::create("ringway-probe", PROBE_BYTES, false, None)?;
     let (bytes, _) = sealed::inspect(&file, PROBE_BYTES)?;
     Mapping::read_only(&file, bytes, true).map(drop)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    RegionConfig, RegionError, RegionLimits,
+    MemoryBudget, RegionConfig, RegionError, RegionLimits,
     layout::{self, Layout},
     mapping::Mapping,
     memory::RegionMemory,
@@ -18,9 +18,11 @@ use crate::{
 /// Send [`descriptor`](Self::descriptor) to the peer, then [`Endpoint::join`](crate::Endpoint::join).
 #[derive(Debug)]
 pub struct OwnRegion {
+    /// The peer's open file. First, so that it is closed when the memory goes.
+    descriptor: OwnedFd,
     pub(crate) memory: Arc<RegionMemory>,
     pub(crate) file: FileId,
-    descriptor: OwnedFd,
+    pub(crate) budget: Option<Arc<MemoryBudget>>,
 }
 
 impl OwnRegion {
@@ -29,13 +31,29 @@ impl OwnRegion {
     /// # Errors
     /// If the sizes are impossible or the kernel refuses the memory; never a signal later.
     pub fn create(config: &RegionConfig) -> Result<Self, RegionError> {
-        Self::create_at(config, 0)
+        Self::create_at(config, 0, None)
+    }
+
+    /// The same of a budget, from which the segments of this side's arena are taken as well.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create), and if the budget is used up.
+    pub fn create_within(
+        config: &RegionConfig,
+        budget: &Arc<MemoryBudget>,
+    ) -> Result<Self, RegionError> {
+        Self::create_at(config, 0, Some(budget))
     }
 
     /// The same with cursors that start elsewhere than at zero, to test where they wrap.
-    pub(crate) fn create_at(config: &RegionConfig, start: u64) -> Result<Self, RegionError> {
+    pub(crate) fn create_at(
+        config: &RegionConfig,
+        start: u64,
+        budget: Option<&Arc<MemoryBudget>>,
+    ) -> Result<Self, RegionError> {
         let layout = Layout::new(config)?;
-        let (mapping, descriptor) = sealed::create("ringway-region", layout.region_bytes(), true)?;
+        let (mapping, descriptor) =
+            sealed::create("ringway-region", layout.region_bytes(), true, budget)?;
         write_header(&mapping, &layout)?;
         let file = sealed::file_id(&descriptor)?;
         let memory = RegionMemory::new(mapping, layout);
@@ -48,6 +66,7 @@ impl OwnRegion {
         Ok(Self {
             memory: Arc::new(memory),
             file,
+            budget: budget.cloned(),
             descriptor,
         })
     }

@@ -1,17 +1,20 @@
 //! Creating a memfd that its owner alone can write, and checking that a received one is such.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::Arc,
+};
 
 use rustix::{
     fs::{
-        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat,
-        fstatfs, ftruncate, memfd_create,
+        FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_get_seals,
+        fstat, fstatfs, ftruncate, memfd_create,
     },
     io::Errno,
     process::{Resource, getrlimit},
 };
 
-use crate::{RegionError, mapping::Mapping};
+use crate::{MemoryBudget, RegionError, mapping::Mapping};
 
 /// What a region must carry: its size is fixed, nobody maps it for writing any more, and none of
 /// this can be undone or added to.
@@ -27,18 +30,69 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 pub(crate) type FileId = (u64, u64);
 
 /// Creates, allocates, maps and only then seals: FUTURE_WRITE spares the mapping that exists, which
-/// is then the only one through which the file can ever be written.
+/// is then the only one through which the file can ever be written. Gives back what the peer is to be sent.
 pub(crate) fn create(
     name: &str,
     bytes: usize,
     populate: bool,
+    budget: Option<&Arc<MemoryBudget>>,
 ) -> Result<(Mapping, OwnedFd), RegionError> {
     check_file_size_limit(bytes)?;
+    let charge = budget.map(|budget| budget.charge(bytes)).transpose()?;
     let file = create_memfd(name)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
         .map_err(|errno| RegionError::Allocate { bytes, errno })?;
-    let mapping = Mapping::writable(&file, bytes, populate)?;
-    Ok((mapping, seal(file)?))
+    let Some(mut charge) = charge else {
+        let mapping = Mapping::writable(&file, bytes, populate)?;
+        return Ok((mapping, seal(file)?));
+    };
+    let Some((ours, theirs)) = open_twice(&file)? else {
+        let mapping = Mapping::writable(&file, bytes, populate)?;
+        return Ok((mapping.charged(charge), seal(file)?));
+    };
+    // A mapping holds the open file it is made of: this side's.
+    let mapping = Mapping::writable(&ours, bytes, populate)?;
+    seal(file)?;
+    charge.watch(ours);
+    Ok((mapping.charged(charge), theirs))
+}
+
+/// Opens a memfd for this side and for the peer, so that the kernel counts them as two; `None` where `/proc` is not
+/// there or refused. Kernels differ in counting the open file that memfd_create(2) gave.
+///
+/// # Errors
+/// If there are no descriptors left.
+fn open_twice(file: &OwnedFd) -> Result<Option<(OwnedFd, OwnedFd)>, RegionError> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let open = || rustix::fs::open(path.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let twice = open().and_then(|ours| Ok((ours, open()?)));
+    match twice {
+        Ok(twice) => Ok(Some(twice)),
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+            Err(RegionError::Create(errno))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Tells if another open file of the same memfd exists: a descriptor of it in any process or on its way to one, or
+/// a mapping. Where the kernel does not say, there is none.
+pub(crate) fn is_open_elsewhere(file: &OwnedFd) -> bool {
+    lease(file, libc::F_WRLCK) == Err(Errno::AGAIN) || {
+        // What was granted is given back at once: it was asked for to learn this alone.
+        let _ = lease(file, libc::F_UNLCK);
+        false
+    }
+}
+
+fn lease(file: &OwnedFd, kind: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: F_SETLEASE takes a number, and touches no memory of this process.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
 }
 
 #[cfg(feature = "memfd")]

@@ -1,17 +1,29 @@
 //! In place of `sealed` on other systems than Linux, which have no memory files that can be sealed: none is made,
 //! and none is taken from a peer.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
 
 use rustix::io::Errno;
 
-use crate::{RegionError, mapping::Mapping};
+use crate::{MemoryBudget, RegionError, mapping::Mapping};
 
 /// The identity of a file: device and inode.
 pub(crate) type FileId = (u64, u64);
 
-pub(crate) fn create(_: &str, _: usize, _: bool) -> Result<(Mapping, OwnedFd), RegionError> {
+pub(crate) fn create(
+    _: &str,
+    _: usize,
+    _: bool,
+    _: Option<&Arc<MemoryBudget>>,
+) -> Result<(Mapping, OwnedFd), RegionError> {
     Err(RegionError::Create(Errno::NOSYS))
+}
+
+pub(crate) fn is_open_elsewhere(_: &OwnedFd) -> bool {
+    false
 }
 
 /// Checks nothing: no memory is made.

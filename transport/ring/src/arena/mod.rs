@@ -22,8 +22,8 @@ use self::{
     space::{Extent, Space},
 };
 use crate::{
-    ArenaError, BlockRef, Corrupt, RegionError, SegmentId, mapping::Mapping, poison::Poison,
-    record::split_release_entry, release::ReleaseReader, sealed,
+    ArenaError, BlockRef, Corrupt, MemoryBudget, RegionError, SegmentId, mapping::Mapping,
+    poison::Poison, record::split_release_entry, release::ReleaseReader, sealed,
 };
 
 /// Sizes of the arena that this side creates.
@@ -78,9 +78,12 @@ pub struct NewSegment {
 #[derive(Debug)]
 pub struct Arena {
     config: ArenaConfig,
+    budget: Option<Arc<MemoryBudget>>,
     poison: Poison,
     releases: ReleaseReader,
     space: Space,
+    /// Before the mappings, so that these files are closed when the memory goes.
+    unsent: Vec<NewSegment>,
     mappings: Vec<(SegmentId, Arc<Mapping>)>,
     table: Arc<BlockTable>,
     /// Per slot of the table: what it stands for. Private, so a release is judged by this alone.
@@ -88,7 +91,6 @@ pub struct Arena {
     free_slots: Vec<u32>,
     next_segment: u32,
     total_bytes: usize,
-    unsent: Vec<NewSegment>,
     retired: Vec<SegmentId>,
 }
 
@@ -99,7 +101,12 @@ struct Slot {
 }
 
 impl Arena {
-    pub(crate) fn new(config: ArenaConfig, releases: ReleaseReader, poison: Poison) -> Self {
+    pub(crate) fn new(
+        config: ArenaConfig,
+        releases: ReleaseReader,
+        poison: Poison,
+        budget: Option<Arc<MemoryBudget>>,
+    ) -> Self {
         // One slot for each entry of the peer's release list: then that list can never overflow.
         let slots = releases.slots();
         #[expect(
@@ -109,16 +116,17 @@ impl Arena {
         let free_slots = (0..slots as u32).rev().collect();
         Self {
             config,
+            budget,
             poison,
             releases,
             space: Space::default(),
+            unsent: Vec::new(),
             mappings: Vec::new(),
             table: Arc::new(BlockTable::new(slots)),
             blocks: vec![Slot::default(); slots],
             free_slots,
             next_segment: 0,
             total_bytes: 0,
-            unsent: Vec::new(),
             retired: Vec::new(),
         }
     }
@@ -129,7 +137,7 @@ impl Arena {
     ///
     /// # Errors
     /// `Exhausted` until the peer releases something; `TooLarge` for ever; `Memory` if the kernel
-    /// refuses another segment.
+    /// or the budget refuses another segment.
     pub fn allocate(&mut self, len: usize) -> Result<BlockWriter, ArenaError> {
         self.allocate_with(len, Self::allocate_in_new_segment)
     }
@@ -269,7 +277,11 @@ impl Arena {
         if self.total_bytes + bytes > self.config.max_total_bytes {
             return Err(ArenaError::Exhausted);
         }
-        self.add_segment(bytes).map_err(ArenaError::Memory)?;
+        self.add_segment(bytes).map_err(|error| match error {
+            // What is there serves as well, once it is given back.
+            RegionError::OverBudget { .. } if self.space.may_fit(len) => ArenaError::Exhausted,
+            error => ArenaError::Memory(error),
+        })?;
         self.space.allocate(len).ok_or(ArenaError::Exhausted)
     }
 
@@ -279,7 +291,8 @@ impl Arena {
             limit: u64::from(u32::MAX),
         };
         let len = u32::try_from(bytes).map_err(|_| too_large)?;
-        let (mapping, descriptor) = sealed::create("ringway-segment", bytes, false)?;
+        let (mapping, descriptor) =
+            sealed::create("ringway-segment", bytes, false, self.budget.as_ref())?;
         let id = SegmentId(self.next_segment);
         // A connection that went through 2^32 segments would reuse an id long since retired.
         self.next_segment = self.next_segment.wrapping_add(1);
@@ -297,14 +310,14 @@ impl Arena {
     /// Forgets segments; their memory goes with the last writer that still refers to it (none does).
     fn retire(&mut self, segments: Vec<SegmentId>) {
         for id in segments {
-            if let Some(at) = self.mappings.iter().position(|(mapped, _)| *mapped == id) {
-                let (_, mapping) = self.mappings.swap_remove(at);
-                self.total_bytes -= mapping.len();
-            }
             let unsent = self.unsent.len();
             self.unsent.retain(|segment| segment.id != id);
             if self.unsent.len() == unsent {
                 self.retired.push(id);
+            }
+            if let Some(at) = self.mappings.iter().position(|(mapped, _)| *mapped == id) {
+                let (_, mapping) = self.mappings.swap_remove(at);
+                self.total_bytes -= mapping.len();
             }
         }
     }

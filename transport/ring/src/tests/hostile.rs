@@ -298,7 +298,7 @@ fn copied(victim: &Endpoint, block: BlockRef) -> Result<usize, Corrupt> {
 #[test]
 fn a_block_lies_within_a_segment_that_is_known() {
     let (hostile, mut victim) = Hostile::facing(0);
-    let (_, descriptor) = crate::sealed::create("segment", 8192, false).unwrap();
+    let (_, descriptor) = crate::sealed::create("segment", 8192, false, None).unwrap();
     victim
         .peer_arena
         .add_segment(SegmentId(7), 8192, descriptor)
@@ -329,7 +329,7 @@ fn a_block_lies_within_a_segment_that_is_known() {
         (4096, u32::MAX - 4095),
     ] {
         let (_hostile, mut victim) = Hostile::facing(0);
-        let (_, descriptor) = crate::sealed::create("segment", 8192, false).unwrap();
+        let (_, descriptor) = crate::sealed::create("segment", 8192, false, None).unwrap();
         victim
             .peer_arena
             .add_segment(SegmentId(7), 8192, descriptor)

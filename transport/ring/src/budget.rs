@@ -1,0 +1,308 @@
+//! How much memory this side makes for the peers of one user, and what of it they have not given back.
+//!
+//! The kernel frees a memory file when the last process closes it, and charges it to the one that made it. A peer may
+//! keep a file that was retired, or those of a connection that has ended. So a file counts until the peer has let
+//! go of it, and a budget that is used up makes no more. The peer need not say that it has: the kernel grants a write
+//! lease (fcntl(2), `F_SETLEASE`) only for a file that nobody else has open. Descriptors that are passed on stand
+//! for one open file, and mappings hold theirs, so this side opens each file a second time, and sends that one.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{RegionError, sealed};
+
+/// What a [`MemoryBudget`] may come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetLimits {
+    /// Bytes of all files.
+    pub max_bytes: usize,
+    /// Files: this side keeps a descriptor of each.
+    pub max_files: usize,
+}
+
+/// The memory that is made for the peers of one user: regions and segments of all their connections.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use ringway_ring::{BudgetLimits, MemoryBudget, OwnRegion, RegionConfig};
+///
+/// # fn main() -> Result<(), ringway_ring::RegionError> {
+/// let limits = BudgetLimits { max_bytes: 64 * 1024, max_files: 8 };
+/// let budget = Arc::new(MemoryBudget::new(limits));
+/// let region = OwnRegion::create_within(&RegionConfig::default(), &budget)?;
+/// assert!(OwnRegion::create_within(&RegionConfig::default(), &budget).is_err());
+/// drop(region);
+/// assert_eq!(budget.used_bytes(), 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MemoryBudget {
+    limits: BudgetLimits,
+    spent: Mutex<Spent>,
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    bytes: usize,
+    files: usize,
+    /// What this side is done with, and a peer is not.
+    kept: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    file: OwnedFd,
+    bytes: usize,
+}
+
+impl MemoryBudget {
+    /// A budget of which nothing is spent.
+    #[must_use]
+    pub fn new(limits: BudgetLimits) -> Self {
+        Self {
+            limits,
+            spent: Mutex::default(),
+        }
+    }
+
+    /// Bytes of all files that are in use at either side.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.spent().bytes
+    }
+
+    /// Bytes of the files that peers keep though this side is done with them.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        kept_bytes(&self.spent().kept)
+    }
+
+    /// Takes note of what peers have given back since the last time; true if they keep nothing.
+    pub fn settle(&self) -> bool {
+        let mut spent = self.spent();
+        spent.settle();
+        spent.kept.is_empty()
+    }
+
+    /// Spends so much on a file that is to be made.
+    ///
+    /// # Errors
+    /// `OverBudget`.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, RegionError> {
+        let mut spent = self.spent();
+        if !spent.leaves_room(bytes, &self.limits) {
+            spent.settle();
+        }
+        if !spent.leaves_room(bytes, &self.limits) {
+            return Err(RegionError::OverBudget {
+                bytes,
+                used: spent.bytes,
+                files: spent.files,
+                kept: kept_bytes(&spent.kept),
+                limits: self.limits,
+            });
+        }
+        spent.bytes += bytes;
+        spent.files += 1;
+        Ok(Charge {
+            budget: Arc::clone(self),
+            bytes,
+            file: None,
+        })
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        // Nothing below leaves it half changed.
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spent {
+    fn leaves_room(&self, bytes: usize, limits: &BudgetLimits) -> bool {
+        self.files < limits.max_files && self.bytes.saturating_add(bytes) <= limits.max_bytes
+    }
+
+    fn settle(&mut self) {
+        let given_back = |kept: &mut Kept| !sealed::is_open_elsewhere(&kept.file);
+        for kept in self.kept.extract_if(.., given_back) {
+            self.bytes -= kept.bytes;
+            self.files -= 1;
+        }
+    }
+}
+
+fn kept_bytes(kept: &[Kept]) -> usize {
+    kept.iter().map(|kept| kept.bytes).sum()
+}
+
+/// What was spent on one file, until neither side has it any more.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<MemoryBudget>,
+    bytes: usize,
+    /// As this side has it open. `None` until it is, and where a file can't be opened a second time.
+    file: Option<OwnedFd>,
+}
+
+impl Charge {
+    /// Watches the file by `ours`, an open file that is this side's alone.
+    pub(crate) fn watch(&mut self, ours: OwnedFd) {
+        self.file = Some(ours);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let mut spent = self.budget.spent();
+        match self.file.take() {
+            Some(file) if sealed::is_open_elsewhere(&file) => spent.kept.push(Kept {
+                file,
+                bytes: self.bytes,
+            }),
+            _ => {
+                spent.bytes -= self.bytes;
+                spent.files -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux", not(loom)))]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::{
+        ArenaConfig, ArenaError, Endpoint, EndpointConfig, OwnRegion, PeerRegion, RegionConfig,
+        RegionLimits, mapping::Mapping, sealed,
+    };
+
+    const BYTES: usize = 65_536;
+
+    fn budget(max_bytes: usize) -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget::new(BudgetLimits {
+            max_bytes,
+            max_files: 64,
+        }))
+    }
+
+    fn file(budget: &Arc<MemoryBudget>) -> Result<(Mapping, OwnedFd), RegionError> {
+        sealed::create("budget", BYTES, false, Some(budget))
+    }
+
+    #[test]
+    fn what_a_peer_keeps_stays_charged() {
+        let budget = budget(2 * BYTES);
+        let (mapping, sent) = file(&budget).unwrap();
+        drop(mapping);
+        assert_eq!((budget.used_bytes(), budget.kept_bytes()), (BYTES, BYTES));
+        let mapped = Mapping::read_only(&sent, BYTES, false).unwrap();
+        drop(sent);
+        assert!(!budget.settle(), "a mapping is enough to keep it");
+        let other = file(&budget).unwrap();
+        let refused = file(&budget).unwrap_err().to_string();
+        assert!(refused.contains("max_memory_per_uid"), "{refused}");
+        assert!(
+            refused.contains(&format!("{BYTES} were given up")),
+            "{refused}"
+        );
+        drop(mapped);
+        let _again = file(&budget).expect("what was given back is spent again");
+        drop(other);
+        assert!(budget.settle());
+        assert_eq!((budget.used_bytes(), budget.kept_bytes()), (BYTES, 0));
+    }
+
+    #[test]
+    fn a_descriptor_on_its_way_is_kept() {
+        let budget = budget(BYTES);
+        let (mapping, sent) = file(&budget).unwrap();
+        let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut message = rustix::net::SendAncillaryBuffer::new(&mut space);
+        let sent_as = [sent.as_fd()];
+        assert!(message.push(rustix::net::SendAncillaryMessage::ScmRights(&sent_as)));
+        rustix::net::sendmsg(
+            &left,
+            &[std::io::IoSlice::new(b"x")],
+            &mut message,
+            rustix::net::SendFlags::empty(),
+        )
+        .unwrap();
+        drop((mapping, sent));
+        assert!(!budget.settle());
+        drop(right);
+        assert!(budget.settle());
+    }
+
+    #[test]
+    fn a_descriptor_that_is_opened_again_is_kept() {
+        let budget = budget(BYTES);
+        let (mapping, sent) = file(&budget).unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&sent));
+        let reopened = std::fs::File::open(path).unwrap();
+        drop((mapping, sent));
+        assert!(!budget.settle());
+        drop(reopened);
+        assert!(budget.settle());
+    }
+
+    #[test]
+    fn files_are_bounded_as_bytes_are() {
+        let limits = BudgetLimits {
+            max_bytes: usize::MAX,
+            max_files: 2,
+        };
+        let budget = Arc::new(MemoryBudget::new(limits));
+        let held = (file(&budget).unwrap(), file(&budget).unwrap());
+        let refused = file(&budget).unwrap_err().to_string();
+        assert!(refused.contains("RLIMIT_NOFILE"), "{refused}");
+        drop(held);
+        file(&budget).unwrap();
+    }
+
+    #[test]
+    fn an_arena_waits_for_its_own_blocks_and_fails_without_any() {
+        let region = RegionConfig {
+            ring_bytes: 4096,
+            release_slots: 16,
+        };
+        let arena = ArenaConfig {
+            segment_bytes: BYTES,
+            max_block_bytes: 2 * BYTES,
+            max_total_bytes: 8 * BYTES,
+        };
+        let config = EndpointConfig {
+            region,
+            arena,
+            ..EndpointConfig::default()
+        };
+        let theirs = OwnRegion::create(&config.region).unwrap();
+        let probe = budget(usize::MAX);
+        let region_bytes = {
+            let _region = OwnRegion::create_within(&config.region, &probe).unwrap();
+            probe.used_bytes()
+        };
+        let budget = budget(region_bytes + BYTES);
+        let own = OwnRegion::create_within(&config.region, &budget).unwrap();
+        let theirs = theirs.descriptor().try_clone_to_owned().unwrap();
+        let peer = PeerRegion::map(theirs, &RegionLimits::default()).unwrap();
+        let mut here = Endpoint::join(own, peer, &config).unwrap();
+        let block = here.arena.allocate(BYTES).unwrap();
+        assert!(matches!(
+            here.arena.allocate(BYTES),
+            Err(ArenaError::Exhausted)
+        ));
+        assert!(matches!(
+            here.arena.allocate(2 * BYTES),
+            Err(ArenaError::Memory(RegionError::OverBudget { .. }))
+        ));
+        drop(block);
+        here.arena.allocate(BYTES).unwrap();
+        drop(here);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+}

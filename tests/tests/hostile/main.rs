@@ -9,6 +9,7 @@ mod calls;
 mod false_servers;
 mod frames;
 mod handshake;
+mod keepers;
 mod liars;
 mod oversized;
 mod regions;

@@ -172,7 +172,10 @@ impl Drop for Charge {
 
 #[cfg(all(test, target_os = "linux", not(loom)))]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::{
+        os::fd::AsFd,
+        time::{Duration, Instant},
+    };
 
     use super::*;
     use crate::{
@@ -301,6 +304,16 @@ mod tests {
             Err(ArenaError::Memory(RegionError::OverBudget { .. }))
         ));
         drop(block);
+        let block = here.arena.allocate(BYTES).unwrap();
+        let sent = here.arena.new_segments();
+        drop(block);
+        let idle = Duration::from_secs(1);
+        let now = Instant::now();
+        here.arena.trim(now, idle).unwrap();
+        assert_eq!(here.arena.trim(now + idle, idle).unwrap().len(), 1);
+        assert_eq!(budget.kept_bytes(), BYTES, "retired, and kept");
+        assert!(here.arena.allocate(BYTES).is_err());
+        drop(sent);
         here.arena.allocate(BYTES).unwrap();
         drop(here);
         assert_eq!(budget.used_bytes(), 0);

@@ -219,6 +219,17 @@ impl Server {
         self
     }
 
+    /// Bytes of shared memory that this process makes for the clients of each user, in all of their connections, and
+    /// that they have not given back. A client that keeps what was retired uses it up: its calls that need more of it
+    /// end `RESOURCE_EXHAUSTED`, its new connections take a socket. Default, and at most: half of the memory that the
+    /// process may use, a quarter where other users are let in.
+    #[must_use]
+    pub fn max_memory_per_uid(mut self, bytes: usize) -> Self {
+        self.local
+            .ask(move |local| local.max_memory_per_uid = bytes);
+        self
+    }
+
     /// How long calls in flight may go on once the server was told to end, on every path; then they
     /// are cut off. `None` is for ever. Default: 30 s.
     #[must_use]

@@ -39,6 +39,7 @@ const UNSAFE: [&str; 22] = [
     "transport/ring/src/mapping.rs",
     "transport/ring/src/memory.rs",
     "transport/ring/src/rope.rs",
+    "transport/ring/src/sealed.rs",
     "transport/ring/src/tests/refused.rs",
     "transport/sys/src/credentials.rs",
     "transport/sys/src/floor/page.rs",

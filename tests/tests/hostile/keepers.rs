@@ -1,7 +1,10 @@
-//! Peers that keep memory which is not theirs any more: it stays charged to the server, so there is a budget.
+//! Peers that keep memory which is not theirs any more, or have the server hold what nobody reads, over many
+//! connections: their user has a budget.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -11,9 +14,11 @@ use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_ring::{Endpoint, Inbox};
 use ringway_sys::{Blocking, receive_with_descriptors};
-use ringway_tests::{alone, client_of, ours, payload};
+use ringway_tests::{alone, asking, client_of, ours, payload, payloads};
 use ringway_wire::{FrameHeader, Kind};
-use tonic::Code;
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
+use tonic::{Code, Status};
 
 use crate::{Joined, NAME, exchange_regions, greet, join};
 
@@ -76,7 +81,7 @@ fn ending(attacker: &mut Joined) -> Kind {
     }
 }
 
-async fn serve(root: &Path) -> tokio::task::JoinHandle<()> {
+async fn serve(root: &Path) -> JoinHandle<()> {
     let server = Server::builder()
         .directory(root)
         .name(NAME)
@@ -89,7 +94,7 @@ async fn serve(root: &Path) -> tokio::task::JoinHandle<()> {
 }
 
 async fn honest_client(root: &Path) -> BenchClient<ringway::Channel> {
-    let address = Address::new(&format!("shm://{NAME}")).unwrap();
+    let address = Address::new(format!("shm://{NAME}")).unwrap();
     client_of(&address.directory(root)).await
 }
 
@@ -160,4 +165,93 @@ fn regions_of_ended_connections() {
         }
         assert!(loot.endpoints.len() > 50);
     });
+}
+
+const CLIENTS: usize = 6;
+const UPLOADS_OF_ONE: usize = 4;
+const PART_BYTES: usize = 4096;
+/// What a connection may hold beyond its budget: what it may hold without one, and a pass.
+const BEYOND_BYTES: usize = 3 * MIB / 2;
+
+/// An upload that its handler never reads.
+struct Upload {
+    sent: Arc<AtomicUsize>,
+    call: JoinHandle<Result<(), Status>>,
+}
+
+impl Upload {
+    fn start(client: &BenchClient<ringway::Channel>) -> Self {
+        let (sent, mut client) = (Arc::new(AtomicUsize::new(0)), client.clone());
+        let counted = Arc::clone(&sent);
+        let parts = payloads(u64::MAX, PART_BYTES).map(move |part| {
+            counted.fetch_add(PART_BYTES, Ordering::Relaxed);
+            part
+        });
+        let call = tokio::spawn(async move {
+            let answer = client.client_stream(asking("hang", parts)).await;
+            answer.map(drop)
+        });
+        Self { sent, call }
+    }
+}
+
+/// Each connection stays within its windows, and all together take more than the user's budget.
+fn uploads_that_nobody_reads(scheme: &'static str) {
+    alone(async move {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let serving = serve(root).await;
+        let mut clients = Vec::new();
+        let mut uploads = Vec::new();
+        for _ in 0..CLIENTS {
+            let address = Address::new(format!("{scheme}://{NAME}")).unwrap();
+            let client = client_of(&address.directory(root)).await;
+            uploads.extend((0..UPLOADS_OF_ONE).map(|_| Upload::start(&client)));
+            clients.push(client);
+        }
+        let is_over = |upload: &Upload| upload.call.is_finished();
+        let began = Instant::now();
+        while !uploads.iter().any(is_over) {
+            assert!(began.elapsed() < SETTLED, "nothing is refused");
+            answered(&mut clients[0], 10).await.ok();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let open = uploads.iter().filter(|upload| !is_over(upload));
+        let held: usize = open.map(|upload| upload.sent.load(Ordering::Relaxed)).sum();
+        println!("{scheme}: {} KiB are held", held / 1024);
+        assert!(held < BUDGET_BYTES + CLIENTS * BEYOND_BYTES, "{held} bytes");
+        // One that has sent nothing yet is served.
+        let address = Address::new(format!("{scheme}://{NAME}")).unwrap();
+        let mut newcomer = client_of(&address.directory(root)).await;
+        answered(&mut newcomer, 10).await.expect("a small call");
+        for upload in uploads {
+            upload.call.abort();
+            if let Ok(ended) = upload.call.await {
+                let status = ended.unwrap_err();
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                let text = status.message();
+                assert!(text.contains("max_memory_per_uid"), "{text}");
+            }
+        }
+        let dropped = Instant::now();
+        while let Err(code) = answered(&mut newcomer, MIB).await {
+            assert!(
+                dropped.elapsed() < SETTLED,
+                "{code:?} after all was given up"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        serving.abort();
+    });
+}
+
+#[test]
+fn uploads_that_nobody_reads_over_shm() {
+    uploads_that_nobody_reads("shm");
+}
+
+#[test]
+fn uploads_that_nobody_reads_over_a_socket() {
+    uploads_that_nobody_reads("socket");
 }

@@ -143,8 +143,8 @@ pub struct LocalConfig {
     pub max_connections: usize,
     /// The same for each user: one that floods the server takes no other's place.
     pub max_connections_per_uid: usize,
-    /// Bytes of shared memory that this process makes for the peers of each user, in all of its connections, and
-    /// that they have not given back. Never more than half of the memory that it may use, or a quarter where other
+    /// Bytes that the peers of each user may take up in all of their connections: shared memory that this process
+    /// makes for them and they have not given back, and messages of theirs that nobody has read. Never more than half of the memory that it may use, or a quarter where other
     /// users are let in. What does not fit ends `RESOURCE_EXHAUSTED`; a new connection takes a socket.
     pub max_memory_per_uid: usize,
 }

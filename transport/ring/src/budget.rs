@@ -1,4 +1,5 @@
-//! How much memory this side makes for the peers of one user, and what of it they have not given back.
+//! How much memory the peers of one user may take up: what is made for them and they have not given back, and what
+//! this side holds of what they sent.
 //!
 //! The kernel frees a memory file when the last process closes it, and charges it to the one that made it. A peer may
 //! keep a file that was retired, or those of a connection that has ended. So a file counts until the peer has let
@@ -22,7 +23,8 @@ pub struct BudgetLimits {
     pub max_files: usize,
 }
 
-/// The memory that is made for the peers of one user: regions and segments of all their connections.
+/// The memory of the peers of one user: regions and segments of all their connections, and what they have sent and
+/// this side holds.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -68,7 +70,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Bytes of all files that are in use at either side.
+    /// Bytes of all files that are in use at either side, and of what this side holds.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.spent().bytes
@@ -85,6 +87,26 @@ impl MemoryBudget {
         let mut spent = self.spent();
         spent.settle();
         spent.kept.is_empty()
+    }
+
+    /// Spends so much on what this side holds of its own memory; false if there is not so much left.
+    #[must_use]
+    pub fn spend(&self, bytes: usize) -> bool {
+        let mut spent = self.spent();
+        let fits = |spent: &Spent| spent.bytes.saturating_add(bytes) <= self.limits.max_bytes;
+        if !fits(&spent) {
+            spent.settle();
+        }
+        let fits = fits(&spent);
+        if fits {
+            spent.bytes += bytes;
+        }
+        fits
+    }
+
+    /// Gives back so much of what was spent by [`spend`](Self::spend).
+    pub fn give_back(&self, bytes: usize) {
+        self.spent().bytes -= bytes;
     }
 
     /// Spends so much on a file that is to be made.

@@ -241,6 +241,12 @@ impl RecvWindow {
         }
     }
 
+    /// What was charged, and not taken out.
+    #[inline]
+    pub(crate) fn held(&self) -> i64 {
+        i64::from(self.limit) - self.available - self.returned
+    }
+
     /// A connection's: what is free of its first quarter.
     #[inline]
     pub(crate) fn free(&self) -> i64 {

@@ -52,6 +52,7 @@ pub use self::slot_pool::SlotPool;
 use self::stall::Stall;
 use self::state::State;
 pub(crate) use self::state::{Ticket, Waiter};
+use crate::budgets::budget_of;
 use crate::config::LocalConfig;
 use crate::driver::Crew;
 use crate::error::Closed;
@@ -440,6 +441,9 @@ impl Connection {
         // A second configuration would be the same.
         let _ = self.wait_policy.set(config.wait_policy);
         let _ = self.stall_timeout.set(config.stall_timeout);
+        if let Some(peer) = self.peer {
+            self.lock().set_budget(budget_of(peer.uid, config));
+        }
         watchdog::start();
     }
 

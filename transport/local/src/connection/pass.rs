@@ -293,6 +293,7 @@ impl Pass {
             }
             false => judged,
         };
+        state.note_held();
         let starving = state.retry_blocked(fed, &mut self.deliveries);
         let flushed = state.flush();
         // The timer belongs to the driver: a caller's thread may have no runtime.

@@ -219,9 +219,9 @@ impl Server {
         self
     }
 
-    /// Bytes of shared memory that this process makes for the clients of each user, in all of their connections, and
-    /// that they have not given back. A client that keeps what was retired uses it up: its calls that need more of it
-    /// end `RESOURCE_EXHAUSTED`, its new connections take a socket. Default, and at most: half of the memory that the
+    /// Bytes that the clients of each user may take up on the local paths, in all of their connections: shared memory
+    /// that this process makes for them and they have not given back, and messages of theirs that nobody has read.
+    /// Calls that need more end `RESOURCE_EXHAUSTED`, new connections take a socket. Default, and at most: half of the memory that the
     /// process may use, a quarter where other users are let in.
     #[must_use]
     pub fn max_memory_per_uid(mut self, bytes: usize) -> Self {

@@ -295,6 +295,13 @@ impl Connection {
         self.methods.path(number)
     }
 
+    /// Bytes of what the peer has sent and nobody has taken: messages, and heads of calls in flight.
+    #[inline]
+    pub fn held_bytes(&self) -> u64 {
+        let large = self.large.as_ref().map_or(0, |large| large.recv.held());
+        u64::try_from(self.recv.held() + large).unwrap_or(0) + self.heads_bytes
+    }
+
     /// The application took a message of this length: its room may be granted again. Messages
     /// left over when a call ends are given back by that end (server) or by the release (client).
     #[inline]

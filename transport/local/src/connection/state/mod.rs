@@ -5,7 +5,9 @@
 //! | `send.rs` | opens calls, sends frames, has those wait who can't |
 //! | `waiting.rs` | who waits to send, in lines |
 //! | `receive.rs` | judges frames: the core's events become deliveries |
+//! | `held.rs` | what of the budget of the peer's user it takes up |
 
+mod held;
 mod receive;
 mod send;
 mod waiting;
@@ -14,9 +16,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use ringway_ring::MemoryBudget;
 use ringway_sys::fork;
 use ringway_wire::{CallId, ControlFrame, code};
 
+use self::held::Held;
 pub(crate) use self::receive::Deliveries;
 pub(crate) use self::send::Waiter;
 pub(crate) use self::waiting::Ticket;
@@ -79,6 +83,7 @@ impl GivenUp {
 #[derive(Debug)]
 pub(crate) struct State {
     core: ringway_wire::Connection,
+    held: Held,
     sender: Sender,
     slots: Slots,
     waiting: Waiting,
@@ -112,6 +117,7 @@ impl State {
             counts: Counts::default(),
             generation: fork::generation(),
             core,
+            held: Held::default(),
             sender,
             slots: Slots::default(),
             waiting: Waiting::default(),
@@ -229,6 +235,20 @@ impl State {
         self.timer_at = None;
     }
 
+    // ---- what this side holds
+
+    /// Has what the peer makes this side hold taken from `budget`.
+    pub(crate) fn set_budget(&mut self, budget: Arc<MemoryBudget>) {
+        self.held.set_budget(budget);
+    }
+
+    /// Takes note of how much this side holds, after something has come or was taken.
+    #[inline]
+    pub(crate) fn note_held(&mut self) {
+        let bytes = usize::try_from(self.core.held_bytes()).unwrap_or(usize::MAX);
+        self.held.note(bytes);
+    }
+
     // ---- taking what has arrived
 
     /// The next thing that arrived for a call; a call that is over is released with its last one. Its
@@ -252,6 +272,7 @@ impl State {
             if let Some(consumed) = inbound.message_bytes() {
                 self.core
                     .consumed(id, u32::try_from(consumed).unwrap_or(u32::MAX));
+                self.note_held();
                 let _ = self.flush();
             }
         }

@@ -41,11 +41,15 @@ fn add_piece(pieces: &mut Vec<u8>, whole: usize, piece: &[u8]) -> bool {
     true
 }
 
-/// Why a message is lost whose memory this process could not take.
-fn lost(len_bytes: u32) -> SendError {
+/// Says of a message why there is no memory for it.
+const OVER_BUDGET: &str = "the receiving process holds as much for the processes of this user as its max_memory_per_uid \
+    allows: raise it, or send less at a time, once what was sent has been read";
+
+/// Why a message is lost for which this process has no memory.
+fn lost(len_bytes: u32, reason: &str) -> SendError {
     SendError::Memory {
         len_bytes: len_bytes as usize,
-        reason: OUT_OF_DESCRIPTORS.into(),
+        reason: reason.into(),
     }
 }
 
@@ -161,21 +165,24 @@ impl State {
             .core
             .handle_frame(self.now, header, head)
             .map_err(|error| Closed::PeerMisbehaved(error.to_string()))?;
+        let loss = match *is_lost {
+            true => Some(OUT_OF_DESCRIPTORS),
+            false => self.held.is_short().then_some(OVER_BUDGET),
+        };
         match event {
-            Event::Request(request) if *is_lost => {
+            Event::Request(request) if let Some(why) = loss => {
                 if let Some(service) = &connection.service {
                     // The number that it may give its method counts all the same.
                     self.route(request.method, &**service);
                 }
                 let code = code::RESOURCE_EXHAUSTED;
-                self.core
-                    .refuse_message(request.call, code, OUT_OF_DESCRIPTORS);
+                self.core.refuse_message(request.call, code, why);
             }
-            Event::Message(message) if *is_lost => {
-                self.lose(message.call, message.message_len, deliveries);
+            Event::Message(message) if let Some(why) = loss => {
+                self.lose(message.call, (message.message_len, why), deliveries);
             }
-            Event::Response(response) if *is_lost => {
-                let failed = Inbound::Failed(lost(response.message_len));
+            Event::Response(response) if let Some(why) = loss => {
+                let failed = Inbound::Failed(lost(response.message_len, why));
                 self.deliver(response.call, failed, deliveries);
             }
             Event::Request(request) => {
@@ -417,12 +424,17 @@ impl State {
         self.end(id, Inbound::Failed(error), deliveries);
     }
 
-    /// Gives up a call of which a message lies in memory that this process could not take.
+    /// Gives up a call of which a message can't be taken: of so many bytes, and for this reason.
     #[cold]
-    fn lose(&mut self, id: CallId, len_bytes: u32, deliveries: &mut Deliveries) {
+    fn lose(
+        &mut self,
+        id: CallId,
+        (len_bytes, why): (u32, &'static str),
+        deliveries: &mut Deliveries,
+    ) {
         let code = code::RESOURCE_EXHAUSTED;
-        self.core.refuse_message(id, code, OUT_OF_DESCRIPTORS);
-        self.end(id, Inbound::Failed(lost(len_bytes)), deliveries);
+        self.core.refuse_message(id, code, why);
+        self.end(id, Inbound::Failed(lost(len_bytes, why)), deliveries);
     }
 
     /// The end of a call that this side did not ask for: a server's handler is dropped before its

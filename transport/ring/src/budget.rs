@@ -193,6 +193,7 @@ impl Drop for Charge {
 }
 
 #[cfg(all(test, target_os = "linux", not(loom)))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::{
         os::fd::AsFd,

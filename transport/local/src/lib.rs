@@ -12,6 +12,7 @@
 //! | `pace` | where a method's futures run, learned from how long they take |
 //! | `watchdog` | a thread that has drivers replaced which are stuck in the user's code |
 //! | `spin` | how long to poll before parking: the rules on one page |
+//! | `giving_way` | a driver that was rung lets its peer go on first, where that pays |
 //! | `wait_policy` | the policy of a program, by name |
 //! | `simulation` | who polls, parks and wakes in virtual time, over the shipped rules; tests only |
 //! | `clock` | the clock that deadlines go by |
@@ -39,6 +40,7 @@ mod far_end;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzed;
+mod giving_way;
 mod habits;
 mod inproc;
 mod link;

@@ -34,6 +34,7 @@ pub(crate) fn may_spin() -> bool {
 
 thread_local! {
     static IN_PASS: Cell<bool> = const { Cell::new(false) };
+    static GAVE_WAY: Cell<bool> = const { Cell::new(false) };
     static BLOCKED: Cell<bool> = const { Cell::new(false) };
     static HAS_WORKERS: Cell<Option<bool>> = const { Cell::new(None) };
 }
@@ -43,8 +44,25 @@ pub(crate) struct Pass(bool);
 
 impl Pass {
     pub(crate) fn enter() -> Self {
-        Self(IN_PASS.replace(true))
+        let within = IN_PASS.replace(true);
+        if !within {
+            GAVE_WAY.set(false);
+        }
+        Self(within)
     }
+}
+
+/// Returns true if this thread is inside a driver's pass in which it has not yielded its CPU yet.
+pub(crate) fn may_give_way() -> bool {
+    in_pass() && !GAVE_WAY.get()
+}
+
+/// Yields this thread's CPU, and tells how long that took.
+pub(crate) fn give_way() -> Duration {
+    GAVE_WAY.set(true);
+    let began = Instant::now();
+    rustix::thread::sched_yield();
+    began.elapsed()
 }
 
 impl Drop for Pass {

@@ -195,6 +195,11 @@ pub struct Peek {
 }
 
 impl Peek {
+    /// The peer's producer index as it stands, unjudged: good to tell if it has published more since.
+    pub fn published(&self) -> u64 {
+        self.peer.producer_index()
+    }
+
     /// Whether there is something to take.
     pub fn has_records(&self) -> bool {
         // The cursor first: read after an index that is out of date, it could equal that index while

@@ -21,6 +21,7 @@ use super::state::{Deliveries, State};
 use super::{Connection, Progress};
 use crate::clock;
 use crate::error::Closed;
+use crate::giving_way::GivingWay;
 use crate::link::shm::{Blocks, MAX_NOTES};
 use crate::link::{Frame, MAX_FRAMES, Receiver};
 use crate::waiting;
@@ -57,6 +58,7 @@ pub(crate) struct Pass {
     /// The change of the driver's runtime as of which both are registered.
     home: u32,
     stir: Waker,
+    giving_way: GivingWay,
     frames: Vec<Frame>,
     deliveries: Deliveries,
     /// Why the connection ends, once what had arrived by then is handled.
@@ -105,6 +107,7 @@ impl Pass {
             timer: None,
             home,
             stir: Waker::from(Arc::new(Stir(Weak::clone(connection)))),
+            giving_way: GivingWay::default(),
             frames: Vec::new(),
             deliveries: Deliveries::default(),
             ending: None,
@@ -236,6 +239,7 @@ impl Pass {
             ));
         }
         if rung {
+            self.let_peer_go_on(connection);
             connection.watch.note_rung();
         }
         if rung && !waiting::in_pass() {
@@ -319,6 +323,18 @@ impl Pass {
         progress = progress.max(self.wake());
         judged.and(flushed)?;
         Ok((progress, timer))
+    }
+
+    /// Gives way to the peer that has just rung, where that pays.
+    fn let_peer_go_on(&mut self, connection: &Connection) {
+        if let Some(before) = connection.watch.published()
+            && waiting::may_give_way()
+            && self.giving_way.is_due(Instant::now)
+        {
+            let took = waiting::give_way();
+            let more = connection.watch.published() != Some(before);
+            self.giving_way.learn(Instant::now(), took, more);
+        }
     }
 
     /// Has the sending half tell the peer what could not be taken, and spare what the peer could not take.

@@ -357,6 +357,14 @@ impl Watch {
         }
     }
 
+    /// How far the peer has published, to be compared with what it was; `None` where the link does not tell.
+    pub(crate) fn published(&self) -> Option<u64> {
+        match self {
+            Self::Shm { peek, .. } => Some(peek.published()),
+            Self::Stream(_) | Self::Queue(_) => None,
+        }
+    }
+
     /// Whether the peer was rung for, and can hardly come up before this thread makes way.
     pub(crate) fn peer_waits_for_this_cpu(&self) -> bool {
         match self {

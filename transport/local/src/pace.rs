@@ -6,13 +6,15 @@
 //!
 //! On a machine whose CPUs are all wanted, other threads take the CPU from polls that are quick. By the wall's clock
 //! such a method seems slow; as a task it then wakes more threads, which take the CPU from more polls. So a poll
-//! that seems slow is judged by its CPU time, unless it has waited: one that blocks uses little.
+//! that seems slow is judged by its CPU time, unless it has waited: one that blocks uses little. And what the transport
+//! does within a poll is not the poll's: ringing a peer, and driving a connection while the caller looks for its answer.
 
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use ringway_sys::thread_account::thread_cpu_time;
 use ringway_sys::{ThreadAccount, thread_account};
 
 /// Where a server runs its handlers.
@@ -46,6 +48,8 @@ const MOST_NS: u32 = 40_000;
 /// A poll that loses a method its place at once. A shorter one may have waited for its CPU, or have woken other
 /// threads, so it counts by its part of the average.
 const SLOW_NS: u32 = 100_000;
+/// A poll that has waited so long has blocked.
+const BLOCKED: Duration = Duration::from_millis(1);
 /// Each poll makes one of so many parts of the average.
 const AVERAGED_OVER: u32 = 8;
 /// One in so many inline polls is timed: reading the clock twice costs a fiftieth of a small call.
@@ -60,8 +64,10 @@ const DEARER: u32 = 4;
 const FORGIVEN_AFTER_POLLS: u32 = 256;
 
 thread_local! {
-    /// The time that this thread has spent on ringing peers.
-    static RINGING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// What this thread has spent on the transport's own work within polls.
+    static BESIDE: Cell<Beside> = const { Cell::new(Beside::ZERO) };
+    /// The polls under way on this thread that are timed by its CPU time as well.
+    static PRECISE: Cell<u32> = const { Cell::new(0) };
     /// The frames of streams that this thread has sent, counted round and round.
     static FRAMES: Cell<u32> = const { Cell::new(0) };
 }
@@ -73,20 +79,43 @@ pub(crate) fn note_frame() {
     FRAMES.set(FRAMES.get().wrapping_add(1));
 }
 
-/// Runs `ring`, whose time is not that of the poll that needs it: a kernel call that wakes another process takes
-/// as long as many a handler.
-pub(crate) fn beside_the_poll<T>(ring: impl FnOnce() -> T) -> T {
+/// Runs the transport's own `work`, whose time is not that of the poll that needs it: a kernel call that wakes another
+/// process takes as long as many a handler, and so does a pass.
+pub(crate) fn beside_the_poll<T>(work: impl FnOnce() -> T) -> T {
+    let before = BESIDE.get();
+    let cpu = (PRECISE.get() > 0).then(thread_cpu_time).flatten();
     let begun = Instant::now();
-    let rung = ring();
-    RINGING.set(RINGING.get() + begun.elapsed());
-    rung
+    let done = work();
+    let wall = begun.elapsed();
+    let cpu = cpu.and_then(|cpu| Some(thread_cpu_time()?.saturating_sub(cpu)));
+    // What was beside other polls within the work is part of it.
+    BESIDE.set(Beside {
+        wall: before.wall + wall,
+        cpu: before.cpu + cpu.unwrap_or_default(),
+    });
+    done
+}
+
+/// Time spent on the transport's own work.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    wall: Duration,
+    /// Counted while polls are timed precisely.
+    cpu: Duration,
+}
+
+impl Beside {
+    const ZERO: Self = Self {
+        wall: Duration::ZERO,
+        cpu: Duration::ZERO,
+    };
 }
 
 /// Times one poll.
 #[derive(Debug)]
 pub(crate) struct PollTimer {
     begun: Instant,
-    ringing: Duration,
+    beside: Beside,
     frames: u32,
     /// The account of the thread when the poll began; `None` if the poll is timed by the wall's clock alone.
     account: Option<ThreadAccount>,
@@ -97,7 +126,7 @@ impl PollTimer {
     pub(crate) fn start() -> Self {
         Self {
             begun: Instant::now(),
-            ringing: RINGING.get(),
+            beside: BESIDE.get(),
             frames: FRAMES.get(),
             account: None,
         }
@@ -105,30 +134,50 @@ impl PollTimer {
 
     /// Begins to time a poll from which other threads may take the CPU: what they take is not its own.
     fn start_precisely() -> Self {
-        Self {
-            account: thread_account(),
-            ..Self::start()
+        let mut timer = Self::start();
+        timer.account = thread_account();
+        if timer.account.is_some() {
+            PRECISE.set(PRECISE.get() + 1);
         }
+        timer
     }
 
     /// The poll's own time, for each of its frames where it has sent several.
     fn elapsed(&self) -> Duration {
-        let ringing = RINGING.get().saturating_sub(self.ringing);
+        let beside = BESIDE.get();
         let frames = FRAMES.get().wrapping_sub(self.frames);
-        let wall = self.begun.elapsed().saturating_sub(ringing);
+        let wall = self.begun.elapsed();
+        let wall = wall.saturating_sub(beside.wall.saturating_sub(self.beside.wall));
         let own = match self.account {
-            Some(before) if wall.as_nanos() > QUICK_NS.into() => wall.min(unless_it_waited(before)),
+            Some(before) if wall.as_nanos() > QUICK_NS.into() => {
+                let beside_cpu = beside.cpu.saturating_sub(self.beside.cpu);
+                own_time(wall, before, beside_cpu)
+            }
             Some(_) | None => wall,
         };
         own / frames.max(1)
     }
 }
 
-/// The CPU time of this thread since an account of it; without end if it has waited since, as for a lock or a timer.
-fn unless_it_waited(before: ThreadAccount) -> Duration {
+impl Drop for PollTimer {
+    fn drop(&mut self) {
+        if self.account.is_some() {
+            PRECISE.set(PRECISE.get().saturating_sub(1));
+        }
+    }
+}
+
+/// What of `wall` was the poll's own that has begun with an account of this thread, less the CPU time that was spent
+/// beside it.
+fn own_time(wall: Duration, before: ThreadAccount, beside_cpu: Duration) -> Duration {
     match thread_account() {
-        Some(now) if now.waits == before.waits => now.cpu.saturating_sub(before.cpu),
-        Some(_) | None => Duration::MAX,
+        Some(now) if now.waits == before.waits => {
+            let cpu = now.cpu.saturating_sub(before.cpu);
+            wall.min(cpu.saturating_sub(beside_cpu))
+        }
+        // A short wait, as for a lock whose holder has lost its CPU, counts by its part of the average.
+        Some(_) if wall < BLOCKED => wall.min(Duration::from_nanos(MOST_NS.into())),
+        Some(_) | None => wall,
     }
 }
 
@@ -196,13 +245,12 @@ impl Pace {
             .then(PollTimer::start_precisely)
     }
 
-    /// Begins to time the poll of a task. Where polls are known to be quick, or nothing is known, the wall's clock
-    /// is enough.
+    /// Begins to time the poll of a task. One that lost its CPU would be a slow one by the wall's clock, and of those
+    /// that a method needs to be trusted not one may be.
     pub(crate) fn begin_task(&self) -> PollTimer {
-        if self.mean_ns.load(Ordering::Relaxed) > QUICK_NS / 2 {
-            PollTimer::start_precisely()
-        } else {
-            PollTimer::start()
+        match self.policy {
+            HandlerPolicy::Adaptive => PollTimer::start_precisely(),
+            HandlerPolicy::Inline | HandlerPolicy::Spawn => PollTimer::start(),
         }
     }
 
@@ -360,10 +408,55 @@ mod tests {
     }
 
     #[test]
-    fn ringing_is_not_the_polls_own_time() {
+    fn the_transports_work_is_not_the_polls_own_time() {
         let timer = PollTimer::start();
-        beside_the_poll(|| std::thread::sleep(Duration::from_millis(20)));
-        assert!(timer.elapsed() < Duration::from_millis(10));
+        beside_the_poll(|| {
+            // Driving a connection rings its peer.
+            beside_the_poll(|| std::thread::sleep(Duration::from_millis(20)));
+        });
+        let own = timer.elapsed();
+        assert!(own < Duration::from_millis(10), "{own:?}");
+        assert_eq!(BESIDE.get().cpu, Duration::ZERO);
+    }
+
+    fn compute(time: Duration) {
+        let Some(began) = thread_cpu_time() else {
+            return;
+        };
+        while thread_cpu_time().is_some_and(|now| now - began < time) {}
+    }
+
+    /// Also where the poll is judged by its CPU time, of which the work takes most.
+    #[test]
+    fn the_transports_cpu_time_is_not_the_polls_own() {
+        let mut timer = PollTimer::start_precisely();
+        if timer.account.is_none() {
+            return;
+        }
+        beside_the_poll(|| compute(20 * LONG));
+        // The thread has lost its CPU for longer than anything took.
+        timer.begun -= 40 * LONG;
+        let own = timer.elapsed();
+        assert!(own < 10 * LONG, "{own:?}");
+        drop(timer);
+        let before = BESIDE.get().cpu;
+        beside_the_poll(|| compute(LONG));
+        assert_eq!(BESIDE.get().cpu, before, "nobody asks for it any more");
+    }
+
+    /// A lock whose holder has lost its CPU makes no method a blocking one; a poll that blocks does.
+    #[test]
+    fn a_short_wait_counts_by_its_part() {
+        let timer = PollTimer::start_precisely();
+        std::thread::sleep(Duration::from_micros(200));
+        let own = timer.elapsed();
+        assert!(
+            own.as_nanos() <= MOST_NS.into() || own >= BLOCKED,
+            "{own:?}"
+        );
+        let timer = PollTimer::start_precisely();
+        std::thread::sleep(2 * BLOCKED);
+        assert!(timer.elapsed() >= BLOCKED);
     }
 
     #[test]

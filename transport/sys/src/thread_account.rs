@@ -32,12 +32,24 @@ pub fn thread_account() -> Option<ThreadAccount> {
     }
     // SAFETY: all of it is integers, which were zeroed before the kernel filled them in.
     let usage = unsafe { usage.assume_init() };
-    // Of the running slice getrusage(2) knows nothing yet.
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Some(ThreadAccount {
-        cpu: cpu.try_into().ok()?,
+        // Of the running slice getrusage(2) knows nothing yet.
+        cpu: thread_cpu_time()?,
         waits: u64::try_from(usage.ru_nvcsw).ok()?,
     })
+}
+
+/// Reads the CPU time of this thread; `None` where the system does not tell. Costs a system call.
+#[cfg(target_os = "linux")]
+pub fn thread_cpu_time() -> Option<Duration> {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    cpu.try_into().ok()
+}
+
+/// Other systems are not asked.
+#[cfg(not(target_os = "linux"))]
+pub fn thread_cpu_time() -> Option<Duration> {
+    None
 }
 
 /// Other systems keep no such account.

@@ -7,6 +7,7 @@ use ringway_wire::code;
 
 use super::{Call, CallSender, Side};
 use crate::connection::{Inbound, Looker};
+use crate::pace::beside_the_poll;
 use crate::shared_cpu::SIT_OUT;
 use crate::spin::{Outcome, WaitPolicy};
 use crate::waiting::{Seen, in_pass, is_blocked, look_until, may_spin, wake_later};
@@ -156,7 +157,7 @@ impl Call {
             waker,
             owes: false,
         };
-        let found = self.look_as(&mut looker, seen);
+        let found = beside_the_poll(|| self.look_as(&mut looker, seen));
         if looker.owes {
             self.connection().ask_for_a_look();
         }

@@ -32,7 +32,8 @@ pub use interop_server::InteropServer;
 pub use large::{LargeHandler, PeakMemory};
 pub use log::Log;
 pub use memory::{
-    in_a_process_of_its_own, in_a_process_of_its_own_with, peak_resident_bytes, resident_bytes,
+    in_a_process_of_another_user, in_a_process_of_its_own, in_a_process_of_its_own_with,
+    peak_resident_bytes, resident_bytes,
 };
 pub use memory_group::MemoryGroup;
 pub use messages::{asking, is_intact, payload, payloads};

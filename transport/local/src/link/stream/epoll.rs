@@ -52,8 +52,8 @@ impl Socket {
         }
     }
 
-    /// Ends receiving behind what the peer has sent: that is what tells of the end. A peer that takes nothing any more may
-    /// keep its sending side open.
+    /// Ends receiving behind what the peer has sent: that is what tells of the end. A peer that takes nothing any more
+    /// may keep its sending side open.
     fn receive_no_more(&self) {
         // The peer may have been faster.
         let _ = shutdown(&self.socket, Shutdown::Read);

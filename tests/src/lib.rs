@@ -30,9 +30,10 @@ pub use filtered::{Refused, become_filtered, filtered, refuse_from_now_on};
 pub use http2::{Http2Server, Script, leaving};
 pub use interop_server::InteropServer;
 pub use large::{LargeHandler, PeakMemory};
-pub use log::Log;
+pub use log::{Log, LoggedValues};
 pub use memory::{
-    in_a_process_of_its_own, in_a_process_of_its_own_with, peak_resident_bytes, resident_bytes,
+    in_a_process_of_another_user, in_a_process_of_its_own, in_a_process_of_its_own_with,
+    peak_resident_bytes, resident_bytes,
 };
 pub use memory_group::MemoryGroup;
 pub use messages::{asking, is_intact, payload, payloads};

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use tracing::Subscriber;
+use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The log of this thread, for as long as the guard beside it lives. With a current-thread runtime
@@ -53,5 +55,43 @@ impl Write for Log {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// The values of this thread's events as a formatter gets them, which may escape none of them: one that writes texts
+/// as they are.
+#[derive(Debug, Clone, Default)]
+pub struct LoggedValues(Arc<Mutex<Vec<String>>>);
+
+impl LoggedValues {
+    /// Begins to take note of events, of all levels.
+    pub fn begin() -> (Self, DefaultGuard) {
+        let values = Self::default();
+        let layer = values.clone();
+        let guard = tracing_subscriber::registry().with(layer).set_default();
+        (values, guard)
+    }
+
+    /// Takes those that there are.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl<S: Subscriber> Layer<S> for LoggedValues {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        event.record(&mut Recorder(&mut self.0.lock().unwrap()));
+    }
+}
+
+struct Recorder<'a>(&'a mut Vec<String>);
+
+impl Visit for Recorder<'_> {
+    fn record_str(&mut self, _: &Field, value: &str) {
+        self.0.push(value.to_owned());
+    }
+
+    fn record_debug(&mut self, _: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push(format!("{value:?}"));
     }
 }

@@ -1,6 +1,8 @@
 //! How much memory a process has, for tests that bound it.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of this process's memory that are in use, shared ones included (`VmRSS`, proc(5)).
 pub fn resident_bytes() -> usize {
@@ -35,6 +37,28 @@ pub fn in_a_process_of_its_own_with(name: &str, environment: &[(&str, &str)]) ->
     let mut command = Command::new(std::env::current_exe().unwrap());
     let command = command.args(["--exact", name, "--nocapture"]);
     let command = command.envs(environment.iter().copied()).env(ALONE, "yes");
+    let status = command.status().unwrap();
+    assert!(status.success(), "{name}: {status}");
+    false
+}
+
+/// Whether this process was started for the test `name` alone, by a user without privileges: `uid`, where a test of
+/// root's starts it, and the test's own user otherwise.
+pub fn in_a_process_of_another_user(name: &str, uid: u32) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    // One at a time: the kernel counts for a user, not for a process.
+    static OF_USER: Mutex<()> = Mutex::new(());
+    let _of_user = OF_USER.lock().unwrap_or_else(PoisonError::into_inner);
+    // By a way that is open to users that can't enter its directory.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "yes");
+    if rustix::process::geteuid().is_root() {
+        command.uid(uid);
+    }
     let status = command.status().unwrap();
     assert!(status.success(), "{name}: {status}");
     false

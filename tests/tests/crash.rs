@@ -185,24 +185,28 @@ fn streams_end_unavailable() {
 #[test]
 fn descriptors_and_mappings_go_away() {
     alone(async {
-        // The first connection opens what the process keeps.
-        connect_use_and_kill().await;
-        let before = descriptors();
-        for _ in 0..3 {
-            connect_use_and_kill().await;
+        for way in ["shm://", "socket://", "socket+epoll://"] {
+            // The first connection opens what the process keeps.
+            connect_use_and_kill(way).await;
+            let before = descriptors();
+            for _ in 0..3 {
+                connect_use_and_kill(way).await;
+            }
+            let closed = format!("the descriptors of {way} are closed");
+            eventually(&closed, || descriptors() <= before).await;
+            eventually("the regions are unmapped", || mapped_regions() == 0).await;
         }
-        eventually("the descriptors are closed", || descriptors() <= before).await;
-        eventually("the regions are unmapped", || mapped_regions() == 0).await;
     });
 }
 
-async fn connect_use_and_kill() {
+async fn connect_use_and_kill(way: &str) {
     let directory = tempfile::tempdir().unwrap();
     let server = ChildServer::start(directory.path(), NAME);
-    let mut client = client_of(&endpoint(directory.path())).await;
+    let endpoint = Endpoint::new(format!("{way}{NAME}")).unwrap();
+    let mut client = client_of(&endpoint.directory(directory.path())).await;
     let data = vec![1; 1 << 20].into();
     client.unary(Payload { sequence: 1, data }).await.unwrap();
-    assert!(mapped_regions() > 0);
+    assert_eq!(mapped_regions() > 0, way == "shm://");
     let mut hung = client.clone();
     let hung = tokio::spawn(async move { hung.unary(asking("hang", payload(1, 100))).await });
     let request = StreamRequest {

@@ -1,26 +1,22 @@
 //! Faults that nobody wants to do harm with: processes that die or stop, kernels that refuse, tables that are full.
 #![allow(clippy::unwrap_used)]
 
-use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use ringway::{Channel, Endpoint, Path, Server, ServerBuilder};
-use ringway_local::LocalConfig;
-use ringway_proto::bench::bench_client::BenchClient;
-use ringway_proto::bench::bench_server::{Bench, BenchServer};
-use ringway_proto::bench::{Payload, StreamRequest, Summary};
+use ringway::{Endpoint, Path, Server};
+use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::{
-    ChildClient, ChildServer, LargeHandler, Refused, Running, Way, alone, alone_for, asking,
-    become_filtered, client_of, eventually, hang_as_child, in_a_process_of_its_own, ours, payload,
-    payloads, serve_as_child, serve_as_child_with, within,
+    ChildClient, ChildServer, Refused, Running, Way, alone, alone_for, asking, become_filtered,
+    client_of, eventually, hang_as_child, in_a_process_of_its_own, ours, payload, serve_as_child,
+    within,
 };
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use tonic::{Code, Request, Response, Status, Streaming};
+use rustix::process::Signal;
+use tonic::Code;
 
 const NAME: &str = "faulty:50051";
 /// What a handler may take from its client's death.
@@ -31,14 +27,6 @@ const ROUNDS: usize = 4;
 /// Not a test: what a child process runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_process() {
-    if std::env::var_os(EXHAUSTED).is_some() {
-        let handler = Exhausted::default();
-        let add = |builder: ServerBuilder| {
-            let service = BenchServer::new(handler).max_decoding_message_size(usize::MAX);
-            builder.add_service(service)
-        };
-        return serve_as_child_with(add).await;
-    }
     serve_as_child().await;
 }
 
@@ -180,232 +168,6 @@ fn two_servers_that_race_for_a_name_both_serve() {
             other.0.abort();
         }
     });
-}
-
-/// The kernel closes what no free descriptor is left for; that client is refused, those beside it live, and once
-/// there are descriptors again, all is well.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_out_of_descriptors_refuses_and_recovers() {
-    if !in_a_process_of_its_own("a_process_out_of_descriptors_refuses_and_recovers") {
-        return;
-    }
-    within(async {
-        let running = Running::with(Way::Shm, |builder| {
-            builder
-                .local_config(impatient())
-                .add_service(BenchServer::new(ours::Handler::default()))
-        })
-        .await;
-        let mut before = running.client().await;
-        before.unary(payload(1, 100)).await.unwrap();
-        let limit = Rlimit {
-            current: Some(256),
-            maximum: Some(256),
-        };
-        setrlimit(Resource::Nofile, limit).unwrap();
-        let mut full: Vec<File> = Vec::new();
-        while let Ok(file) = File::open("/dev/null") {
-            full.push(file);
-        }
-        assert!(full.len() > 100);
-        for _ in 0..14 {
-            let attempt = async { client_of_one(&running).await };
-            let attempt = tokio::time::timeout(Duration::from_secs(5), attempt).await;
-            // A handshake more or less: it ends, with a call or with an error.
-            assert!(attempt.is_ok(), "{} descriptors taken", full.len());
-            before.unary(payload(1, 100)).await.unwrap();
-            full.pop();
-        }
-        drop(full);
-        let answered = client_of_one(&running).await;
-        answered.unwrap();
-    })
-    .await;
-}
-
-/// Has a child serve by [`Exhausted`].
-const EXHAUSTED: &str = "RINGWAY_TEST_EXHAUSTED";
-/// Sequences of empty messages by which it is told to take all descriptors of its process, and to let go of them.
-const EXHAUST: u64 = 1;
-const RECOVER: u64 = 2;
-
-/// Opens what there is room for in this process's table of descriptors.
-fn take_all_descriptors() -> Vec<File> {
-    let limit = Rlimit {
-        current: Some(256),
-        maximum: Some(256),
-    };
-    setrlimit(Resource::Nofile, limit).unwrap();
-    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
-}
-
-/// Tells how long messages are, and takes descriptors when it is told to.
-#[derive(Default)]
-struct Exhausted {
-    taken: Mutex<Vec<File>>,
-}
-
-#[tonic::async_trait]
-impl Bench for Exhausted {
-    type ServerStreamStream = <LargeHandler as Bench>::ServerStreamStream;
-    type BidiStream = <LargeHandler as Bench>::BidiStream;
-
-    async fn unary(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
-        let Payload { sequence, data } = request.get_ref();
-        match *sequence {
-            EXHAUST if data.is_empty() => *self.taken.lock().unwrap() = take_all_descriptors(),
-            RECOVER if data.is_empty() => self.taken.lock().unwrap().clear(),
-            _ => return LargeHandler.unary(request).await,
-        }
-        Ok(Response::new(Payload::default()))
-    }
-
-    async fn server_stream(
-        &self,
-        request: Request<StreamRequest>,
-    ) -> Result<Response<Self::ServerStreamStream>, Status> {
-        LargeHandler.server_stream(request).await
-    }
-
-    async fn client_stream(
-        &self,
-        request: Request<Streaming<Payload>>,
-    ) -> Result<Response<Summary>, Status> {
-        LargeHandler.client_stream(request).await
-    }
-
-    async fn bidi(
-        &self,
-        request: Request<Streaming<Payload>>,
-    ) -> Result<Response<Self::BidiStream>, Status> {
-        LargeHandler.bidi(request).await
-    }
-}
-
-/// Calls that need memory of which a descriptor would have to be received.
-async fn in_need(client: &mut BenchClient<Channel>, way: usize) -> Result<(), Status> {
-    const LONG: usize = 1 << 20;
-    match way % 4 {
-        0 => client.unary(payload(3, LONG)).await.map(drop),
-        1 => client.unary(payload(3, 20 * LONG)).await.map(drop),
-        2 => client.client_stream(payloads(2, LONG)).await.map(drop),
-        _ => client.client_stream(payloads(1, 20 * LONG)).await.map(drop),
-    }
-}
-
-/// Answers that do.
-async fn in_need_of_answers(client: &mut BenchClient<Channel>, way: usize) -> Result<(), Status> {
-    const LONG: u32 = 1 << 20;
-    let asked = |size_bytes| StreamRequest {
-        count: 2,
-        size_bytes,
-    };
-    match way % 4 {
-        0 => client.unary(payload(LONG.into(), 0)).await.map(drop),
-        1 => {
-            let asked = payload((20 * LONG).into(), 0);
-            client.unary(asked).await.map(drop)
-        }
-        way => {
-            let asked = asked(if way == 2 { LONG } else { 20 * LONG });
-            let mut stream = client.server_stream(asked).await?.into_inner();
-            while stream.message().await?.is_some() {}
-            Ok(())
-        }
-    }
-}
-
-/// Its calls end with words, those beside them go on, and the connection that all share is the same to the end.
-async fn live_through(
-    client: &mut BenchClient<Channel>,
-    call: impl AsyncFn(&mut BenchClient<Channel>, usize) -> Result<(), Status>,
-    exhaust: impl AsyncFnOnce(&mut BenchClient<Channel>),
-    recover: impl AsyncFnOnce(&mut BenchClient<Channel>),
-) {
-    client.unary(payload(7, 100)).await.unwrap();
-    let connections = || -> Vec<u64> {
-        let all = ringway_local::connections();
-        all.iter().map(|connection| connection.id()).collect()
-    };
-    let before = connections();
-    exhaust(client).await;
-    for round in 0..24 {
-        let status = call(client, round).await.unwrap_err();
-        assert_eq!(
-            status.code(),
-            Code::ResourceExhausted,
-            "{round}: {status:?}"
-        );
-        assert!(status.message().contains("RLIMIT_NOFILE"), "{status:?}");
-        client.unary(payload(7, 100)).await.unwrap();
-        // Now and then another segment is tried.
-        tokio::time::sleep(Duration::from_millis(17)).await;
-    }
-    recover(client).await;
-    let began = Instant::now();
-    for round in 0..4 {
-        while let Err(status) = call(client, round).await {
-            assert!(began.elapsed() < Duration::from_secs(5), "{status:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-    assert_eq!(connections(), before, "it is another connection");
-}
-
-#[test]
-fn a_server_out_of_descriptors_refuses_segments_not_its_connections() {
-    alone(async {
-        let directory = tempfile::tempdir().unwrap();
-        let _server = ChildServer::start_with(directory.path(), NAME, (EXHAUSTED, "yes"));
-        let mut client = client_of(&at("shm", directory.path())).await;
-        let tell = async |client: &mut BenchClient<Channel>, what| {
-            client.unary(payload(what, 0)).await.unwrap();
-        };
-        live_through(
-            &mut client,
-            in_need,
-            async |client| tell(client, EXHAUST).await,
-            async |client| tell(client, RECOVER).await,
-        )
-        .await;
-    });
-}
-
-#[test]
-fn a_client_out_of_descriptors_refuses_segments_not_its_connection() {
-    if !in_a_process_of_its_own("a_client_out_of_descriptors_refuses_segments_not_its_connection") {
-        return;
-    }
-    alone(async {
-        let directory = tempfile::tempdir().unwrap();
-        let _server = ChildServer::start_with(directory.path(), NAME, (EXHAUSTED, "yes"));
-        let client = client_of(&at("shm", directory.path())).await;
-        let mut client = client.max_decoding_message_size(usize::MAX);
-        let taken = Mutex::new(Vec::new());
-        live_through(
-            &mut client,
-            in_need_of_answers,
-            async |_| *taken.lock().unwrap() = take_all_descriptors(),
-            async |_| taken.lock().unwrap().clear(),
-        )
-        .await;
-    });
-}
-
-fn impatient() -> LocalConfig {
-    LocalConfig {
-        handshake_timeout: Duration::from_millis(300),
-        ..LocalConfig::default()
-    }
-}
-
-async fn client_of_one(running: &Running) -> Result<(), String> {
-    let endpoint = running.endpoint().local_config(impatient());
-    let connected = endpoint.connect().await;
-    let channel = connected.map_err(|error| error.to_string())?;
-    let mut client = ringway_proto::bench::bench_client::BenchClient::new(channel);
-    let answered = client.unary(payload(1, 100)).await;
-    answered.map(drop).map_err(|status| status.to_string())
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path as FilePath;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway::{Directory, Endpoint, LocalPolicy, Path, Server, UidPolicy};
 use ringway_proto::bench::Payload;
@@ -12,12 +12,12 @@ use ringway_proto::bench::bench_client::BenchClient;
 use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
 use ringway_tests::{
-    Authority, ChildClient, ChildServer, Log, Running, Way, call_as_child, can_be_another_user,
-    client_of, serve_as_child, within,
+    Authority, ChildClient, ChildServer, Log, LoggedValues, Running, Way, call_as_child,
+    can_be_another_user, client_of, in_a_process_of_its_own, serve_as_child, within,
 };
 use ringway_wire::{Capabilities, Config, Hello, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tonic::Code;
 use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
 
@@ -211,6 +211,106 @@ async fn a_peer_that_misbehaves_again_and_again_does_not_fill_the_log() {
     let told = u64::try_from(log.count("connection ended")).unwrap();
     let seldom = 1..=1 + began.elapsed().as_secs();
     assert!(seldom.contains(&told), "{told} warnings of {TIMES}");
+}
+
+/// Names that are more than that, where a log or a terminal takes them as they are; and how they are told of.
+const FORGED_NAMES: [(&str, &str); 4] = [
+    ("evil:1\nWARN forged", "bad server name"),
+    ("\u{1b}[2J\u{1b}]0;forged\u{7}", "bad server name"),
+    ("\u{9b}31mred", "bad server name"),
+    ("\u{202e}\u{2028}\"'`", r#"`\u{202e}\u{2028}\"\'`"#),
+];
+
+/// A hello that names a server, or to the client its own.
+fn hello_that_names(role: Role, name: &str) -> Vec<u8> {
+    let shm_or_socket = Capabilities(1 | 2);
+    let hello = Hello::new(role, &Config::default(), 7, name, shm_or_socket);
+    hello.encode().unwrap()
+}
+
+fn assert_fit_for_logs(value: &str) {
+    let odd = |letter: char| letter.is_control() || "\u{202e}\u{2028}".contains(letter);
+    assert!(!value.contains(odd), "{value:?}");
+    assert!(value.len() < 4096, "{} bytes", value.len());
+}
+
+#[tokio::test]
+async fn names_that_clients_choose_are_escaped_in_logs() {
+    if !in_a_process_of_its_own("names_that_clients_choose_are_escaped_in_logs") {
+        return;
+    }
+    let (values, _logging) = LoggedValues::begin();
+    let running = Running::start(Way::Shm).await;
+    let (_, name) = running.called().split_once("://").unwrap();
+    let sockets = Directory::at(running.root()).of_name(name).unwrap();
+    let socket = fs::read_dir(sockets).unwrap().next().unwrap().unwrap();
+    // As long as a name may be, of letters that take ten times the space.
+    let longest = "\u{202e}".repeat(100);
+    let longest = (&*longest, r"\u{202e}\u{202e}");
+    for (asked, told) in FORGED_NAMES.into_iter().chain([longest]) {
+        let hello = hello_that_names(Role::Client, asked);
+        within(async {
+            loop {
+                let mut peer = UnixStream::connect(socket.path()).await.unwrap();
+                peer.write_all(&hello).await.unwrap();
+                // With what it did not read, or without.
+                let _ = peer.read_to_end(&mut Vec::new()).await;
+                let values = values.take();
+                values.iter().for_each(|value| assert_fit_for_logs(value));
+                // One of many is told.
+                if values.iter().any(|value| value.contains(told)) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Finds no server of this name in `directory` that could be called, and says so in words that are fit for logs.
+async fn refuse(directory: &FilePath) {
+    for address in ["shm://false:1", "socket://false:1", "false:1"] {
+        let endpoint = Endpoint::new(address).unwrap().directory(directory);
+        if let Err(error) = within(endpoint.connect()).await {
+            assert_fit_for_logs(&error.to_string());
+        }
+    }
+}
+
+/// What the client says of such a server, to its caller and to its log.
+#[tokio::test]
+async fn names_that_servers_choose_are_escaped_in_logs() {
+    let (values, _logging) = LoggedValues::begin();
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+    let of_name = Directory::at(directory.path()).of_name("false:1").unwrap();
+    fs::create_dir(&of_name).unwrap();
+    fs::set_permissions(&of_name, Permissions::from_mode(0o700)).unwrap();
+    for (forged, _) in FORGED_NAMES {
+        // By the name of its socket, and by what it says.
+        let stale = of_name.join(format!("{forged}.sock"));
+        drop(UnixListener::bind(&stale).unwrap());
+        refuse(directory.path()).await;
+        let named = of_name.join("1-1-0.sock");
+        let listener = UnixListener::bind(&named).unwrap();
+        let hello = hello_that_names(Role::Server, forged);
+        let answering = tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                client.write_all(&hello).await.unwrap();
+            }
+        });
+        refuse(directory.path()).await;
+        answering.abort();
+        for socket in [named, stale] {
+            fs::remove_file(socket).unwrap();
+        }
+    }
+    values
+        .take()
+        .iter()
+        .for_each(|value| assert_fit_for_logs(value));
 }
 
 async fn bind_on_both(address: &str, directory: &FilePath) -> ringway::BoundServer {

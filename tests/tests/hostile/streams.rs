@@ -11,6 +11,7 @@ use ringway_proto::bench::bench_server::BenchServer;
 use ringway_tests::ours::Handler;
 use ringway_wire::{Capabilities, Flags, FrameHeader, Hello, Kind, Method, RequestHead};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{Shutdown, shutdown};
 use tokio::task::JoinHandle;
 
 use crate::frames::{FIRST_CALL, against_the_rules, request, unary_head};
@@ -39,11 +40,21 @@ struct Peer {
     serving: Option<JoinHandle<()>>,
 }
 
+/// A server of pipes ends with its client: by itself, and soon.
 impl Drop for Peer {
     fn drop(&mut self) {
-        if let Some(serving) = &self.serving {
-            serving.abort();
+        let Some(serving) = self.serving.take() else {
+            return;
+        };
+        for end in [&mut self.reader, &mut self.writer] {
+            *end = File::open("/dev/null").unwrap();
         }
+        let hung_up = Instant::now();
+        while !serving.is_finished() && !std::thread::panicking() {
+            assert!(hung_up.elapsed() < LIMIT, "a hang-up is not noticed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        note_hang_up(hung_up);
     }
 }
 
@@ -117,7 +128,15 @@ impl Peer {
                 Ok(0) | Err(_) => break,
             }
         }
+        assert!(self.is_let_go(), "{what}: what it says is still taken in");
         note_hang_up(said);
+    }
+
+    /// Waits until the server has closed what this peer writes to.
+    fn is_let_go(&self) -> bool {
+        let mut writer = [PollFd::new(&self.writer, PollFlags::empty())];
+        let timeout = rustix::time::Timespec::try_from(LIMIT).unwrap();
+        poll(&mut writer, Some(&timeout)).unwrap() > 0
     }
 
     /// Waits until a call has ended: the frame that says so.
@@ -258,6 +277,27 @@ fn an_upload_that_breaks_off() {
         drop(attacker);
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(siege.seen.committed(), 0);
+    });
+}
+
+/// A peer that takes no answer any more, and keeps open what it asks by.
+#[test]
+fn a_peer_that_reads_no_more() {
+    besiege(|siege| {
+        let head = unary_head();
+        let whole = [&request(FIRST_CALL, &head).encode()[..], &head].concat();
+        for link in LINKS {
+            let mut attacker = Peer::join(link, siege);
+            if link == Link::Pipe {
+                attacker.reader = File::open("/dev/null").unwrap();
+            } else {
+                shutdown(&attacker.reader, Shutdown::Read).unwrap();
+            }
+            attacker.say(&whole);
+            let asked = Instant::now();
+            assert!(attacker.is_let_go(), "{link:?}: its connection is kept");
+            note_hang_up(asked);
+        }
     });
 }
 

@@ -5,6 +5,7 @@
 mod compare;
 mod doctor;
 mod interop;
+mod plain;
 mod top;
 
 use std::error::Error;

@@ -259,7 +259,7 @@ impl OpenDirectory {
     pub fn sockets(&self) -> io::Result<Vec<String>> {
         let mut names: Vec<String> = fs::read_dir(self.short_path(""))?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".sock"))
+            .filter(|name| name.ends_with(".sock") && is_plain(name))
             .collect();
         names.sort_unstable();
         Ok(names)
@@ -275,7 +275,15 @@ fn subdirectories(path: &Path) -> io::Result<Vec<String>> {
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     Ok(directories
         .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_plain(name))
         .collect())
+}
+
+/// Whether a file's name can stand in a log or on a terminal, where another user may have chosen it. No server is lost:
+/// no handshake takes a name with control characters.
+fn is_plain(name: &str) -> bool {
+    let is_printed = |letter: char| letter.is_ascii_graphic() || letter.escape_debug().len() == 1;
+    name.chars().all(is_printed)
 }
 
 fn non_empty(variable: &str) -> Option<OsString> {
@@ -349,6 +357,7 @@ mod tests {
         for name in ["orders:1", "127.0.0.1:2", "catalog:1"] {
             drop(directory.create_for(name, &UidPolicy::SameUser).unwrap());
         }
+        fs::create_dir(temporary.path().join("forged:1\n\u{1b}[2J")).unwrap();
         let names = directory.names().unwrap();
         assert_eq!(names, ["127.0.0.1:2", "catalog:1", "orders:1"]);
         assert!(
@@ -356,6 +365,19 @@ mod tests {
                 .names()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn sockets_whose_names_would_forge_a_log_are_passed_over() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::at(temporary.path());
+        let open = directory
+            .create_for("catalog:1", &UidPolicy::SameUser)
+            .unwrap();
+        for name in ["1-a-0.sock", "\n2-a-0.sock", "3-\u{1b}[2J-0.sock"] {
+            fs::write(open.path().join(name), "").unwrap();
+        }
+        assert_eq!(open.sockets().unwrap(), ["1-a-0.sock"]);
     }
 
     #[test]

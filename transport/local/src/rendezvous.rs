@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringway_ring::{Endpoint, Inbox, OwnRegion, PeerRegion, check_file_size_limit};
 use ringway_sys::{
-    Blocking, EventFd, PeerCredentials, receive_with_descriptors, send_with_descriptors,
+    Blocking, EventFd, PeerCredentials, check_passing, receive_with_descriptors,
+    send_with_descriptors,
 };
 use ringway_wire::{Capabilities, Hello, Negotiated, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
@@ -65,7 +66,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Makes the region and the doorbell.
+    /// Makes the region and the doorbell, which this process can pass to its peer.
     fn make(config: &LocalConfig, peer_uid: u32) -> Result<Self, String> {
         let arena = &config.memory.arena;
         let largest = arena.max_block_bytes.max(arena.segment_bytes);
@@ -73,6 +74,8 @@ impl Memory {
         let region = OwnRegion::create_within(&config.memory.region, &budget_of(peer_uid, config))
             .map_err(|error| error.to_string())?;
         let bell = EventFd::new().map_err(|error| format!("no doorbell can be made: {error}"))?;
+        // Behind the hellos it would be too late for a socket.
+        check_passing(bell.as_fd()).map_err(|error| error.to_string())?;
         Ok(Self { region, bell })
     }
 }
@@ -295,7 +298,9 @@ pub(crate) async fn receive_hello(peer: &mut (impl AsyncRead + Unpin)) -> Result
 fn agree(ours: &Hello, theirs: &Hello) -> Result<Negotiated, String> {
     let agreed = ours.negotiate(theirs).map_err(|error| error.to_string())?;
     if agreed.capabilities.0 & (SHM | SOCKET) == 0 {
-        return Err("one end takes shared memory alone, the other has none".into());
+        return Err(
+            "one end takes shared memory alone, the other has none: its log says why".into(),
+        );
     }
     Ok(agreed)
 }

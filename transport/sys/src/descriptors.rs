@@ -5,7 +5,8 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -94,6 +95,25 @@ pub fn send_with_descriptors(
     let sent =
         rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &iov, &mut control, flags))?;
     Ok(sent)
+}
+
+/// Checks that this process may pass `descriptor` now, by a socket of its own. Where no pair of sockets is to be had
+/// nothing is known, and that is no error.
+///
+/// # Errors
+/// As [`send_with_descriptors`]: [`Error::TooManyInFlight`] is what a user without privileges can meet.
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// let file = std::fs::File::open("/dev/null")?;
+/// ringway_sys::check_passing(file.as_fd())?;
+/// # Ok::<(), ringway_sys::Error>(())
+/// ```
+pub fn check_passing(descriptor: BorrowedFd<'_>) -> Result<(), Error> {
+    let Ok((here, _there)) = UnixStream::pair() else {
+        return Ok(());
+    };
+    send_with_descriptors(here.as_fd(), b"?", &[descriptor], Blocking::Never).map(drop)
 }
 
 /// Receives bytes into `buffer`, and with them at most `max_descriptors` descriptors (0 for a
@@ -187,8 +207,6 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
 
     fn pipes(count: usize) -> (Vec<std::io::PipeReader>, Vec<std::io::PipeWriter>) {
         (0..count).map(|_| std::io::pipe().unwrap()).unzip()

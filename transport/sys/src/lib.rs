@@ -27,7 +27,8 @@ pub mod uring;
 
 pub use credentials::{PeerCredentials, is_hidden_uid, peer_credentials};
 pub use descriptors::{
-    Blocking, Received, receive_or_refuse, receive_with_descriptors, send_with_descriptors,
+    Blocking, Received, check_passing, receive_or_refuse, receive_with_descriptors,
+    send_with_descriptors,
 };
 pub use error::Error;
 pub use eventfd::EventFd;

@@ -8,6 +8,7 @@ use ringway_sys::floor::Mechanism;
 
 use super::options::{Kind, Path};
 use super::payload::Mismatch;
+use crate::plain::plain;
 
 /// Why a comparison ended without its figures.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +114,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
             said.push(cause);
         }
     }
-    said.join(": ")
+    plain(&said.join(": "))
 }
 
 #[cfg(test)]

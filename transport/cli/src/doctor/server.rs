@@ -12,6 +12,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::Error;
 use super::directory::meet;
 use crate::compare::with_causes;
+use crate::plain::plain;
 
 /// Longer than any call here takes that works.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -135,6 +136,17 @@ fn was_reached(status: &Status) -> bool {
 fn refusal(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => "it has no health service, but answered".to_owned(),
-        code => format!("{code:?}: {}", status.message()),
+        code => format!("{code:?}: {}", plain(status.message())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_no_command_of_the_terminal() {
+        let said = refusal(&Status::internal("\u{1b}]0;forged\u{7}\n| a call | shm |"));
+        assert_eq!(said, r"Internal: \u{1b}]0;forged\u{7}\n| a call | shm |");
     }
 }

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use super::rows::{Interval, Rates};
 use crate::compare::with_causes;
+use crate::plain::plain;
 
 /// News that nobody has read yet.
 const WAITING: usize = 16;
@@ -75,6 +76,17 @@ fn explained(status: &Status) -> String {
         Code::Unimplemented => "it does not offer the introspection service: call \
              introspection() on its ServerBuilder"
             .to_owned(),
-        code => format!("{code:?}: {}", status.message()),
+        code => format!("{code:?}: {}", plain(status.message())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_no_command_of_the_terminal() {
+        let said = explained(&Status::internal("\u{1b}[2J\nforged"));
+        assert_eq!(said, r"Internal: \u{1b}[2J\nforged");
     }
 }

@@ -44,10 +44,19 @@ impl Socket {
                 Ok(len) => outbox.advance(len),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
-                // What the peer sent before it went is still there: receiving tells of the end.
-                Err(errno) => outbox.end(closed(errno)),
+                Err(errno) => {
+                    outbox.end(closed(errno));
+                    self.receive_no_more();
+                }
             }
         }
+    }
+
+    /// Ends receiving behind what the peer has sent: that is what tells of the end. A peer that takes nothing any more
+    /// may keep its sending side open.
+    fn receive_no_more(&self) {
+        // The peer may have been faster.
+        let _ = shutdown(&self.socket, Shutdown::Read);
     }
 
     pub(super) fn receive(&self, parser: &mut Parser) -> Received {

@@ -272,6 +272,22 @@ fn a_peer_that_reads_no_more_is_gone_whatever_it_keeps_open() {
     assert_eq!(end.look(), Err(Closed::PeerGone));
     assert!(matches!(end.send(0, 64), Err(LinkError::Closed(_))));
     drop(back.1);
+    for engine in engines() {
+        let (socket, mut peer) = UnixStream::pair().unwrap();
+        let mut end = End::new(socket, engine);
+        peer.shutdown(std::net::Shutdown::Read).unwrap();
+        let header = FrameHeader::new(Kind::Ping).encode();
+        std::io::Write::write_all(&mut peer, &header).unwrap();
+        end.send(0, 64).unwrap();
+        let mut ended = Ok(0);
+        until(|| {
+            ended = end.look();
+            ended.is_err()
+        });
+        assert_eq!(ended, Err(Closed::PeerGone), "{engine:?}");
+        assert_eq!(end.frames.len(), 1, "{engine:?}: what came before is lost");
+        until(|| end.send(0, 64).is_err());
+    }
 }
 
 #[test]

@@ -56,6 +56,8 @@ struct Ring {
     /// Received while sending.
     arrived: Vec<u8>,
     ended: bool,
+    /// A send has failed, and receiving has not been ended for that.
+    broken: bool,
 }
 
 impl Socket {
@@ -72,6 +74,7 @@ impl Socket {
                 id,
                 arrived: Vec::new(),
                 ended: false,
+                broken: false,
             }),
             tier,
             not_in_children: NotInChildren::note(&socket),
@@ -105,6 +108,7 @@ impl Socket {
                 error => Closed::Io(error.to_string()),
             });
         }
+        self.receive_no_more(&mut ring);
         ring.ended || !ring.arrived.is_empty()
     }
 
@@ -136,10 +140,20 @@ impl Socket {
             parser.push(data);
             received = Received::All;
         });
+        self.receive_no_more(&mut ring);
         match reaped {
             Ok(()) if ring.ended => Received::Ended(Closed::PeerGone),
             Ok(()) => received,
             Err(error) => Received::Ended(Closed::Io(error.to_string())),
+        }
+    }
+
+    /// Ends receiving behind what the peer has sent, once a send has failed: that is what tells of the end. A peer that
+    /// takes nothing any more may keep its sending side open.
+    fn receive_no_more(&self, ring: &mut Ring) {
+        if std::mem::take(&mut ring.broken) {
+            // The peer may have been faster.
+            let _ = shutdown(&self.socket, Shutdown::Read);
         }
     }
 
@@ -182,12 +196,18 @@ impl Ring {
         if !self.uring.has_completions() {
             return Ok(());
         }
-        let ended = &mut self.ended;
-        self.uring.reap(|completion| match completion {
+        let Self {
+            uring,
+            ended,
+            broken,
+            ..
+        } = self;
+        uring.reap(|completion| match completion {
             Completion::Received { data, .. } => deliver(data),
             Completion::Closed { .. } => *ended = true,
             // What the peer sent before it went may still come: `Closed` follows.
-            Completion::Failed { .. } | Completion::Sent { .. } => {}
+            Completion::Failed { .. } => *broken = true,
+            Completion::Sent { .. } => {}
         });
         self.uring.submit()
     }

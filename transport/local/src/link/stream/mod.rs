@@ -437,7 +437,9 @@ impl Watch {
         let Some(mut inbox) = stream.inbox.try_lock() else {
             return false;
         };
-        inbox.fresh || stream.receive_into(&mut inbox)
+        // What a pass has left comes first: received beside it, a peer that sends faster than it is read would fill memory
+        // without end, all of which is moved with each receive.
+        inbox.fresh || inbox.parser.is_held_up() || stream.receive_into(&mut inbox)
     }
 
     pub(crate) fn arm(&self) {

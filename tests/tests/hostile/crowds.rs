@@ -13,7 +13,8 @@ use crate::frames::{request, unary_head};
 use crate::regions::{memfd, sealed};
 use crate::siege::{MAX_CONNECTIONS, lasts};
 use crate::{
-    Joined, SHM, assert_hung_up, besiege, hello, hello_with, join_with, segment_note, send,
+    Joined, SHM, assert_timed_out, besiege, besiege_heavily, hello, hello_with, join_with,
+    segment_note, send,
 };
 
 /// Beside those of the test and of the honest client.
@@ -32,7 +33,8 @@ fn crowd(root: &Path, hello: &ringway_wire::Hello, mut flood: impl FnMut(usize, 
         attacker.stream.shutdown(Shutdown::Write).unwrap();
     }
     for attacker in &crowd {
-        assert_hung_up("gone", &attacker.stream);
+        // Later than one that holds a single connection: they wait for one another.
+        assert_timed_out("gone", &attacker.stream);
     }
     // Its places are free a moment later.
     std::thread::sleep(Duration::from_millis(20));
@@ -76,7 +78,9 @@ fn many_connections_that_flood_small_calls() {
 #[test]
 fn many_connections_that_have_blocks_copied() {
     const BLOCK: u32 = 256 << 10;
-    besiege(|root| {
+    /// As many as a pass may copy; less where copies are not optimised, of which each takes 0.5 ms.
+    const NOTES: usize = if cfg!(debug_assertions) { 8 } else { 20 };
+    besiege_heavily(|root| {
         let segment = memfd(2 * BLOCK as usize, sealed());
         let block = |index| BlockRef {
             segment: SegmentId(0),
@@ -93,7 +97,10 @@ fn many_connections_that_have_blocks_copied() {
                 let note = segment_note(0, 2 * u64::from(BLOCK));
                 send(&attacker.stream, &note, &[segment.as_fd()]);
             }
-            for note in notes.iter().cycle().take(20) {
+            if attacker.endpoint.producer.fill().unwrap().0 > 0 {
+                return;
+            }
+            for note in notes.iter().cycle().take(NOTES) {
                 let producer = &mut attacker.endpoint.producer;
                 if !producer.has_room(note.len()) {
                     break;

@@ -14,11 +14,11 @@ use crate::regions::{memfd, sealed};
 use crate::{SHM, assert_hung_up, besiege, hello_with, join, join_with, segment_note};
 
 /// With shared memory: copies what is told of.
-const READS_AHEAD: Capabilities = Capabilities(16);
+pub(crate) const READS_AHEAD: Capabilities = Capabilities(16);
 const FILLED: Kind = Kind::Link(0x80);
 const LEN: u32 = 100_000;
 
-fn told(block: BlockRef, filled: u32) -> Vec<u8> {
+pub(crate) fn told(block: BlockRef, filled: u32) -> Vec<u8> {
     let header = FrameHeader {
         head_len: 24,
         message_len: filled,

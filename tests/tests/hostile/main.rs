@@ -6,6 +6,7 @@ mod afterwards;
 mod ahead;
 mod beset;
 mod calls;
+mod crowds;
 mod false_servers;
 mod frames;
 mod handshake;

@@ -65,8 +65,8 @@ pub(crate) const BARS: Bars = Bars {
     worst: Duration::from_millis(50),
     hang_up: Duration::from_millis(100),
 };
-/// Of attacks that use up their credit at once: 16 MiB to copy, or 60,000 messages for one handler to read. Where copies
-/// are not optimised, one block takes 30 ms.
+/// Of attacks that have much copied, or that use up their credit at once: 60,000 messages for one handler to read. Where
+/// copies are not optimised, 16 MiB take 30 ms.
 const HEAVY: Bars = if cfg!(debug_assertions) {
     Bars {
         p99: Duration::from_millis(10),

@@ -17,6 +17,7 @@ mod crew;
 mod home;
 pub(crate) mod load;
 mod meter;
+mod round;
 mod sharing;
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,7 @@ use self::home::Home;
 use self::turn::Turn;
 use crate::connection::{Connection, Progress, connections};
 use crate::spin::Outcome;
-use crate::waiting::{Pass, Seen, look_until, may_spin, wake_later};
+use crate::waiting::{Seen, look_until, may_spin, wake_later};
 use crate::watchdog;
 
 /// How long the driver keeps its worker while tasks wait for one.
@@ -467,53 +468,6 @@ impl Driver {
             self.come_back_after_others();
         }
         Poll::Pending
-    }
-
-    /// Drives what is ready; keeps what was busy for the look that follows.
-    fn pass(&self, turn: &mut Turn) -> Progress {
-        if self.role.take_listed()
-            && let Some(ready) = &mut *self.ready.lock()
-        {
-            std::mem::swap(ready, &mut turn.ready);
-        }
-        let _pass = Pass::enter();
-        let mut total = Progress::Idle;
-        for connection in turn.busy.iter().filter(|busy| busy.has_work()) {
-            if turn.looked {
-                connection.tallies().note_look(true);
-            }
-            total = total.and(turn.load.drive(connection));
-        }
-        turn.looked = false;
-        // What an ended one still holds would keep the driver awake for ever.
-        turn.busy.retain(|busy| busy.is_open());
-        for connection in turn.ready.drain(..) {
-            if self.generation() != turn.generation {
-                connection.list_anew();
-                continue;
-            }
-            if !connection.is_driven_by(self) {
-                // It was given away while it was being listed.
-                connection.mark_ready();
-                continue;
-            }
-            let promised = connection.unlist();
-            let brought = turn.load.drive(&connection);
-            total = total.and(brought);
-            let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
-            // Whoever has done already what it was listed for looks on by itself.
-            let looks = promised || brought > Progress::Idle;
-            if looks && !known && connection.is_open() && turn.busy.len() < MAX_BUSY {
-                connection.look_as_driver();
-                turn.busy.push(connection);
-            } else if promised && !known {
-                connection.cease_to_look_as_driver();
-            } else if !known && connection.is_open() {
-                // It may have been rung for, which is spent now.
-                connection.rely_on_doorbell();
-            }
-        }
-        total
     }
 
     /// Looks at the busy connections; true if something came.

@@ -48,6 +48,7 @@ mod namesakes;
 mod pace;
 mod pipe;
 mod places;
+mod pressing;
 mod rendezvous;
 pub mod runtime;
 mod seldom;

@@ -379,6 +379,7 @@ pub(crate) fn assemble(
         read_ahead: false,
         fetched: false,
         refusals: Vec::new(),
+        limits: link::Limits::USUAL,
     };
     let pool = receiver.pool.clone();
     Ok(Parts {

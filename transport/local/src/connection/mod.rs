@@ -45,6 +45,7 @@ use self::handlers::Handlers;
 pub(crate) use self::inbound::abandoned_status;
 pub use self::inbound::{Inbound, Message, Request, ServedMethod, Stamp, Started};
 pub(crate) use self::large::Large;
+pub(crate) use self::pass::LONGEST_PASS;
 use self::pass::Pass;
 pub use self::registry::{connections, ended};
 use self::running::Backlog;
@@ -61,6 +62,7 @@ use crate::link::shm::Blocks;
 use crate::link::shm::peer_bell::Held;
 use crate::link::stream::Engine;
 use crate::link::{LinkKind, Receiver, Sender, Watch};
+use crate::pressing::Pressing;
 use crate::server::Serve;
 use crate::shared_cpu::SharedCpu;
 use crate::socket_peer::SocketPeer;
@@ -137,6 +139,7 @@ pub struct Connection {
     again: AtomicBool,
     /// Its doorbell, socket or timer stirred.
     stirred: AtomicBool,
+    pressing: Pressing,
     /// How many passes brought anything, counted round and round; written under `pass`.
     delivered: AtomicU32,
     /// How often readers of calls may have been woken, counted round and round; written under `state`.
@@ -252,6 +255,7 @@ impl Connection {
             listed: AtomicBool::new(false),
             again: AtomicBool::new(false),
             stirred: AtomicBool::new(true),
+            pressing: Pressing::default(),
             delivered: AtomicU32::new(0),
             readers_woken: AtomicU32::new(0),
             parts: AtomicU32::new(0),
@@ -311,6 +315,22 @@ impl Connection {
     /// The same at a server's end as tokio says it; `None` where no socket leads to the peer.
     pub fn socket_peer(&self) -> Option<&SocketPeer> {
         self.socket_peer.as_deref()
+    }
+
+    pub(crate) fn peer_uid(&self) -> Option<u32> {
+        self.peer.map(|peer| peer.uid)
+    }
+
+    /// Returns true if it has lately used up what a pass may take.
+    #[inline]
+    pub(crate) fn presses(&self) -> bool {
+        self.pressing.presses()
+    }
+
+    /// Has it take little in what `drive` does.
+    #[cold]
+    pub(crate) fn briefly<T>(&self, drive: impl FnOnce() -> T) -> T {
+        self.pressing.briefly(drive)
     }
 
     /// Whether calls can be made on it.
@@ -555,6 +575,7 @@ impl Connection {
             passes += 1;
             if passes == MAX_PASSES {
                 // The driver goes on, after other connections.
+                self.pressing.note_used_up();
                 self.mark_ready();
                 return progress;
             }

@@ -24,6 +24,7 @@ use crate::error::Closed;
 use crate::giving_way::GivingWay;
 use crate::link::shm::{Blocks, MAX_NOTES};
 use crate::link::{Frame, MAX_FRAMES, Receiver};
+use crate::pressing::BRIEF_NOTES;
 use crate::waiting;
 use crate::watched::Watched;
 
@@ -31,7 +32,7 @@ use crate::watched::Watched;
 /// receive takes at most 1 MiB, or one larger block.
 const MAX_RECEIVES: usize = 32;
 /// The time after which a pass makes no further receive: how long a frame takes is the peer's choice as well.
-pub(super) const LONGEST_PASS: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST_PASS: Duration = Duration::from_millis(1);
 
 /// The descriptors that wake a sleeping connection.
 #[derive(Debug, Default)]
@@ -66,6 +67,8 @@ pub(crate) struct Pass {
     finished: bool,
     /// It has begun, and has not ended: what it left is in disorder if it never does.
     under_way: bool,
+    /// Its receives take little.
+    brief: bool,
 }
 
 /// The outcome of a pass, for after its lock.
@@ -113,6 +116,7 @@ impl Pass {
             ending: None,
             finished: false,
             under_way: false,
+            brief: false,
         }
     }
 
@@ -181,12 +185,15 @@ impl Pass {
     ) -> Result<Progress, Closed> {
         let mut stirred = connection.stirred.load(Ordering::Relaxed)
             && connection.stirred.swap(false, Ordering::SeqCst);
+        let brief = connection.pressing.is_brief();
+        self.be_brief(brief);
         // Records that the peer published before it closed count, so the pass judges the end last.
         let (mut end, before) = match self.ending.take() {
             Some(Ending { why, receives }) => (Err(why), receives),
             None => (self.look(connection, &mut stirred), 0),
         };
         let (mut progress, mut taken, mut began) = (Progress::Idle, 0, None);
+        let mut bytes = 0;
         for receives in 1.. {
             // Also at the connection's end: the first reason counts.
             let received = self
@@ -197,6 +204,7 @@ impl Pass {
             end = end.and(received);
             let more = self.receiver.has_more();
             taken += self.frames.len();
+            bytes += self.payload_bytes();
             let (brought, timer) = self.judge(connection, stirred, looker.as_deref_mut(), first)?;
             progress = progress.max(brought);
             self.set_timer(timer);
@@ -205,9 +213,11 @@ impl Pass {
             }
             // No clock is read for a pass of one receive.
             let began = began.get_or_insert_with(Instant::now);
-            if receives < MAX_RECEIVES && taken < MAX_FRAMES && began.elapsed() < LONGEST_PASS {
+            let may_go_on = receives < MAX_RECEIVES && taken < MAX_FRAMES && !brief;
+            if may_go_on && began.elapsed() < LONGEST_PASS {
                 continue;
             }
+            connection.pressing.note_used_up();
             connection.mark_ready();
             let receives = before + receives;
             match end {
@@ -218,7 +228,23 @@ impl Pass {
                 end => return end.map(|()| progress),
             }
         }
+        connection.pressing.note_pass(taken, bytes);
         end.map(|()| progress)
+    }
+
+    /// Has the receives that follow take little, or as much as any.
+    #[inline]
+    fn be_brief(&mut self, brief: bool) {
+        if brief != self.brief {
+            self.brief = brief;
+            self.receiver.be_brief(brief);
+        }
+    }
+
+    /// The length of what a receive has brought.
+    fn payload_bytes(&self) -> usize {
+        let frames = self.frames.iter();
+        frames.map(|frame| frame.payload.len()).sum()
     }
 
     /// Looks at what tells of the peer beside its frames; an error is the connection's end.
@@ -229,7 +255,7 @@ impl Pass {
         if self.home != connection.crew.home().changes() {
             *stirred = self.move_in(connection)?;
         }
-        let rung = *stirred && self.look_at_descriptors()?;
+        let rung = *stirred && self.look_at_descriptors(connection)?;
         if *stirred && connection.stall.is_long() {
             return Err(Closed::PeerSilent);
         }
@@ -267,6 +293,7 @@ impl Pass {
         let mut progress = Progress::Idle;
         if read_ahead {
             progress = Progress::Busy;
+            connection.pressing.note_used_up();
             connection.note_part();
         }
         if !self.frames.is_empty() {
@@ -374,7 +401,7 @@ impl Pass {
 
     /// Looks at doorbell and socket, so that the reactor tells of the next stir; true if the doorbell
     /// had been rung.
-    fn look_at_descriptors(&mut self) -> Result<bool, Closed> {
+    fn look_at_descriptors(&mut self, connection: &Connection) -> Result<bool, Closed> {
         let mut context = Context::from_waker(&self.stir);
         let mut rung = false;
         if let Some(doorbell) = &self.wakeups.doorbell {
@@ -389,10 +416,12 @@ impl Pass {
         if let Some(socket) = &self.wakeups.socket {
             while let Poll::Ready(ready) = socket.poll_read_ready(&mut context) {
                 let mut ready = ready.map_err(|error| Closed::Io(error.to_string()))?;
+                let max = if self.brief { BRIEF_NOTES } else { MAX_NOTES };
                 if let Receiver::Shm(receiver) = &mut self.receiver
-                    && receiver.receive_segments(MAX_NOTES)?
+                    && receiver.receive_segments(max)?
                 {
                     // Still ready: the next pass goes on, after those of other connections.
+                    connection.pressing.note_used_up();
                     self.stir.wake_by_ref();
                     break;
                 }

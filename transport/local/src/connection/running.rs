@@ -25,6 +25,7 @@ use super::state::Kept;
 use super::{Connection, Progress};
 use crate::link::stream::later::flush_now;
 use crate::pace::{Pace, PollTimer};
+use crate::pressing::BRIEF_FRAMES;
 use crate::waiting;
 
 /// Woken futures that one drive polls, at most: they may wake each other for ever.
@@ -87,12 +88,16 @@ struct Budget {
     /// When the first polls had been made, which are not timed.
     since: Option<Instant>,
     is_spent: bool,
+    /// It has no time, but a few polls.
+    brief: bool,
 }
 
 impl Budget {
     /// Counts a poll that is to be made; returns true, from then on, if it has to wait.
     fn is_spent(&mut self) -> bool {
-        if self.polls == POLLS_UNTIMED {
+        if self.brief && self.polls == BRIEF_FRAMES {
+            self.is_spent = true;
+        } else if self.polls == POLLS_UNTIMED {
             self.polls = 0;
             let since = self.since.get_or_insert_with(Instant::now);
             self.is_spent = since.elapsed() >= LONGEST_PASS;
@@ -125,14 +130,18 @@ impl Connection {
         if first.is_some() {
             progress = progress.and(self.start_handler(first));
         }
-        let mut budget = Budget::default();
+        let mut budget = Budget {
+            brief: self.pressing.is_brief(),
+            ..Budget::default()
+        };
         while !budget.is_spent()
             && let Some(started) = self.backlog.next()
         {
             progress = progress.and(self.start_handler(&mut Some(started)));
         }
-        for _ in 0..MAX_POLLS {
-            if budget.is_spent() {
+        for polls in 0.. {
+            if polls == MAX_POLLS || budget.is_spent() {
+                self.pressing.note_used_up();
                 break;
             }
             let Some(slot) = self.handlers.next_woken() else {

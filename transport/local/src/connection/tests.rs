@@ -20,6 +20,7 @@ use crate::clock;
 use crate::link::MAX_FRAMES;
 use crate::link::shm::peer_bell::{self, PeerBell};
 use crate::link::shm::{MAX_NOTES, PeerCan, REFUSED_LEN, SegmentNote};
+use crate::pressing::BRIEF_FRAMES;
 use crate::rendezvous::assemble;
 
 const FIRST_CALL: u64 = 1 << 32;
@@ -333,4 +334,45 @@ async fn a_segment_that_cannot_be_mapped_is_refused_alone() {
     let refusal = SegmentNote::decode(&refusal);
     let told = (refusal.id, refusal.len as u64);
     assert_eq!(told, (segment.id, REFUSED_LEN));
+}
+
+/// What its peer's other connections have taken leaves it little of a round: a few calls, and nothing that takes long.
+#[tokio::test]
+async fn a_brief_pass_takes_little_and_leaves_the_rest() {
+    let mut ends = Ends::driven_by_hand();
+    let briefly = |ends: &Ends| ends.server.briefly(|| ends.server.drive());
+    ends.publish(0..3);
+    briefly(&ends);
+    assert_eq!((ends.server.calls(), ends.server.presses()), (3, false));
+    ends.publish(3..40);
+    briefly(&ends);
+    assert_eq!(ends.server.calls(), 3 + BRIEF_FRAMES as u64);
+    assert!(ends.server.presses(), "it has left some");
+    ends.server.drive();
+    assert_eq!(ends.server.calls(), 40);
+    // Copied whole: not by a brief pass.
+    ends.publish_large(40);
+    briefly(&ends);
+    briefly(&ends);
+    assert_eq!(ends.server.calls(), 40);
+    ends.server.drive();
+    assert_eq!(ends.server.calls(), 41);
+}
+
+/// However many calls it makes, one that leaves nothing over its passes presses no more after a while.
+#[tokio::test]
+async fn what_a_pass_has_taken_tells_who_presses() {
+    let mut ends = Ends::driven_by_hand();
+    ends.publish(0..300);
+    ends.server.drive();
+    assert!(ends.server.presses(), "its pass was used up");
+    let mut passes = 0;
+    while ends.server.presses() {
+        ends.server.drive();
+        passes += 1;
+        assert!(passes < 20);
+    }
+    ends.publish_large(300);
+    ends.server.drive();
+    assert!(ends.server.presses(), "{LARGE_BYTES} bytes at once");
 }

@@ -8,6 +8,7 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::meter::LoadMeter;
 use crate::connection::Connection;
+use crate::pressing::Shares;
 use crate::spin::{PeerPosture, SpinRecord, WaitPolicy};
 use crate::waiting::may_spin;
 
@@ -22,7 +23,11 @@ const FORSAKEN_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Turn {
     pub(super) generation: u32,
     runtime: RuntimeMetrics,
+    /// At the begin of a round those that the last one has put off.
     pub(super) ready: Vec<Arc<Connection>>,
+    /// Those of the round under way whose turn comes last; empty between rounds.
+    pub(super) pressing: Vec<Arc<Connection>>,
+    pub(super) shares: Shares,
     pub(super) busy: Vec<Arc<Connection>>,
     pub(super) record: SpinRecord,
     /// A look has just found something.
@@ -38,6 +43,8 @@ impl Turn {
             generation,
             runtime: Handle::current().metrics(),
             ready: Vec::new(),
+            pressing: Vec::new(),
+            shares: Shares::default(),
             busy: Vec::new(),
             record: SpinRecord::default(),
             looked: false,
@@ -94,7 +101,8 @@ impl Turn {
     fn close_forsaken(&self, ready: &Ready) {
         // Locked, so that none is put on the list meanwhile.
         let listed = ready.lock();
-        let all = self.busy.iter().chain(listed.iter().flatten());
+        let all = self.busy.iter().chain(&self.ready);
+        let all = all.chain(listed.iter().flatten());
         let mut held: Vec<_> = all.filter(|connection| connection.is_client()).collect();
         held.sort_unstable_by_key(|connection| Arc::as_ptr(connection));
         let alike = held.chunk_by(|one, other| Arc::ptr_eq(one, other));

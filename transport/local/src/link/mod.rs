@@ -19,11 +19,44 @@ use crate::call::Encode;
 use crate::connection::Fill;
 use crate::error::Closed;
 use crate::pace::beside_the_poll;
+use crate::pressing::{BRIEF_BYTES, BRIEF_FRAMES, BRIEF_NOTES};
 use crate::spin::PeerPosture;
 
 /// Frames after which the core judges what came, and other connections have their turn: a peer that sends small
 /// ones without end gets a fraction of a millisecond.
 pub(crate) const MAX_FRAMES: usize = 256;
+
+/// What a receive takes, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) frames: usize,
+    /// When so much was copied out of records and blocks, the core judges what came before more is: nothing keeps a
+    /// peer from naming one block in each record of a ring.
+    pub(crate) unjudged_bytes: usize,
+    /// Of the longest block, which is copied whole.
+    pub(crate) block_bytes: usize,
+    /// Notes of segments.
+    pub(crate) notes: usize,
+}
+
+impl Limits {
+    pub(crate) const USUAL: Self = Self {
+        frames: MAX_FRAMES,
+        unjudged_bytes: 1024 * 1024,
+        block_bytes: usize::MAX,
+        notes: shm::MAX_NOTES,
+    };
+    const BRIEF: Self = Self {
+        frames: BRIEF_FRAMES,
+        unjudged_bytes: BRIEF_BYTES,
+        block_bytes: BRIEF_BYTES,
+        notes: BRIEF_NOTES,
+    };
+
+    fn of(brief: bool) -> Self {
+        if brief { Self::BRIEF } else { Self::USUAL }
+    }
+}
 
 /// Says of a frame, by its header and its head, whether its payload is wanted. Asked before memory is taken for
 /// a long one.
@@ -306,6 +339,15 @@ impl Receiver {
             Self::Shm(receiver) => receiver.has_more(),
             Self::Stream(receiver) => receiver.has_more(),
             Self::Queue(_) => false,
+        }
+    }
+
+    /// Has the receives that follow take little, or as much as any. A queue's sender is of this very process.
+    pub(crate) fn be_brief(&mut self, brief: bool) {
+        match self {
+            Self::Shm(receiver) => receiver.limits = Limits::of(brief),
+            Self::Stream(receiver) => receiver.be_brief(brief),
+            Self::Queue(_) => {}
         }
     }
 

@@ -16,11 +16,8 @@ use ringway_wire::FrameHeader;
 use super::peer_bell::PeerBell;
 use super::{FILLED, REFUSED_LEN, Refusal, SEGMENT_NOTE_BYTES, SegmentNote, misbehaved};
 use crate::error::Closed;
-use crate::link::{Frame, Head, Judge, MAX_FRAMES};
+use crate::link::{Frame, Head, Judge, Limits};
 
-/// When so much was copied out of records and blocks, the core judges what came before more is: nothing
-/// keeps a peer from naming one block in each record of a ring.
-const MAX_UNJUDGED_BYTES: usize = 1024 * 1024;
 /// Bytes that are copied of blocks ahead of their frames for the notes of one inbox: those of one message.
 const MAX_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 /// Notes of segments that a pass takes, each of them a mapping made or dropped: a peer that sends them without end
@@ -85,6 +82,7 @@ pub(crate) struct Receiver {
     pub(crate) fetched: bool,
     /// Segments that were refused, here or there, of which the sending half is still to be told.
     pub(crate) refusals: Vec<Refusal>,
+    pub(crate) limits: Limits,
 }
 
 impl Receiver {
@@ -95,7 +93,7 @@ impl Receiver {
         judge: &mut Judge<'_>,
     ) -> Result<(), Closed> {
         let handled = frames.len();
-        self.notes_left = MAX_NOTES;
+        self.notes_left = self.limits.notes;
         let begin = self.parsed.take();
         if begin.is_none() {
             self.ahead_bytes = 0;
@@ -109,7 +107,7 @@ impl Receiver {
         let mut copied = 0;
         let mut records = inbox.records().enumerate().skip(begin);
         let parsed = records.try_for_each(|(at, record)| {
-            if copied > MAX_UNJUDGED_BYTES || at - begin >= MAX_FRAMES {
+            if copied > self.limits.unjudged_bytes || at - begin >= self.limits.frames {
                 self.parsed = Some(at);
                 return ControlFlow::Break(Ok(()));
             }
@@ -164,7 +162,8 @@ impl Receiver {
             Some(block) => self.seek(block.segment)?,
             None => Named::Known,
         };
-        if named == Named::Sought {
+        let is_too_long = |block: BlockRef| block.len as usize > self.limits.block_bytes;
+        if named == Named::Sought || record.block.is_some_and(is_too_long) {
             return Ok(Parsed::HeldUp);
         }
         let head_len = header.head_len as usize;
@@ -278,6 +277,9 @@ impl Receiver {
         };
         if self.ahead_bytes > MAX_AHEAD_BYTES {
             return Ok(Parsed::Copied(0));
+        }
+        if block.len as usize > self.limits.block_bytes {
+            return Ok(Parsed::HeldUp);
         }
         match self.seek(block.segment)? {
             Named::Known => {}
@@ -438,6 +440,7 @@ mod tests {
             read_ahead: false,
             fetched: false,
             refusals: Vec::new(),
+            limits: Limits::USUAL,
         };
         (Sender::new(here.producer), receiver, blocks)
     }
@@ -460,7 +463,7 @@ mod tests {
             record.copy_from_slice(&header.encode());
             record.commit();
         }
-        let at_once = MAX_UNJUDGED_BYTES / LEN as usize + 1;
+        let at_once = Limits::USUAL.unjudged_bytes / LEN as usize + 1;
         for taken in [at_once, at_once, 8 - 2 * at_once] {
             let mut frames = Vec::new();
             receiver.receive(&mut frames, &mut |_, _| Ok(true)).unwrap();

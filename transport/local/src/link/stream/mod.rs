@@ -42,7 +42,7 @@ use self::bell::{Bell, Source};
 use self::outbox::Outbox;
 pub(crate) use self::parse::Parser;
 use self::pipes::Pipes;
-use super::{Frame, Judge, LinkError, Outgoing, Position};
+use super::{Frame, Judge, Limits, LinkError, Outgoing, Position};
 use crate::config::SocketEngine;
 use crate::connection::Connection;
 use crate::error::Closed;
@@ -363,6 +363,11 @@ impl Receiver {
         self.0.inbox.lock().parser.is_held_up()
     }
 
+    /// Has the receives that follow take little, or as much as any.
+    pub(crate) fn be_brief(&mut self, brief: bool) {
+        self.0.inbox.lock().parser.limits = Limits::of(brief);
+    }
+
     /// Moves what has arrived into `frames`. The end is told once they are out.
     pub(crate) fn receive(
         &mut self,
@@ -373,7 +378,9 @@ impl Receiver {
         let begin = frames.len();
         let mut inbox = stream.inbox.lock();
         inbox.fresh |= inbox.parser.is_held_up();
-        for _ in 0..MAX_RECEIVES {
+        let is_brief = inbox.parser.limits != Limits::USUAL;
+        let receives = if is_brief { 1 } else { MAX_RECEIVES };
+        for _ in 0..receives {
             if std::mem::take(&mut inbox.fresh) {
                 inbox.parser.frames(frames, begin, judge)?;
                 if inbox.parser.is_held_up() {
@@ -430,7 +437,9 @@ impl Watch {
         let Some(mut inbox) = stream.inbox.try_lock() else {
             return false;
         };
-        inbox.fresh || stream.receive_into(&mut inbox)
+        // What a pass has left comes first: received beside it, a peer that sends faster than it is read would fill memory
+        // without end, all of which is moved with each receive.
+        inbox.fresh || inbox.parser.is_held_up() || stream.receive_into(&mut inbox)
     }
 
     pub(crate) fn arm(&self) {

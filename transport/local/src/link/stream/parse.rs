@@ -10,7 +10,7 @@ use ringway_ring::{BufferPool, PooledBuffer};
 use ringway_wire::FrameHeader;
 
 use crate::error::Closed;
-use crate::link::{Frame, Head, Judge, MAX_FRAMES};
+use crate::link::{Frame, Head, Judge, Limits};
 
 /// Room for what is received at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -32,6 +32,7 @@ pub(crate) struct Parser {
     /// A large frame waits until those before it are handled, on which it depends what it means.
     held_up: bool,
     pool: BufferPool,
+    pub(super) limits: Limits,
 }
 
 /// A frame of which the payload is on its way.
@@ -58,6 +59,7 @@ impl Parser {
             unwanted: 0,
             held_up: false,
             pool,
+            limits: Limits::USUAL,
         }
     }
 
@@ -134,7 +136,7 @@ impl Parser {
             }
             if let Some(frame) = self.next_small()? {
                 frames.push(frame);
-                if frames.len() - begin < MAX_FRAMES {
+                if frames.len() - begin < self.limits.frames {
                     continue;
                 }
                 self.held_up = true;

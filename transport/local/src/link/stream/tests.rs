@@ -1,6 +1,7 @@
 //! Each engine, without connections above it.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -140,6 +141,27 @@ fn against_a_bare_peer(test: impl Fn(End, Bare)) {
         _other: Some(there.0),
     };
     test(End::of_pipes(back.0, there.1), bare);
+}
+
+/// A peer that sends faster than its frames are handled: what is not handled yet stays with the kernel.
+#[test]
+fn what_a_receive_has_left_is_taken_before_more_is() {
+    const MOST: usize = 2 * MIB;
+    against_a_bare_peer(|mut end, mut bare| {
+        rustix::io::ioctl_fionbio(&bare.out, true).unwrap();
+        let frames = FrameHeader::new(Kind::Link(0x90)).encode().repeat(1000);
+        let mut written = 0;
+        for _ in 0..100 {
+            while let Ok(len) = bare.out.write(&frames[written % frames.len()..]) {
+                written += len;
+            }
+            until(|| end.watch.has_records());
+            let received = end.receiver.receive(&mut end.frames, &mut |_, _| Ok(true));
+            received.unwrap();
+        }
+        let left = written - end.frames.len() * FrameHeader::LEN;
+        assert!(left < MOST, "{left} bytes wait to be handled");
+    });
 }
 
 fn until(mut done: impl FnMut() -> bool) {

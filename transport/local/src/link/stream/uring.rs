@@ -25,6 +25,8 @@ const SETTINGS: Settings = Settings {
 };
 /// The ring is given no more than this before it has sent some.
 const MAX_BACKLOG_BYTES: usize = 256 * 1024;
+/// The ring sends no more while so much lies there that came beside what it sent: the peer sends on, and reads nothing.
+const MAX_ARRIVED_BYTES: usize = 256 * 1024;
 /// Above this a buffer is handed over whole, in place of a copy.
 const COPIED_BYTES: usize = 64 * 1024;
 
@@ -165,6 +167,10 @@ impl Socket {
 
 impl Ring {
     fn flush(&mut self, outbox: &mut Outbox) -> Result<(), Error> {
+        if self.arrived.len() >= MAX_ARRIVED_BYTES {
+            // The passes that take it send what waits behind it.
+            return Ok(());
+        }
         // A send goes out once the one before it is known to be done, which most are at once.
         let mut arrived = std::mem::take(&mut self.arrived);
         let mut flushed = self.reap(&mut |data| arrived.extend_from_slice(data));

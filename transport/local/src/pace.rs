@@ -54,7 +54,10 @@ const BLOCKED: Duration = Duration::from_millis(1);
 const AVERAGED_OVER: u32 = 8;
 /// One in so many inline polls is timed: reading the clock twice costs a fiftieth of a small call.
 const TIMED_EVERY: u32 = 16;
-/// Quick polls in a row after which a method is first trusted.
+/// The same of the polls of tasks, of which the first are all timed: what is not known yet is learnt soon.
+const TASK_TIMED_EVERY: u32 = 8;
+const FIRST_TASK_POLLS: u32 = 64;
+/// Quick polls, of those that are timed, in a row after which a method is first trusted.
 const FIRST_TRUST_POLLS: u32 = 8;
 /// The same after it has been slow again and again.
 const MAX_TRUST_POLLS: u32 = 1024;
@@ -66,7 +69,8 @@ const FORGIVEN_AFTER_POLLS: u32 = 256;
 thread_local! {
     /// What this thread has spent on the transport's own work within polls.
     static BESIDE: Cell<Beside> = const { Cell::new(Beside::ZERO) };
-    /// The polls under way on this thread that are timed by its CPU time as well.
+    /// The polls under way on this thread that are timed, and those of them that are by its CPU time as well.
+    static TIMED: Cell<u32> = const { Cell::new(0) };
     static PRECISE: Cell<u32> = const { Cell::new(0) };
     /// The frames of streams that this thread has sent, counted round and round.
     static FRAMES: Cell<u32> = const { Cell::new(0) };
@@ -82,6 +86,9 @@ pub(crate) fn note_frame() {
 /// Runs the transport's own `work`, whose time is not that of the poll that needs it: a kernel call that wakes another
 /// process takes as long as many a handler, and so does a pass.
 pub(crate) fn beside_the_poll<T>(work: impl FnOnce() -> T) -> T {
+    if TIMED.get() == 0 {
+        return work();
+    }
     let before = BESIDE.get();
     let cpu = (PRECISE.get() > 0).then(thread_cpu_time).flatten();
     let begun = Instant::now();
@@ -124,6 +131,7 @@ pub(crate) struct PollTimer {
 impl PollTimer {
     /// Begins to time a poll, by the wall's clock alone.
     pub(crate) fn start() -> Self {
+        TIMED.set(TIMED.get() + 1);
         Self {
             begun: Instant::now(),
             beside: BESIDE.get(),
@@ -161,6 +169,7 @@ impl PollTimer {
 
 impl Drop for PollTimer {
     fn drop(&mut self) {
+        TIMED.set(TIMED.get().saturating_sub(1));
         if self.account.is_some() {
             PRECISE.set(PRECISE.get().saturating_sub(1));
         }
@@ -193,6 +202,7 @@ pub struct Pace {
     /// Quick polls in a row that the next trust takes.
     trust_polls: AtomicU32,
     inline_polls: AtomicU32,
+    task_polls: AtomicU32,
     /// How long polls took lately, but for the doorbells that they rang.
     mean_ns: AtomicU32,
 }
@@ -212,6 +222,7 @@ impl Pace {
             quick_polls: AtomicU32::new(0),
             trust_polls: AtomicU32::new(FIRST_TRUST_POLLS),
             inline_polls: AtomicU32::new(0),
+            task_polls: AtomicU32::new(0),
             mean_ns: AtomicU32::new(0),
         }
     }
@@ -245,13 +256,17 @@ impl Pace {
             .then(PollTimer::start_precisely)
     }
 
-    /// Begins to time the poll of a task. One that lost its CPU would be a slow one by the wall's clock, and of those
-    /// that a method needs to be trusted not one may be.
-    pub(crate) fn begin_task(&self) -> PollTimer {
-        match self.policy {
-            HandlerPolicy::Adaptive => PollTimer::start_precisely(),
-            HandlerPolicy::Inline | HandlerPolicy::Spawn => PollTimer::start(),
+    /// Begins to time the poll of a task, if this one is to be timed. One that lost its CPU would be a slow one by the
+    /// wall's clock, and of those that a method needs to be trusted not one may be.
+    pub(crate) fn begin_task(&self) -> Option<PollTimer> {
+        if self.policy != HandlerPolicy::Adaptive {
+            return None;
         }
+        let polls = self.task_polls.load(Ordering::Relaxed);
+        self.task_polls
+            .store(polls.wrapping_add(1), Ordering::Relaxed);
+        (polls < FIRST_TASK_POLLS || polls.is_multiple_of(TASK_TIMED_EVERY))
+            .then(PollTimer::start_precisely)
     }
 
     /// Learns from a poll that has just ended.

@@ -356,7 +356,9 @@ impl Future for Spawned {
             // A runtime of one thread forgets what it has put off when it leaves `block_on`.
             flush_now();
         }
-        self.pace.note_poll(&timer);
+        if let Some(timer) = timer {
+            self.pace.note_poll(&timer);
+        }
         if polled.is_ready() {
             self.over = true;
             return polled;

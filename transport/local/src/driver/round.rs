@@ -16,8 +16,11 @@ use crate::waiting::Pass;
 impl Driver {
     /// Drives what is ready; keeps what was busy for the look that follows.
     pub(super) fn pass(&self, turn: &mut Turn) -> Progress {
-        // Listed, they wait for their turn in one line with the others that press.
-        for busy in turn.busy.iter().filter(|busy| busy.presses()) {
+        // One alone keeps nobody waiting for longer than a pass. Of several those that press are listed, and wait for
+        // their turn in one line with the others that do.
+        let is_alone = turn.busy.len() <= 1;
+        let waits = |busy: &Connection| !is_alone && busy.presses();
+        for busy in turn.busy.iter().filter(|busy| waits(busy)) {
             if busy.has_work() {
                 busy.mark_ready();
             }
@@ -39,7 +42,7 @@ impl Driver {
             busy, load, shares, ..
         } = turn;
         for connection in busy.iter().filter(|busy| busy.has_work()) {
-            if connection.presses() {
+            if waits(connection) {
                 connection.mark_ready();
                 continue;
             }

@@ -8,6 +8,7 @@
 //! A peer with one call in flight has nothing to add. And a thread that computes keeps the CPU for a slice of the
 //! scheduler, some milliseconds. So each connection learns if it pays:
 //!
+//! 0. Where more than a record or two has come already there is nothing to wait for.
 //! 1. It *pays* if the peer has published more, within 500 us. Where nobody else wanted the CPU it says nothing.
 //! 2. A hot connection gives way whenever it is rung, while a quarter of its last sixteen times have paid.
 //! 3. A cold one tries it after 16 rings, then 32, and so on up to 1,024, and not before 128 times as much time has
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 const ALONE: Duration = Duration::from_micros(2);
 /// The longest yield that can pay: peers that go on have parked by then, as a rule, and a thread that computes has not.
 const LONGEST: Duration = Duration::from_micros(500);
+/// Bytes that are worth taking at once: several small records, or one that is not small.
+pub(crate) const ENOUGH_BYTES: u64 = 1024;
 /// Of the last sixteen times so many have to have paid.
 const HOT: u32 = 4;
 /// What is known of a connection whose try has paid: half of its last sixteen times.

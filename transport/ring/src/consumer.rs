@@ -195,9 +195,10 @@ pub struct Peek {
 }
 
 impl Peek {
-    /// The peer's producer index as it stands, unjudged: good to tell if it has published more since.
-    pub fn published(&self) -> u64 {
-        self.peer.producer_index()
+    /// Bytes that the peer says to have published beyond what was taken. Not judged: a hint.
+    pub fn pending_bytes(&self) -> u64 {
+        let cursor = self.cursor.load(Ordering::Acquire);
+        self.peer.producer_index().wrapping_sub(cursor)
     }
 
     /// Whether there is something to take.

@@ -21,7 +21,7 @@ use super::state::{Deliveries, State};
 use super::{Connection, Progress};
 use crate::clock;
 use crate::error::Closed;
-use crate::giving_way::GivingWay;
+use crate::giving_way::{self, GivingWay};
 use crate::link::shm::{Blocks, MAX_NOTES};
 use crate::link::{Frame, MAX_FRAMES, Receiver};
 use crate::pressing::BRIEF_NOTES;
@@ -354,12 +354,13 @@ impl Pass {
 
     /// Gives way to the peer that has just rung, where that pays.
     fn let_peer_go_on(&mut self, connection: &Connection) {
-        if let Some(before) = connection.watch.published()
+        if let Some(before) = connection.watch.pending_bytes()
+            && before < giving_way::ENOUGH_BYTES
             && waiting::may_give_way()
             && self.giving_way.is_due(Instant::now)
         {
             let took = waiting::give_way();
-            let more = connection.watch.published() != Some(before);
+            let more = connection.watch.pending_bytes() > Some(before);
             self.giving_way.learn(Instant::now(), took, more);
         }
     }

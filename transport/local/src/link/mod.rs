@@ -399,10 +399,10 @@ impl Watch {
         }
     }
 
-    /// How far the peer has published, to be compared with what it was; `None` where the link does not tell.
-    pub(crate) fn published(&self) -> Option<u64> {
+    /// Bytes that wait to be taken, as the peer says; `None` where the link does not tell.
+    pub(crate) fn pending_bytes(&self) -> Option<u64> {
         match self {
-            Self::Shm { peek, .. } => Some(peek.published()),
+            Self::Shm { peek, .. } => Some(peek.pending_bytes()),
             Self::Stream(_) | Self::Queue(_) => None,
         }
     }

@@ -42,8 +42,8 @@ pub fn in_a_process_of_its_own_with(name: &str, environment: &[(&str, &str)]) ->
     false
 }
 
-/// Whether this process was started for the test `name` alone, by a user without privileges: `uid`, where a test of
-/// root's starts it, and the test's own user otherwise.
+/// Returns true if this process was started for the test `name` alone, by a user without privileges: `uid` if root runs
+/// the tests, and the user that runs them otherwise.
 pub fn in_a_process_of_another_user(name: &str, uid: u32) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;

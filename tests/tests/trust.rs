@@ -278,7 +278,7 @@ async fn refuse(directory: &FilePath) {
     }
 }
 
-/// What the client says of such a server, to its caller and to its log.
+/// Reads what the client tells its caller and its log of a server whose name would forge lines of it.
 #[tokio::test]
 async fn names_that_servers_choose_are_escaped_in_logs() {
     let (values, _logging) = LoggedValues::begin();

@@ -28,12 +28,12 @@ const BUDGET_BYTES: usize = 8 * MIB;
 const LARGE_BYTES: usize = 100_000;
 /// Far more than the budget allows for, at 2 MiB each.
 const ATTEMPTS: usize = 40;
-/// What the ring of a region takes.
+/// The size of a region's ring: no region is smaller.
 const LEAST_REGION_BYTES: usize = 32 * 1024;
 /// Seen to be given back within this time.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// What an attacker has been sent and keeps.
+/// Keeps the memory that the server has sent to an attacker.
 #[derive(Default)]
 struct Loot {
     segments: Vec<OwnedFd>,
@@ -170,7 +170,7 @@ fn regions_of_ended_connections() {
 const CLIENTS: usize = 6;
 const UPLOADS_OF_ONE: usize = 4;
 const PART_BYTES: usize = 4096;
-/// What a connection may hold beyond its budget: what it may hold without one, and a pass.
+/// Bounds the unread bytes of one connection that no budget covers: those that it may have without one, and one pass.
 const BEYOND_BYTES: usize = 3 * MIB / 2;
 
 /// An upload that its handler never reads.

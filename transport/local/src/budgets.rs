@@ -1,5 +1,6 @@
-//! The shared memory that this process makes for the peers of each user, in all of its connections. What a peer keeps
-//! of it stays charged to this process, so no user's processes may have more than a part of what there is.
+//! Budgets of memory, one for the peers of each user in all of their connections: shared memory that this process makes
+//! for them, which stays charged to it while they keep it, and messages of theirs that no task has read. No user's
+//! processes may take up more than a part of what this one has.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -18,12 +19,9 @@ const FILES_PART: u64 = 4;
 
 static BUDGETS: LazyLock<Budgets> = LazyLock::new(Budgets::default);
 
-/// Budgets by uid. Those with the same limits are one.
+/// Budgets by uid and limits: servers of one process may be set up differently.
 #[derive(Debug, Default)]
-struct Budgets(Mutex<HashMap<(u32, Limits), Arc<MemoryBudget>>>);
-
-/// [`BudgetLimits`] as a key.
-type Limits = (usize, usize);
+struct Budgets(Mutex<HashMap<(u32, BudgetLimits), Arc<MemoryBudget>>>);
 
 /// The budget of `uid`, by the settings and by what this process has.
 pub(crate) fn budget_of(uid: u32, config: &LocalConfig) -> Arc<MemoryBudget> {
@@ -38,10 +36,9 @@ pub(crate) fn settle() {
 
 impl Budgets {
     fn of(&self, uid: u32, limits: BudgetLimits) -> Arc<MemoryBudget> {
-        let key = (uid, (limits.max_bytes, limits.max_files));
         let mut budgets = self.0.lock();
         let budget = budgets
-            .entry(key)
+            .entry((uid, limits))
             .or_insert_with(|| Arc::new(MemoryBudget::new(limits)));
         Arc::clone(budget)
     }

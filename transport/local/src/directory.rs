@@ -279,7 +279,7 @@ fn subdirectories(path: &Path) -> io::Result<Vec<String>> {
         .collect())
 }
 
-/// Whether a file's name can stand in a log or on a terminal, where another user may have chosen it. No server is lost:
+/// Returns true if a file's name can stand in a log or on a terminal, where another user may have chosen it. No server is lost:
 /// no handshake takes a name with control characters.
 fn is_plain(name: &str) -> bool {
     let is_printed = |letter: char| letter.is_ascii_graphic() || letter.escape_debug().len() == 1;

@@ -25,7 +25,7 @@ const LONGEST: Duration = Duration::from_micros(500);
 pub(crate) const ENOUGH_BYTES: u64 = 1024;
 /// Of the last sixteen times so many have to have paid.
 const HOT: u32 = 4;
-/// What is known of a connection whose try has paid: half of its last sixteen times.
+/// The history of a connection whose try has paid: half of sixteen times.
 const ON_TRIAL: u16 = 0x00ff;
 /// Rings until the first try, and until the next one where tries do not pay.
 const FIRST_DISTANCE: u16 = 16;
@@ -35,7 +35,7 @@ const AFTER_ALONE: u16 = 4;
 /// Tries that do not pay take so small a part of the time.
 const TRIED_PART: u32 = 128;
 
-/// What a connection has learnt about giving way.
+/// Remembers for one connection if giving way has paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GivingWay {
     /// The last sixteen times, of a hot connection: a bit is set if it paid.

@@ -67,7 +67,7 @@ const DEARER: u32 = 4;
 const FORGIVEN_AFTER_POLLS: u32 = 256;
 
 thread_local! {
-    /// What this thread has spent on the transport's own work within polls.
+    /// The time that this thread has spent on the transport's own work within polls.
     static BESIDE: Cell<Beside> = const { Cell::new(Beside::ZERO) };
     /// The polls under way on this thread that are timed, and those of them that are by its CPU time as well.
     static TIMED: Cell<u32> = const { Cell::new(0) };
@@ -176,8 +176,8 @@ impl Drop for PollTimer {
     }
 }
 
-/// What of `wall` was the poll's own that has begun with an account of this thread, less the CPU time that was spent
-/// beside it.
+/// Returns how much of `wall` was the poll's own, by the account of this thread when the poll began, less the CPU time
+/// that was spent beside it.
 fn own_time(wall: Duration, before: ThreadAccount, beside_cpu: Duration) -> Duration {
     match thread_account() {
         Some(now) if now.waits == before.waits => {

@@ -76,7 +76,7 @@ impl Pressing {
     }
 }
 
-/// What each uid's pressing connections have taken of the round under way.
+/// Counts the time that each uid's pressing connections have taken of the round under way.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(Vec<(u32, Duration)>);
 

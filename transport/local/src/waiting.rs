@@ -34,7 +34,7 @@ pub(crate) fn may_spin() -> bool {
 
 thread_local! {
     static IN_PASS: Cell<bool> = const { Cell::new(false) };
-    static GAVE_WAY: Cell<bool> = const { Cell::new(false) };
+    static YIELDED_CPU: Cell<bool> = const { Cell::new(false) };
     static BLOCKED: Cell<bool> = const { Cell::new(false) };
     static HAS_WORKERS: Cell<Option<bool>> = const { Cell::new(None) };
 }
@@ -46,20 +46,20 @@ impl Pass {
     pub(crate) fn enter() -> Self {
         let within = IN_PASS.replace(true);
         if !within {
-            GAVE_WAY.set(false);
+            YIELDED_CPU.set(false);
         }
         Self(within)
     }
 }
 
 /// Returns true if this thread is inside a driver's pass in which it has not yielded its CPU yet.
-pub(crate) fn may_give_way() -> bool {
-    in_pass() && !GAVE_WAY.get()
+pub(crate) fn may_yield_cpu() -> bool {
+    in_pass() && !YIELDED_CPU.get()
 }
 
 /// Yields this thread's CPU, and tells how long that took.
-pub(crate) fn give_way() -> Duration {
-    GAVE_WAY.set(true);
+pub(crate) fn yield_cpu() -> Duration {
+    YIELDED_CPU.set(true);
     let began = Instant::now();
     rustix::thread::sched_yield();
     began.elapsed()

@@ -14,8 +14,8 @@ use std::{
 
 use crate::{RegionError, sealed};
 
-/// What a [`MemoryBudget`] may come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bounds a [`MemoryBudget`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BudgetLimits {
     /// Bytes of all files.
     pub max_bytes: usize,
@@ -50,7 +50,7 @@ pub struct MemoryBudget {
 struct Spent {
     bytes: usize,
     files: usize,
-    /// What this side is done with, and a peer is not.
+    /// Files that this side is done with and a peer still has open.
     kept: Vec<Kept>,
 }
 
@@ -160,7 +160,7 @@ fn kept_bytes(kept: &[Kept]) -> usize {
     kept.iter().map(|kept| kept.bytes).sum()
 }
 
-/// What was spent on one file, until neither side has it any more.
+/// Holds what one file has taken of a budget, until neither side has the file any more.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<MemoryBudget>,

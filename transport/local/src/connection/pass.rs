@@ -356,10 +356,10 @@ impl Pass {
     fn let_peer_go_on(&mut self, connection: &Connection) {
         if let Some(before) = connection.watch.pending_bytes()
             && before < giving_way::ENOUGH_BYTES
-            && waiting::may_give_way()
+            && waiting::may_yield_cpu()
             && self.giving_way.is_due(Instant::now)
         {
-            let took = waiting::give_way();
+            let took = waiting::yield_cpu();
             let more = connection.watch.pending_bytes() > Some(before);
             self.giving_way.learn(Instant::now(), took, more);
         }

@@ -26,7 +26,7 @@ use crate::spin::PeerPosture;
 /// ones without end gets a fraction of a millisecond.
 pub(crate) const MAX_FRAMES: usize = 256;
 
-/// What a receive takes, at most.
+/// Bounds what one receive takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) frames: usize,

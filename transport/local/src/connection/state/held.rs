@@ -1,27 +1,27 @@
-//! What a connection's peer makes this side hold: messages that nobody has read yet, and heads of calls in flight.
-//! Windows bound it for each connection. Beyond a little it is taken from the budget of the peer's user as well, since
-//! a user may have many connections.
+//! Charges the memory that a peer makes this side hold: messages that no task has read yet, and heads of calls in flight.
+//! Windows bound it for each connection. Beyond [`FREE_BYTES`] a connection takes it from the budget of the peer's user,
+//! who may have many connections.
 
 use std::sync::Arc;
 
 use ringway_ring::MemoryBudget;
 
-/// Held without a look at the budget.
+/// The bytes that a connection holds without a look at the budget.
 const FREE_BYTES: usize = 256 * 1024;
-/// What is taken from the budget at a time, and given back.
+/// The bytes by which a connection takes from the budget, and gives back.
 const STEP_BYTES: usize = 1024 * 1024;
 
-/// What of the budget a connection has taken for what it holds.
+/// Takes from a budget as much as a connection holds.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldMemory {
     budget: Option<Arc<MemoryBudget>>,
-    /// Up to here nothing is to be done.
+    /// The bytes that the connection may hold before it has to take more.
     covered: usize,
-    /// What this side holds is more than the budget leaves it: nothing more is to be taken in.
+    /// The budget refused the last step: the connection takes in no further message.
     is_short: bool,
 }
 
-impl Default for Held {
+impl Default for HeldMemory {
     fn default() -> Self {
         Self {
             budget: None,
@@ -31,7 +31,7 @@ impl Default for Held {
     }
 }
 
-impl Held {
+impl HeldMemory {
     /// Takes from `budget` from now on.
     pub(super) fn set_budget(&mut self, budget: Arc<MemoryBudget>) {
         self.give_back();
@@ -87,7 +87,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldMemory {
     fn drop(&mut self) {
         self.give_back();
     }
@@ -99,8 +99,8 @@ mod tests {
 
     use super::*;
 
-    fn held(budget: &Arc<MemoryBudget>) -> Held {
-        let mut held = Held::default();
+    fn held(budget: &Arc<MemoryBudget>) -> HeldMemory {
+        let mut held = HeldMemory::default();
         held.set_budget(Arc::clone(budget));
         held
     }

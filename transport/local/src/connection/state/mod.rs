@@ -20,7 +20,7 @@ use ringway_ring::MemoryBudget;
 use ringway_sys::fork;
 use ringway_wire::{CallId, ControlFrame, code};
 
-use self::held::Held;
+use self::held::HeldMemory;
 pub(crate) use self::receive::Deliveries;
 pub(crate) use self::send::Waiter;
 pub(crate) use self::waiting::Ticket;
@@ -83,7 +83,7 @@ impl GivenUp {
 #[derive(Debug)]
 pub(crate) struct State {
     core: ringway_wire::Connection,
-    held: Held,
+    held: HeldMemory,
     sender: Sender,
     slots: Slots,
     waiting: Waiting,
@@ -117,7 +117,7 @@ impl State {
             counts: Counts::default(),
             generation: fork::generation(),
             core,
-            held: Held::default(),
+            held: HeldMemory::default(),
             sender,
             slots: Slots::default(),
             waiting: Waiting::default(),

@@ -18,22 +18,29 @@ use crate::regions::{
 use crate::servers::{Link, greet_client};
 use crate::siege::HANDSHAKE_TIMEOUT;
 use crate::{
-    Joined, NAME, SHM, assert_timed_out, exchange_regions, is_hung_up, segment_note, send,
+    Joined, NAME, SHM, assert_hung_up, assert_timed_out, exchange_regions, is_hung_up,
+    segment_note, send,
 };
 
 /// Longer than any client stays.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Offers this as region and doorbell, and waits until the client goes.
+/// Offers this as region and doorbell.
 fn offer(stream: &UnixStream, region: BorrowedFd<'_>, bell: BorrowedFd<'_>) {
     greet_client(stream, Link::Shm);
     send(stream, b"R", &[region, bell]);
-    wait_for_end(stream);
 }
 
+/// Waits until the client goes.
 fn wait_for_end(stream: &UnixStream) {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     assert_timed_out("the client", stream);
+}
+
+/// Waits until the client hangs up, which has to come soon after the lie that was told it just now.
+fn wait_to_be_found_out(stream: &UnixStream) {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_hung_up("the client", stream);
 }
 
 /// An honest handshake.
@@ -74,6 +81,7 @@ fn what_is_no_region() {
     beset(False::found_out(Link::Shm, move |stream, nth| {
         let (_, region) = &regions[nth % regions.len()];
         offer(&stream, region.as_fd(), bell.as_fd());
+        wait_to_be_found_out(&stream);
     }));
 }
 
@@ -84,6 +92,7 @@ fn regions_whose_words_lie() {
         let words = lying_words();
         let (_, words) = words[nth % words.len()];
         offer(&stream, region_with(words).as_fd(), bell.as_fd());
+        wait_to_be_found_out(&stream);
     }));
 }
 
@@ -93,6 +102,7 @@ fn what_is_no_doorbell() {
     beset(False::found_out(Link::Shm, move |stream, nth| {
         let (_, bell) = &bells[nth % bells.len()];
         offer(&stream, region.as_fd(), bell.as_fd());
+        wait_to_be_found_out(&stream);
     }));
 }
 
@@ -116,6 +126,7 @@ fn a_size_that_changes_between_the_checks() {
             }
         });
         offer(&stream, region.as_fd(), bell.as_fd());
+        wait_for_end(&stream);
         changing.join().unwrap();
     }));
 }
@@ -151,7 +162,7 @@ fn segment_notes_that_lie() {
         ];
         let (note, descriptors) = &notes[nth % notes.len()];
         send(&joined.stream, note, descriptors);
-        wait_for_end(&joined.stream);
+        wait_to_be_found_out(&joined.stream);
     }));
 }
 
@@ -171,7 +182,7 @@ fn records_that_lie() {
         // A head beyond its record.
         records.push(header.encode().to_vec());
         joined.record(&records[nth % records.len()]);
-        wait_for_end(&joined.stream);
+        wait_to_be_found_out(&joined.stream);
     }));
 }
 

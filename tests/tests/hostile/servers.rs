@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringway::{Channel, Endpoint as Address};
 use ringway_proto::bench::bench_client::BenchClient;
@@ -21,7 +22,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::beset::listen;
-use crate::{NAME, read_hello, send};
+use crate::{NAME, exchange_regions, is_hung_up, read_hello, send};
 
 /// A frame to answer with: its call is added to that of the header when it is sent.
 #[derive(Debug, Clone)]
@@ -346,5 +347,32 @@ fn an_answer_beyond_the_limit_takes_no_memory() {
         }
         let taken = peak_resident_bytes().saturating_sub(before);
         assert!(taken < ALLOWED_BYTES, "{} MiB", taken >> 20);
+    }));
+}
+
+/// Why no call gets through stands in the status, whether the connection ended before a call or amid its sending.
+#[test]
+fn a_server_that_loses_each_connection_is_why_a_call_failed() {
+    alone(within(async {
+        let directory = tempfile::tempdir().unwrap();
+        let serve = |stream: UnixStream, _| {
+            greet_client(&stream, Link::Shm);
+            if let Some(mut joined) = exchange_regions(stream) {
+                joined.record(&[1; 23]);
+                while !is_hung_up(&joined.stream) {
+                    std::thread::yield_now();
+                }
+            }
+        };
+        listen(directory.path(), Arc::new(serve));
+        let address = Address::new(Link::Shm.address()).unwrap();
+        let address = address.directory(directory.path());
+        for _ in 0..20 {
+            let mut client = BenchClient::new(address.connect_lazy());
+            let mut request = tonic::Request::new(Payload::default());
+            request.set_timeout(Duration::from_millis(300));
+            let status = client.unary(request).await.unwrap_err();
+            assert!(status.message().contains("broke the protocol"), "{status}");
+        }
     }));
 }

@@ -93,12 +93,17 @@ pub(crate) static CONTROL: LazyLock<Control> = LazyLock::new(Control::start);
 /// The longest hang-up of the attack that runs.
 static HANG_UP: Mutex<Duration> = Mutex::new(Duration::ZERO);
 
-/// Takes note that the server has hung up now on one that said its last word then.
+/// Takes note that the one under attack has hung up now on one that said its last word then.
 pub(crate) fn note_hang_up(said: Instant) {
     let now = Instant::now();
     let took = (now - said).saturating_sub(CONTROL.lateness(said, now));
     let mut longest = HANG_UP.lock().unwrap();
     *longest = took.max(*longest);
+}
+
+/// Returns the longest hang-up since it was last asked for.
+pub(crate) fn longest_hang_up() -> Duration {
+    std::mem::take(&mut *HANG_UP.lock().unwrap())
 }
 
 /// A server under attack, as the attacker sees it: its directory.
@@ -201,7 +206,7 @@ async fn round(
 ) -> Neighbour {
     let (siege, attack) = (siege.clone(), Arc::clone(attack));
     let attacked = spawn_blocking(move || {
-        *HANG_UP.lock().unwrap() = Duration::ZERO;
+        longest_hang_up();
         neighbour.served();
         let began = Instant::now();
         while began.elapsed() < lasts() {
@@ -212,7 +217,7 @@ async fn round(
         let round = Round {
             attacked,
             compared,
-            hang_up: *HANG_UP.lock().unwrap(),
+            hang_up: longest_hang_up(),
         };
         println!("{}: {round:?}", siege.name);
         (neighbour, round)

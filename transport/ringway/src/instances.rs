@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use ringway_local::Connection;
+use ringway_local::{Closed, Connection};
 use ringway_net::{OutlierOptions, Record};
 use tonic::{Code, Status};
 
@@ -103,6 +103,8 @@ pub(crate) struct Instances {
     list: Mutex<Vec<Arc<Instance>>>,
     /// Names of those that are being connected to.
     pending: Mutex<Vec<String>>,
+    /// How the last one that was let go of had ended.
+    why_lost: Mutex<Option<Closed>>,
     /// Changes with the list.
     edition: AtomicU32,
     /// Whose turn it is.
@@ -275,6 +277,13 @@ impl Instances {
         self.retain(|instance| !Arc::ptr_eq(&instance.connection, connection));
     }
 
+    /// How one of them has ended, or the last one that was let go of; `None` if all that there were are open.
+    pub(crate) fn why_lost(&self) -> Option<Closed> {
+        let list = self.list.lock();
+        let ended = list.iter().find_map(|known| known.connection.why_closed());
+        ended.or_else(|| self.why_lost.lock().clone())
+    }
+
     /// Lets go of those that have ended or are going away; their calls go on.
     pub(crate) fn clear_out(&self) {
         self.retain(|instance| instance.connection.takes_calls());
@@ -283,7 +292,13 @@ impl Instances {
     fn retain(&self, keep: impl Fn(&Instance) -> bool) {
         let mut list = self.list.lock();
         let before = list.len();
-        list.retain(|instance| keep(instance));
+        list.retain(|instance| {
+            let keeps = keep(instance);
+            if let (false, Some(why)) = (keeps, instance.connection.why_closed()) {
+                *self.why_lost.lock() = Some(why);
+            }
+            keeps
+        });
         if list.len() != before {
             self.edition.fetch_add(1, Ordering::Relaxed);
         }

@@ -50,8 +50,19 @@ impl Shared {
         self.look_for_more();
         self.instances.choose().ok_or_else(|| Error::Forced {
             path: self.local_path(),
-            reason: format!("`{}` takes no calls just now", self.endpoint.name),
+            reason: self.why_no_calls(),
         })
+    }
+
+    /// Says that no instance takes calls, though one was connected just now.
+    fn why_no_calls(&self) -> String {
+        let name = &self.endpoint.name;
+        match self.instances.why_lost() {
+            Some(why) => {
+                format!("`{name}` takes no calls just now: a connection to it ended at once: {why}")
+            }
+            None => format!("`{name}` takes no calls just now"),
+        }
     }
 
     /// Has a task look for further instances, unless one does. One that ended with its runtime is replaced when

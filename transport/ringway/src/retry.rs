@@ -253,6 +253,8 @@ pub(crate) struct Attempts<'a> {
     /// Retries since the server last said when to come back.
     backoffs: u32,
     unsent: u32,
+    /// How the last of them failed.
+    why_unsent: Option<Status>,
     turned_away: bool,
 }
 
@@ -274,6 +276,7 @@ impl<'a> Attempts<'a> {
             ended: 0,
             backoffs: 0,
             unsent: 0,
+            why_unsent: None,
             turned_away: false,
         }
     }
@@ -318,7 +321,16 @@ impl<'a> Attempts<'a> {
             None => Ok(future.await),
             Some(deadline) => tokio::time::timeout_at(deadline.into(), future)
                 .await
-                .map_err(|_| status::expired()),
+                .map_err(|_| self.expired()),
+        }
+    }
+
+    /// The status of a call that is over because of its deadline: what kept it from being sent is what its caller
+    /// has to see to.
+    fn expired(&self) -> Status {
+        match &self.why_unsent {
+            None => status::expired(),
+            Some(why) => status::expired_untaken(self.unsent, why.message()),
         }
     }
 
@@ -332,9 +344,9 @@ impl<'a> Attempts<'a> {
 
     async fn pause_after(&mut self, failure: Failure) -> Result<(), Status> {
         let delay = match failure {
-            Failure::Unsent(_) => self.pause_after_unsent(),
+            Failure::Unsent(why) => self.pause_after_unsent(why),
             // As if it had not been sent: the next instance may drain as well.
-            Failure::LeftOut(_) if self.unsent < MAX_LEFT_OUT => self.pause_after_unsent(),
+            Failure::LeftOut(why) if self.unsent < MAX_LEFT_OUT => self.pause_after_unsent(why),
             Failure::Unprocessed(_) if !self.turned_away => {
                 self.turned_away = true;
                 Duration::ZERO
@@ -347,13 +359,14 @@ impl<'a> Attempts<'a> {
             self.within_deadline(tokio::time::sleep(delay)).await?;
         }
         match self.time_left() {
-            Some(Duration::ZERO) => Err(status::expired()),
+            Some(Duration::ZERO) => Err(self.expired()),
             _ => Ok(()),
         }
     }
 
     /// A server that loses each connection at once must not be asked without a pause.
-    fn pause_after_unsent(&mut self) -> Duration {
+    fn pause_after_unsent(&mut self, why: Status) -> Duration {
+        self.why_unsent = Some(why);
         self.unsent = self.unsent.saturating_add(1);
         match self.unsent.checked_sub(AT_ONCE) {
             None | Some(0) => Duration::ZERO,

@@ -60,6 +60,13 @@ pub(crate) fn expired() -> Status {
     Status::deadline_exceeded("Timeout expired")
 }
 
+/// The status of a call whose deadline passed before any server took it, in so many attempts.
+pub(crate) fn expired_untaken(attempts: u32, why: &str) -> Status {
+    Status::deadline_exceeded(format!(
+        "Timeout expired; no server took the call in {attempts} attempts: {why}"
+    ))
+}
+
 /// The status of a call whose connection ended. Its source is an [`io::Error`], by which applications tell a
 /// broken connection from what a peer says.
 pub(crate) fn lost(why: &Closed) -> Status {

@@ -1,7 +1,7 @@
 //! Each engine, without connections above it.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -162,6 +162,43 @@ fn what_a_receive_has_left_is_taken_before_more_is() {
         let left = written - end.frames.len() * FrameHeader::LEN;
         assert!(left < MOST, "{left} bytes wait to be handled");
     });
+}
+
+/// A peer that reads what is sent, and sends on, to an end that only sends: what comes beside that stays with the kernel,
+/// and nothing of it is lost.
+#[test]
+fn what_comes_while_sending_has_a_bound() {
+    const MOST: usize = 2 * MIB;
+    for engine in engines() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let mut end = End::new(ours, engine);
+        let frames = FrameHeader::new(Kind::Link(0x90)).encode().repeat(1000);
+        let (mut written, mut read) = (0, 0);
+        let exchange = |peer: &mut UnixStream, written: &mut usize, read: &mut usize| {
+            while let Ok(len) = peer.write(&frames[*written % frames.len()..]) {
+                *written += len;
+            }
+            while let Ok(len) = peer.read(&mut [0; 4096]) {
+                *read += len;
+            }
+        };
+        for number in 0..1000 {
+            exchange(&mut peer, &mut written, &mut read);
+            // Full where what came before holds it up.
+            let _ = end.send(number, 64);
+        }
+        assert!(written < MOST, "{engine:?}: {written} bytes were taken");
+        peer.set_nonblocking(false).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut ended = Ok(0);
+        until(|| {
+            ended = end.look();
+            ended.is_err()
+        });
+        assert_eq!(ended, Err(Closed::PeerGone));
+        assert_eq!(end.frames.len(), written / FrameHeader::LEN, "{engine:?}");
+    }
 }
 
 fn until(mut done: impl FnMut() -> bool) {

@@ -43,10 +43,20 @@ fn crowd(root: &Path, hello: &ringway_wire::Hello, mut flood: impl FnMut(usize, 
 /// Small calls, as many as a pass takes, over and over: none of it breaks a rule.
 #[test]
 fn many_connections_that_flood_small_calls() {
-    const CALLS: u64 = 200;
-    besiege(|root| {
+    flood_small_calls(200);
+}
+
+/// So few that none of the connections presses.
+#[test]
+fn many_connections_that_flood_a_few_calls_each() {
+    flood_small_calls(31);
+}
+
+/// Has each connection of a crowd make so many calls at once, when the last ones are answered.
+fn flood_small_calls(calls: u64) {
+    besiege(move |root| {
         let head = unary_head();
-        let (mut batches, mut answers) = ([0; CROWD], [CALLS; CROWD]);
+        let (mut batches, mut answers) = ([0; CROWD], [calls; CROWD]);
         let mut inbox = Inbox::default();
         crowd(root, &hello(), |nth, attacker| {
             attacker.endpoint.consumer.take(&mut inbox).unwrap();
@@ -56,12 +66,12 @@ fn many_connections_that_flood_small_calls() {
                 matches!(kind, Kind::Response | Kind::Trailers | Kind::Reset)
             });
             answers[nth] += ended.count() as u64;
-            if answers[nth] < CALLS {
+            if answers[nth] < calls {
                 return;
             }
             answers[nth] = 0;
             batches[nth] += 1;
-            for slot in 0..CALLS {
+            for slot in 0..calls {
                 let call = (batches[nth] << 32) | slot;
                 let record = [&request(call, &head).encode()[..], &head].concat();
                 let producer = &mut attacker.endpoint.producer;

@@ -44,10 +44,11 @@ impl Budgets {
     }
 
     fn settle(&self) {
-        self.0.lock().retain(|_, budget| {
-            budget.settle();
-            Arc::strong_count(budget) > 1 || budget.used_bytes() > 0
-        });
+        MemoryBudget::settle();
+        let in_use = |budget: &Arc<_>| Arc::strong_count(budget) > 1;
+        self.0
+            .lock()
+            .retain(|_, budget| in_use(budget) || budget.used_bytes() > 0);
     }
 }
 

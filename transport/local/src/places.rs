@@ -11,9 +11,9 @@ use ringway_sys::Means;
 
 use crate::config::LocalConfig;
 
-/// Descriptors of a connection: its socket, two doorbells, its region and a segment on its way; or its socket
-/// and what io_uring takes. Those of its segments have a budget of their own.
-const DESCRIPTORS_OF_ONE: u64 = 5;
+/// Descriptors of a connection, at most: its socket, two doorbells and a segment on its way; or its socket
+/// and what io_uring takes.
+const DESCRIPTORS_OF_ONE: u64 = 4;
 /// Mappings of a connection beside the segments of both sides: two rings, and io_uring's two.
 const MAPPINGS_OF_ONE: u64 = 4;
 /// The part of the means that is left to all else: files, the network, allocators and stacks.
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(places(u64::MAX, u64::MAX), (4096, 2048));
         // The usual soft limit, and the kernel's default.
         let usual = places(1024, 65_530);
-        assert_eq!(usual, (153, 153));
+        assert_eq!(usual, (192, 192));
         assert!(usual.0 as u64 * DESCRIPTORS_OF_ONE < 1024);
         let mapped = places(1 << 20, 65_530);
         let segments = config.memory.segment_limits.max_segments as u64;
@@ -157,7 +157,7 @@ mod tests {
             ..PLENTY
         };
         let places = Places::new(&config, means);
-        assert_eq!((places.in_all, places.per_uid), (153, 77));
+        assert_eq!((places.in_all, places.per_uid), (192, 96));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! pass may last, one after the other, before the call of another peer has its turn. So a round drives connections
 //! that have lately used up a pass behind all others, and those of one uid only until they have taken
 //! [`ALLOWANCE`] together. The rest have their turn first in the next round. From then on the round also drives those of
-//! that uid *briefly* that did not press until now: what a few calls need, and one that floods shows itself.
+//! that uid *briefly* that did not press until now: what a few calls need, and one that floods shows itself. Many that
+//! stay just below that are too much as well: the clock is read at each eighth of them, and those of a uid that has
+//! taken two allowances wait for the next round.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::connection::LONGEST_PASS;
 
@@ -76,26 +78,62 @@ impl Pressing {
     }
 }
 
-/// Counts the time that each uid's pressing connections have taken of the round under way.
+/// Light connections from one reading of the clock to the next.
+const READ_EVERY: u32 = 8;
+
+/// Counts the time that each uid's connections have taken of the round under way, if they press or are many.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(Vec<(u32, Duration)>);
+pub(crate) struct Shares {
+    taken: Vec<(u32, Duration)>,
+    /// The light connections since the clock was read, by uid.
+    light: [Option<u32>; READ_EVERY as usize],
+    lights: usize,
+    /// When it was read.
+    read_at: Option<Instant>,
+}
 
 impl Shares {
     /// Begins the next round.
     #[inline]
     pub(crate) fn begin(&mut self) {
-        self.0.clear();
+        self.taken.clear();
+        self.lights = 0;
+        self.read_at = None;
+    }
+
+    /// Notes that the round has driven a light connection of `uid`. What several have taken is split evenly.
+    #[inline]
+    pub(crate) fn note_light(&mut self, uid: Option<u32>, now: impl FnOnce() -> Instant) {
+        self.light[self.lights] = uid;
+        self.lights += 1;
+        if self.lights < self.light.len() {
+            return;
+        }
+        self.lights = 0;
+        let now = now();
+        if let Some(read_at) = self.read_at.replace(now) {
+            let each = (now - read_at) / READ_EVERY;
+            for uid in self.light {
+                self.charge(uid, each);
+            }
+        }
+    }
+
+    /// Returns true if all connections of `uid` that have not had their turn are to wait for the next round.
+    #[inline]
+    pub(crate) fn is_overspent(&self, uid: Option<u32>) -> bool {
+        !self.taken.is_empty() && uid.is_some_and(|uid| self.taken(uid) >= 2 * ALLOWANCE)
     }
 
     /// Returns true if the connections of `uid` are to wait for the next round. Where no uid is known, as of the other
     /// end of a pipe, each connection is a peer of its own.
     #[inline]
     pub(crate) fn is_spent(&self, uid: Option<u32>) -> bool {
-        !self.0.is_empty() && uid.is_some_and(|uid| self.taken(uid) >= ALLOWANCE)
+        !self.taken.is_empty() && uid.is_some_and(|uid| self.taken(uid) >= ALLOWANCE)
     }
 
     fn taken(&self, uid: u32) -> Duration {
-        let mut known = self.0.iter();
+        let mut known = self.taken.iter();
         known
             .find(|known| known.0 == uid)
             .map_or(Duration::ZERO, |known| known.1)
@@ -104,9 +142,9 @@ impl Shares {
     /// Notes that a connection of `uid` has taken this long.
     pub(crate) fn charge(&mut self, uid: Option<u32>, took: Duration) {
         let Some(uid) = uid else { return };
-        match self.0.iter_mut().find(|known| known.0 == uid) {
+        match self.taken.iter_mut().find(|known| known.0 == uid) {
             Some((_, taken)) => *taken += took,
-            None => self.0.push((uid, took)),
+            None => self.taken.push((uid, took)),
         }
     }
 }
@@ -148,6 +186,38 @@ mod tests {
         assert!(shares.is_spent(Some(1)) && !shares.is_spent(Some(2)));
         shares.begin();
         assert!(!shares.is_spent(Some(1)));
+    }
+
+    #[test]
+    fn many_light_connections_of_one_uid_share_it_as_well() {
+        let mut shares = Shares::default();
+        let mut now = Instant::now();
+        let mut drive = |shares: &mut Shares, uid, took| {
+            now += took;
+            shares.note_light(Some(uid), || now);
+        };
+        let few = READ_EVERY - 1;
+        for _ in 0..3 {
+            shares.begin();
+            for _ in 0..few {
+                drive(&mut shares, 1, 10 * ALLOWANCE);
+            }
+            assert!(!shares.is_spent(Some(1)), "they are few");
+        }
+        shares.begin();
+        for _ in 0..2 * READ_EVERY {
+            drive(&mut shares, 1, ALLOWANCE / 8);
+        }
+        assert!(shares.is_spent(Some(1)) && !shares.is_overspent(Some(1)));
+        for _ in 0..READ_EVERY / 2 {
+            drive(&mut shares, 1, ALLOWANCE / 4);
+            drive(&mut shares, 2, Duration::ZERO);
+        }
+        assert!(!shares.is_overspent(Some(1)) && !shares.is_spent(Some(2)));
+        for _ in 0..READ_EVERY {
+            drive(&mut shares, 1, ALLOWANCE / 8);
+        }
+        assert!(shares.is_overspent(Some(1)) && !shares.is_overspent(Some(2)));
     }
 
     #[test]

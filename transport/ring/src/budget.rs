@@ -2,24 +2,24 @@
 //! this side holds of what they sent.
 //!
 //! The kernel frees a memory file when the last process closes it, and charges it to the one that made it. A peer may
-//! keep a file that was retired, or those of a connection that has ended. So a file counts until the peer has let
-//! go of it, and a budget that is used up makes no more. The peer need not say that it has: the kernel grants a write
-//! lease (fcntl(2), `F_SETLEASE`) only for a file that nobody else has open. Descriptors that are passed on stand
-//! for one open file, and mappings hold theirs, so this side opens each file a second time, and sends that one.
+//! keep a file that was retired, or those of a connection that has ended. So a file counts until the kernel has
+//! freed it, and a budget that is used up makes no more. The peer need not say that it has let go of it: see
+//! [`file_watch`](crate::file_watch).
 
 use std::{
-    os::fd::OwnedFd,
+    collections::HashMap,
+    os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{RegionError, sealed};
+use crate::{RegionError, file_watch};
 
 /// Bounds a [`MemoryBudget`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BudgetLimits {
     /// Bytes of all files.
     pub max_bytes: usize,
-    /// Files: this side keeps a descriptor of each.
+    /// Files: each takes a watch of inotify(7).
     pub max_files: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct BudgetLimits {
 /// let region = OwnRegion::create_within(&RegionConfig::default(), &budget)?;
 /// assert!(OwnRegion::create_within(&RegionConfig::default(), &budget).is_err());
 /// drop(region);
-/// assert_eq!(budget.used_bytes(), 0);
+/// assert!(OwnRegion::create_within(&RegionConfig::default(), &budget).is_ok());
 /// # Ok(())
 /// # }
 /// ```
@@ -49,15 +49,17 @@ pub struct MemoryBudget {
 #[derive(Debug, Default)]
 struct Spent {
     bytes: usize,
-    files: usize,
-    /// Files that this side is done with and a peer still has open.
-    kept: Vec<Kept>,
+    /// By number.
+    files: HashMap<u64, File>,
+    /// Of the next file.
+    number: u64,
 }
 
 #[derive(Debug)]
-struct Kept {
-    file: OwnedFd,
+struct File {
     bytes: usize,
+    /// This side is done with it.
+    is_closed: bool,
 }
 
 impl MemoryBudget {
@@ -70,38 +72,39 @@ impl MemoryBudget {
         }
     }
 
-    /// Bytes of all files that are in use at either side, and of what this side holds.
+    /// Bytes of all files that are in use at either side, and of what this side holds, as of the last
+    /// [`settle`](Self::settle).
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.spent().bytes
     }
 
-    /// Bytes of the files that peers keep though this side is done with them.
+    /// Bytes of the files that peers keep though this side is done with them, as of the last [`settle`](Self::settle).
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        kept_bytes(&self.spent().kept)
+        self.spent().kept_bytes()
     }
 
-    /// Takes note of what peers have given back since the last time; true if they keep nothing.
-    pub fn settle(&self) -> bool {
-        let mut spent = self.spent();
-        spent.settle();
-        spent.kept.is_empty()
+    /// Has all budgets of this process take note of what peers have given back since the last time.
+    pub fn settle() {
+        file_watch::settle();
     }
 
     /// Spends so much on what this side holds of its own memory; false if there is not so much left.
     #[must_use]
     pub fn spend(&self, bytes: usize) -> bool {
-        let mut spent = self.spent();
-        let fits = |spent: &Spent| spent.bytes.saturating_add(bytes) <= self.limits.max_bytes;
-        if !fits(&spent) {
-            spent.settle();
+        let spend = || {
+            let mut spent = self.spent();
+            let fits = spent.bytes.saturating_add(bytes) <= self.limits.max_bytes;
+            if fits {
+                spent.bytes += bytes;
+            }
+            fits
+        };
+        spend() || {
+            file_watch::settle();
+            spend()
         }
-        let fits = fits(&spent);
-        if fits {
-            spent.bytes += bytes;
-        }
-        fits
     }
 
     /// Gives back so much of what was spent by [`spend`](Self::spend).
@@ -114,26 +117,37 @@ impl MemoryBudget {
     /// # Errors
     /// `OverBudget`.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, RegionError> {
-        let mut spent = self.spent();
-        if !spent.leaves_room(bytes, &self.limits) {
-            spent.settle();
+        if !self.spent().leaves_room(bytes, &self.limits) {
+            file_watch::settle();
         }
+        let mut spent = self.spent();
         if !spent.leaves_room(bytes, &self.limits) {
             return Err(RegionError::OverBudget {
                 bytes,
                 used: spent.bytes,
-                files: spent.files,
-                kept: kept_bytes(&spent.kept),
+                files: spent.files.len(),
+                kept: spent.kept_bytes(),
                 limits: self.limits,
             });
         }
+        let file = spent.number;
+        spent.number += 1;
         spent.bytes += bytes;
-        spent.files += 1;
+        let is_closed = false;
+        spent.files.insert(file, File { bytes, is_closed });
         Ok(Charge {
             budget: Arc::clone(self),
-            bytes,
-            file: None,
+            file,
+            is_watched: false,
         })
+    }
+
+    /// Takes note that no process has that file any more.
+    pub(crate) fn note_gone(&self, file: u64) {
+        let mut spent = self.spent();
+        if let Some(File { bytes, .. }) = spent.files.remove(&file) {
+            spent.bytes -= bytes;
+        }
     }
 
     fn spent(&self) -> MutexGuard<'_, Spent> {
@@ -144,50 +158,41 @@ impl MemoryBudget {
 
 impl Spent {
     fn leaves_room(&self, bytes: usize, limits: &BudgetLimits) -> bool {
-        self.files < limits.max_files && self.bytes.saturating_add(bytes) <= limits.max_bytes
+        self.files.len() < limits.max_files && self.bytes.saturating_add(bytes) <= limits.max_bytes
     }
 
-    fn settle(&mut self) {
-        let given_back = |kept: &mut Kept| !sealed::is_open_elsewhere(&kept.file);
-        for kept in self.kept.extract_if(.., given_back) {
-            self.bytes -= kept.bytes;
-            self.files -= 1;
-        }
+    fn kept_bytes(&self) -> usize {
+        let files = self.files.values();
+        files
+            .filter(|file| file.is_closed)
+            .map(|file| file.bytes)
+            .sum()
     }
 }
 
-fn kept_bytes(kept: &[Kept]) -> usize {
-    kept.iter().map(|kept| kept.bytes).sum()
-}
-
-/// Holds what one file has taken of a budget, until neither side has the file any more.
+/// Holds what one file has taken of a budget as long as this side has it; then the budget does, until it is gone.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<MemoryBudget>,
-    bytes: usize,
-    /// As this side has it open. `None` until it is, and where a file can't be opened a second time.
-    file: Option<OwnedFd>,
+    file: u64,
+    /// The kernel tells when the file is gone.
+    is_watched: bool,
 }
 
 impl Charge {
-    /// Watches the file by `ours`, an open file that is this side's alone.
-    pub(crate) fn watch(&mut self, ours: OwnedFd) {
-        self.file = Some(ours);
+    /// Has the file stay charged until the kernel tells that it is gone, where it can.
+    pub(crate) fn watch(&mut self, file: impl AsFd) {
+        self.is_watched = file_watch::watch(file, &self.budget, self.file);
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut spent = self.budget.spent();
-        match self.file.take() {
-            Some(file) if sealed::is_open_elsewhere(&file) => spent.kept.push(Kept {
-                file,
-                bytes: self.bytes,
-            }),
-            _ => {
-                spent.bytes -= self.bytes;
-                spent.files -= 1;
-            }
+        if !self.is_watched {
+            return self.budget.note_gone(self.file);
+        }
+        if let Some(file) = self.budget.spent().files.get_mut(&self.file) {
+            file.is_closed = true;
         }
     }
 }
@@ -196,9 +201,11 @@ impl Drop for Charge {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::{
-        os::fd::AsFd,
+        os::fd::OwnedFd,
         time::{Duration, Instant},
     };
+
+    use rustix::fs::{Mode, OFlags};
 
     use super::*;
     use crate::{
@@ -215,6 +222,12 @@ mod tests {
         }))
     }
 
+    /// What is used and kept of it now.
+    fn settled(budget: &MemoryBudget) -> (usize, usize) {
+        MemoryBudget::settle();
+        (budget.used_bytes(), budget.kept_bytes())
+    }
+
     fn file(budget: &Arc<MemoryBudget>) -> Result<(Mapping, OwnedFd), RegionError> {
         sealed::create("budget", BYTES, false, Some(budget))
     }
@@ -224,10 +237,14 @@ mod tests {
         let budget = budget(2 * BYTES);
         let (mapping, sent) = file(&budget).unwrap();
         drop(mapping);
-        assert_eq!((budget.used_bytes(), budget.kept_bytes()), (BYTES, BYTES));
+        assert_eq!(settled(&budget), (BYTES, BYTES));
         let mapped = Mapping::read_only(&sent, BYTES, false).unwrap();
         drop(sent);
-        assert!(!budget.settle(), "a mapping is enough to keep it");
+        assert_eq!(
+            settled(&budget),
+            (BYTES, BYTES),
+            "a mapping is enough to keep it"
+        );
         let other = file(&budget).unwrap();
         let refused = file(&budget).unwrap_err().to_string();
         assert!(refused.contains("max_memory_per_uid"), "{refused}");
@@ -238,8 +255,7 @@ mod tests {
         drop(mapped);
         let _again = file(&budget).expect("what was given back is spent again");
         drop(other);
-        assert!(budget.settle());
-        assert_eq!((budget.used_bytes(), budget.kept_bytes()), (BYTES, 0));
+        assert_eq!(settled(&budget), (BYTES, 0));
     }
 
     #[test]
@@ -259,21 +275,24 @@ mod tests {
         )
         .unwrap();
         drop((mapping, sent));
-        assert!(!budget.settle());
-        drop(right);
-        assert!(budget.settle());
+        assert_eq!(settled(&budget), (BYTES, BYTES));
+        drop((left, right));
+        assert_eq!(settled(&budget), (0, 0));
     }
 
+    /// One that permits nothing is enough to open the file again.
     #[test]
     fn a_descriptor_that_is_opened_again_is_kept() {
-        let budget = budget(BYTES);
-        let (mapping, sent) = file(&budget).unwrap();
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&sent));
-        let reopened = std::fs::File::open(path).unwrap();
-        drop((mapping, sent));
-        assert!(!budget.settle());
-        drop(reopened);
-        assert!(budget.settle());
+        for flags in [OFlags::RDWR, OFlags::PATH] {
+            let budget = budget(BYTES);
+            let (mapping, sent) = file(&budget).unwrap();
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&sent));
+            let reopened = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            drop((mapping, sent));
+            assert_eq!(settled(&budget), (BYTES, BYTES), "{flags:?}");
+            drop(reopened);
+            assert_eq!(settled(&budget), (0, 0), "{flags:?}");
+        }
     }
 
     #[test]
@@ -334,11 +353,11 @@ mod tests {
         let now = Instant::now();
         here.arena.trim(now, idle).unwrap();
         assert_eq!(here.arena.trim(now + idle, idle).unwrap().len(), 1);
-        assert_eq!(budget.kept_bytes(), BYTES, "retired, and kept");
+        assert_eq!(settled(&budget).1, BYTES, "retired, and kept");
         assert!(here.arena.allocate(BYTES).is_err());
         drop(sent);
         here.arena.allocate(BYTES).unwrap();
         drop(here);
-        assert_eq!(budget.used_bytes(), 0);
+        assert_eq!(settled(&budget).0, 0);
     }
 }

@@ -28,6 +28,8 @@ mod endpoint;
 mod error;
 #[doc(hidden)]
 pub mod failpoint;
+#[cfg_attr(not(target_os = "linux"), path = "unwatched.rs")]
+mod file_watch;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod fork;
 #[cfg(all(any(test, fuzzing), not(loom)))]

@@ -1,14 +1,14 @@
 //! Creating a memfd that its owner alone can write, and checking that a received one is such.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
 use rustix::{
     fs::{
-        FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_get_seals,
-        fstat, fstatfs, ftruncate, memfd_create,
+        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat,
+        fstatfs, ftruncate, memfd_create,
     },
     io::Errno,
     process::{Resource, getrlimit},
@@ -42,57 +42,13 @@ pub(crate) fn create(
     let file = create_memfd(name)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
         .map_err(|errno| RegionError::Allocate { bytes, errno })?;
+    let mapping = Mapping::writable(&file, bytes, populate)?;
+    let file = seal(file)?;
     let Some(mut charge) = charge else {
-        let mapping = Mapping::writable(&file, bytes, populate)?;
-        return Ok((mapping, seal(file)?));
+        return Ok((mapping, file));
     };
-    let Some((ours, theirs)) = open_twice(&file)? else {
-        let mapping = Mapping::writable(&file, bytes, populate)?;
-        return Ok((mapping.charged(charge), seal(file)?));
-    };
-    // A mapping holds the open file it is made of: this side's.
-    let mapping = Mapping::writable(&ours, bytes, populate)?;
-    seal(file)?;
-    charge.watch(ours);
-    Ok((mapping.charged(charge), theirs))
-}
-
-/// Opens a memfd for this side and for the peer, so that the kernel counts them as two; `None` where `/proc` is not
-/// there or refused. Kernels differ in counting the open file that memfd_create(2) gave.
-///
-/// # Errors
-/// If there are no descriptors left.
-fn open_twice(file: &OwnedFd) -> Result<Option<(OwnedFd, OwnedFd)>, RegionError> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let open = || rustix::fs::open(path.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-    let twice = open().and_then(|ours| Ok((ours, open()?)));
-    match twice {
-        Ok(twice) => Ok(Some(twice)),
-        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-            Err(RegionError::Create(errno))
-        }
-        Err(_) => Ok(None),
-    }
-}
-
-/// Tells if another open file of the same memfd exists: a descriptor of it in any process or on its way to one, or
-/// a mapping. Where the kernel does not say, there is none.
-pub(crate) fn is_open_elsewhere(file: &OwnedFd) -> bool {
-    lease(file, libc::F_WRLCK) == Err(Errno::AGAIN) || {
-        // What was granted is given back at once: it was asked for to learn this alone.
-        let _ = lease(file, libc::F_UNLCK);
-        false
-    }
-}
-
-fn lease(file: &OwnedFd, kind: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: F_SETLEASE takes a number, and touches no memory of this process.
-    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
-    if done == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+    charge.watch(&file);
+    Ok((mapping.charged(charge), file))
 }
 
 #[cfg(feature = "memfd")]

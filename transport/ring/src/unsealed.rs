@@ -22,10 +22,6 @@ pub(crate) fn create(
     Err(RegionError::Create(Errno::NOSYS))
 }
 
-pub(crate) fn is_open_elsewhere(_: &OwnedFd) -> bool {
-    false
-}
-
 /// Checks nothing: no memory is made.
 ///
 /// # Errors

@@ -253,7 +253,7 @@ pub(crate) struct Attempts<'a> {
     /// Retries since the server last said when to come back.
     backoffs: u32,
     unsent: u32,
-    /// How the last of them failed.
+    /// How the last of them failed, as long as no server has taken the call.
     why_unsent: Option<Status>,
     turned_away: bool,
 }
@@ -349,9 +349,12 @@ impl<'a> Attempts<'a> {
             Failure::LeftOut(why) if self.unsent < MAX_LEFT_OUT => self.pause_after_unsent(why),
             Failure::Unprocessed(_) if !self.turned_away => {
                 self.turned_away = true;
+                self.why_unsent = None;
                 Duration::ZERO
             }
             Failure::LeftOut(status) | Failure::Unprocessed(status) | Failure::Status(status) => {
+                // A server has taken it: its handler may have run.
+                self.why_unsent = None;
                 self.backoff_after(status)?
             }
         };

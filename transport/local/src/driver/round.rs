@@ -1,6 +1,6 @@
 //! A round of a driver: a pass over each connection that is ready, or busy and has something.
 //!
-//! Connections that press have their turn last, and share what a round has for their uid: see
+//! Connections that press have their turn last, and share what a round has for their uid, as those of a crowd do: see
 //! [`pressing`](crate::pressing).
 
 use std::sync::Arc;
@@ -16,33 +16,32 @@ use crate::waiting::Pass;
 impl Driver {
     /// Drives what is ready; keeps what was busy for the look that follows.
     pub(super) fn pass(&self, turn: &mut Turn) -> Progress {
-        // One alone keeps nobody waiting for longer than a pass. Of several those that press are listed, and wait for
-        // their turn in one line with the others that do.
-        let is_alone = turn.busy.len() <= 1;
+        // One alone keeps nobody waiting for longer than a pass. Of several, those put off by the last round included,
+        // those that press are listed, and wait for their turn in one line with the others that do.
+        let mut put_off = turn.ready.iter();
+        let is_alone = turn.busy.len() <= 1 && put_off.all(|it| turn.holds(it));
         let waits = |busy: &Connection| !is_alone && busy.presses();
         for busy in turn.busy.iter().filter(|busy| waits(busy)) {
             if busy.has_work() {
                 busy.mark_ready();
             }
         }
+        let _pass = Pass::enter();
+        turn.shares.begin();
+        // First: those that are busy could take all of each round.
+        let spare = std::mem::take(&mut turn.spare);
+        let mut list = std::mem::replace(&mut turn.ready, spare);
+        let mut total = self.drive_list(turn, &mut list);
         if self.role.take_listed()
             && let Some(ready) = &mut *self.ready.lock()
         {
-            if turn.ready.is_empty() {
-                std::mem::swap(ready, &mut turn.ready);
-            } else {
-                // Behind those that the last round has put off.
-                turn.ready.append(ready);
-            }
+            std::mem::swap(ready, &mut list);
         }
-        let _pass = Pass::enter();
-        let mut total = Progress::Idle;
-        turn.shares.begin();
         let Turn {
             busy, load, shares, ..
         } = turn;
         for connection in busy.iter().filter(|busy| busy.has_work()) {
-            if waits(connection) {
+            if waits(connection) || shares.is_overspent(connection.peer_uid()) {
                 connection.mark_ready();
                 continue;
             }
@@ -54,17 +53,30 @@ impl Driver {
         turn.looked = false;
         // What an ended one still holds would keep the driver awake for ever.
         turn.busy.retain(|busy| busy.is_open());
-        let mut ready = std::mem::take(&mut turn.ready);
-        for connection in ready.drain(..) {
+        total = total.and(self.drive_list(turn, &mut list));
+        turn.spare = list;
+        if !turn.pressing.is_empty() {
+            total = total.and(self.drive_pressing(turn));
+        }
+        if !turn.ready.is_empty() {
+            // They are on nobody's list but the turn's: the driver comes back for them.
+            self.role.note_listed();
+        }
+        total
+    }
+
+    /// Drives the light ones of `list`, but for those whose uid has taken too much of the round, and lines up those that
+    /// press.
+    fn drive_list(&self, turn: &mut Turn, list: &mut Vec<Arc<Connection>>) -> Progress {
+        let mut total = Progress::Idle;
+        for connection in list.drain(..) {
             if connection.presses() {
                 turn.pressing.push(connection);
+            } else if turn.shares.is_overspent(connection.peer_uid()) {
+                turn.ready.push(connection);
             } else {
                 total = total.and(self.drive_listed(turn, connection, drive_light));
             }
-        }
-        turn.ready = ready;
-        if !turn.pressing.is_empty() {
-            total = total.and(self.drive_pressing(turn));
         }
         total
     }
@@ -88,10 +100,6 @@ impl Driver {
             began = now;
         }
         turn.pressing = pressing;
-        if !turn.ready.is_empty() {
-            // They are on nobody's list but the turn's: the driver comes back for them.
-            self.role.note_listed();
-        }
         total
     }
 
@@ -113,7 +121,7 @@ impl Driver {
         }
         let promised = connection.unlist();
         let brought = drive(&mut turn.load, &mut turn.shares, &connection);
-        let known = turn.busy.iter().any(|busy| Arc::ptr_eq(busy, &connection));
+        let known = turn.holds(&connection);
         // Whoever has done already what it was listed for looks on by itself.
         let looks = promised || brought > Progress::Idle;
         if looks && !known && connection.is_open() && turn.busy.len() < MAX_BUSY {
@@ -137,12 +145,16 @@ fn drive_light(
     connection: &Arc<Connection>,
 ) -> Progress {
     if shares.is_spent(connection.peer_uid()) {
-        return connection.briefly(|| load.drive(connection));
+        let brought = connection.briefly(|| load.drive(connection));
+        shares.note_light(connection.peer_uid(), Instant::now);
+        return brought;
     }
     let brought = load.drive(connection);
     if connection.presses() {
         // It has used up a pass.
         shares.charge(connection.peer_uid(), ALLOWANCE);
+    } else {
+        shares.note_light(connection.peer_uid(), Instant::now);
     }
     brought
 }

@@ -23,8 +23,10 @@ const FORSAKEN_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Turn {
     pub(super) generation: u32,
     runtime: RuntimeMetrics,
-    /// At the begin of a round those that the last one has put off.
+    /// Those that the last round has put off.
     pub(super) ready: Vec<Arc<Connection>>,
+    /// Empty, and has room.
+    pub(super) spare: Vec<Arc<Connection>>,
     /// Those of the round under way whose turn comes last; empty between rounds.
     pub(super) pressing: Vec<Arc<Connection>>,
     pub(super) shares: Shares,
@@ -43,6 +45,7 @@ impl Turn {
             generation,
             runtime: Handle::current().metrics(),
             ready: Vec::new(),
+            spare: Vec::new(),
             pressing: Vec::new(),
             shares: Shares::default(),
             busy: Vec::new(),
@@ -51,6 +54,11 @@ impl Turn {
             load: LoadMeter::new(),
             forsaken_at: Instant::now(),
         }
+    }
+
+    /// Returns true if `connection` is one of the busy ones.
+    pub(super) fn holds(&self, connection: &Arc<Connection>) -> bool {
+        self.busy.iter().any(|busy| Arc::ptr_eq(busy, connection))
     }
 
     /// Whether to look on when the tasks that were just woken have run.

@@ -13,19 +13,23 @@ use ringway_sys::Means;
 use crate::config::LocalConfig;
 
 /// The part of the memory, and of the descriptors, that the processes of one user may take up at most, where this
-/// user alone is let in. Where others are, it is half of that.
+/// user alone is let in. Where others are, it is half of that, and all users together have that part of the memory.
 const BYTES_PART: u64 = 2;
 const FILES_PART: u64 = 4;
 
-static BUDGETS: LazyLock<Budgets> = LazyLock::new(Budgets::default);
+static MEANS: LazyLock<Means> = LazyLock::new(Means::of_this_process);
+
+static BUDGETS: LazyLock<Budgets> = LazyLock::new(|| Budgets::new(&MEANS));
 
 /// Budgets by uid and limits: servers of one process may be set up differently.
-#[derive(Debug, Default)]
-struct Budgets(Mutex<HashMap<(u32, BudgetLimits), Arc<MemoryBudget>>>);
+#[derive(Debug)]
+struct Budgets {
+    whole: Arc<MemoryBudget>,
+    parts: Mutex<HashMap<(u32, BudgetLimits), Arc<MemoryBudget>>>,
+}
 
 /// The budget of `uid`, by the settings and by what this process has.
 pub(crate) fn budget_of(uid: u32, config: &LocalConfig) -> Arc<MemoryBudget> {
-    static MEANS: LazyLock<Means> = LazyLock::new(Means::of_this_process);
     BUDGETS.of(uid, limits(config, &MEANS))
 }
 
@@ -35,31 +39,46 @@ pub(crate) fn settle() {
 }
 
 impl Budgets {
+    fn new(means: &Means) -> Self {
+        let whole = BudgetLimits {
+            max_bytes: part(means.memory, BYTES_PART),
+            max_files: usize::MAX,
+        };
+        Self {
+            whole: Arc::new(MemoryBudget::new(whole)),
+            parts: Mutex::default(),
+        }
+    }
+
     fn of(&self, uid: u32, limits: BudgetLimits) -> Arc<MemoryBudget> {
-        let mut budgets = self.0.lock();
-        let budget = budgets
-            .entry((uid, limits))
-            .or_insert_with(|| Arc::new(MemoryBudget::new(limits)));
-        Arc::clone(budget)
+        let mut parts = self.parts.lock();
+        let part = || {
+            let whole = Arc::clone(&self.whole);
+            Arc::new(MemoryBudget::part_of(whole, limits))
+        };
+        Arc::clone(parts.entry((uid, limits)).or_insert_with(part))
     }
 
     fn settle(&self) {
         MemoryBudget::settle();
         let in_use = |budget: &Arc<_>| Arc::strong_count(budget) > 1;
-        self.0
+        self.parts
             .lock()
             .retain(|_, budget| in_use(budget) || budget.used_bytes() > 0);
     }
 }
 
+fn part(of: u64, parts: u64) -> usize {
+    usize::try_from(of / parts).unwrap_or(usize::MAX)
+}
+
 fn limits(config: &LocalConfig, means: &Means) -> BudgetLimits {
     let users = if config.peers.allows_others() { 2 } else { 1 };
-    let part = |of: u64, parts: u64| usize::try_from(of / parts / users).unwrap_or(usize::MAX);
     BudgetLimits {
         max_bytes: config
             .max_memory_per_uid
-            .min(part(means.memory, BYTES_PART)),
-        max_files: part(means.descriptors, FILES_PART),
+            .min(part(means.memory, BYTES_PART * users)),
+        max_files: part(means.descriptors, FILES_PART * users),
     }
 }
 
@@ -97,15 +116,15 @@ mod tests {
 
     #[test]
     fn a_budget_is_one_for_all_connections_and_goes_with_the_last() {
-        let budgets = Budgets::default();
+        let budgets = Budgets::new(&MEANS);
         let limits = limits(&LocalConfig::default(), &MEANS);
         let one = budgets.of(7, limits);
         assert!(Arc::ptr_eq(&one, &budgets.of(7, limits)));
         assert!(!Arc::ptr_eq(&one, &budgets.of(8, limits)));
         budgets.settle();
-        assert_eq!(budgets.0.lock().len(), 1);
+        assert_eq!(budgets.parts.lock().len(), 1);
         drop(one);
         budgets.settle();
-        assert!(budgets.0.lock().is_empty());
+        assert!(budgets.parts.lock().is_empty());
     }
 }

@@ -43,6 +43,8 @@ pub struct BudgetLimits {
 #[derive(Debug)]
 pub struct MemoryBudget {
     limits: BudgetLimits,
+    /// The one that it is a part of.
+    whole: Option<Arc<MemoryBudget>>,
     spent: Mutex<Spent>,
 }
 
@@ -68,7 +70,17 @@ impl MemoryBudget {
     pub fn new(limits: BudgetLimits) -> Self {
         Self {
             limits,
+            whole: None,
             spent: Mutex::default(),
+        }
+    }
+
+    /// A budget whose bytes are taken of `whole` as well, which several users share.
+    #[must_use]
+    pub fn part_of(whole: Arc<Self>, limits: BudgetLimits) -> Self {
+        Self {
+            whole: Some(whole),
+            ..Self::new(limits)
         }
     }
 
@@ -93,33 +105,48 @@ impl MemoryBudget {
     /// Spends so much on what this side holds of its own memory; false if there is not so much left.
     #[must_use]
     pub fn spend(&self, bytes: usize) -> bool {
-        let spend = || {
-            let mut spent = self.spent();
-            let fits = spent.bytes.saturating_add(bytes) <= self.limits.max_bytes;
-            if fits {
-                spent.bytes += bytes;
-            }
-            fits
-        };
-        spend() || {
+        self.spend_what_is_left(bytes) || {
             file_watch::settle();
-            spend()
+            self.spend_what_is_left(bytes)
         }
+    }
+
+    fn spend_what_is_left(&self, bytes: usize) -> bool {
+        // The part's lock is held while the whole's is taken, never the other way round.
+        let mut spent = self.spent();
+        let fits =
+            spent.bytes.saturating_add(bytes) <= self.limits.max_bytes && self.whole_spends(bytes);
+        if fits {
+            spent.bytes += bytes;
+        }
+        fits
+    }
+
+    fn whole_spends(&self, bytes: usize) -> bool {
+        let whole = self.whole.as_ref();
+        whole.is_none_or(|whole| whole.spend_what_is_left(bytes))
     }
 
     /// Gives back so much of what was spent by [`spend`](Self::spend).
     pub fn give_back(&self, bytes: usize) {
         self.spent().bytes -= bytes;
+        if let Some(whole) = &self.whole {
+            whole.give_back(bytes);
+        }
     }
 
     /// Spends so much on a file that is to be made.
     ///
     /// # Errors
-    /// `OverBudget`.
+    /// `OverBudget`, `OverWholeBudget`.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, RegionError> {
-        if !self.spent().leaves_room(bytes, &self.limits) {
+        self.charge_what_is_left(bytes).or_else(|_| {
             file_watch::settle();
-        }
+            self.charge_what_is_left(bytes)
+        })
+    }
+
+    fn charge_what_is_left(self: &Arc<Self>, bytes: usize) -> Result<Charge, RegionError> {
         let mut spent = self.spent();
         if !spent.leaves_room(bytes, &self.limits) {
             return Err(RegionError::OverBudget {
@@ -129,6 +156,11 @@ impl MemoryBudget {
                 kept: spent.kept_bytes(),
                 limits: self.limits,
             });
+        }
+        if !self.whole_spends(bytes) {
+            let limits = self.whole.as_ref().map(|whole| whole.limits);
+            let limit = limits.map_or(0, |limits| limits.max_bytes);
+            return Err(RegionError::OverWholeBudget { bytes, limit });
         }
         let file = spent.number;
         spent.number += 1;
@@ -144,9 +176,9 @@ impl MemoryBudget {
 
     /// Takes note that no process has that file any more.
     pub(crate) fn note_gone(&self, file: u64) {
-        let mut spent = self.spent();
-        if let Some(File { bytes, .. }) = spent.files.remove(&file) {
-            spent.bytes -= bytes;
+        let gone = self.spent().files.remove(&file);
+        if let Some(File { bytes, .. }) = gone {
+            self.give_back(bytes);
         }
     }
 
@@ -293,6 +325,29 @@ mod tests {
             drop(reopened);
             assert_eq!(settled(&budget), (0, 0), "{flags:?}");
         }
+    }
+
+    #[test]
+    fn several_users_share_a_whole() {
+        let whole = budget(2 * BYTES);
+        let part = || {
+            let limits = BudgetLimits {
+                max_bytes: 2 * BYTES,
+                max_files: 64,
+            };
+            Arc::new(MemoryBudget::part_of(Arc::clone(&whole), limits))
+        };
+        let (one, other) = (part(), part());
+        let held = file(&one).unwrap();
+        assert!(other.spend(BYTES));
+        assert!(!one.spend(1) && !other.spend(1));
+        let refused = file(&one).unwrap_err().to_string();
+        assert!(refused.contains("all users"), "{refused}");
+        assert_eq!((one.used_bytes(), other.used_bytes()), (BYTES, BYTES));
+        other.give_back(BYTES);
+        let more = file(&one).unwrap();
+        drop((held, more));
+        assert!(other.spend(2 * BYTES), "what is gone is everybody's again");
     }
 
     #[test]

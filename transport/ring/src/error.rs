@@ -217,6 +217,18 @@ pub enum RegionError {
         /// The budget.
         limits: BudgetLimits,
     },
+    /// The peers of all users have used up what they may have of this side's memory together.
+    #[error(
+        "{bytes} bytes of shared memory more would exceed the {limit} bytes that the processes of all users may take of \
+         this one's memory together, which is half of it: let fewer users in, lower max_memory_per_uid, or raise the \
+         memory limit of this process"
+    )]
+    OverWholeBudget {
+        /// How much was asked for.
+        bytes: usize,
+        /// The budget.
+        limit: usize,
+    },
     /// The seals could not be set.
     #[error("sealing failed: {0}")]
     Seal(String),

@@ -279,7 +279,11 @@ impl Arena {
         }
         self.add_segment(bytes).map_err(|error| match error {
             // What is there serves as well, once it is given back.
-            RegionError::OverBudget { .. } if self.space.may_fit(len) => ArenaError::Exhausted,
+            RegionError::OverBudget { .. } | RegionError::OverWholeBudget { .. }
+                if self.space.may_fit(len) =>
+            {
+                ArenaError::Exhausted
+            }
             error => ArenaError::Memory(error),
         })?;
         self.space.allocate(len).ok_or(ArenaError::Exhausted)

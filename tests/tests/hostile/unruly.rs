@@ -388,49 +388,6 @@ fn a_writer_that_is_always_one_ahead() {
     });
 }
 
-/// Another connection of the same user, whose calls are as many as make it wait in line, has its turn beside such a
-/// writer.
-#[test]
-fn calls_in_line_beside_a_writer_that_is_always_one_ahead() {
-    const CALLS: u64 = 64;
-    besiege_from(2, |siege| {
-        let mut ahead = join(siege);
-        let mut many = join(siege);
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
-        let writing = std::thread::spawn(move || {
-            let ping = FrameHeader::new(Kind::Link(0x90));
-            while !over.load(Ordering::Relaxed) {
-                for _ in 0..100 {
-                    ahead.publish(ping, &[]);
-                }
-                // It may have hung up meanwhile.
-                let _ = ahead.bell.ring();
-            }
-        });
-        let head = unary_head();
-        let began = Instant::now();
-        for batch in 1.. {
-            for slot in 0..CALLS {
-                let header = request(batch << 32 | slot, &head);
-                assert!(many.publish(header, &head), "it has room");
-            }
-            many.bell.ring().unwrap();
-            let mut ended = 0;
-            many.wait_for(|header| {
-                let ends = matches!(header.kind, Kind::Response | Kind::Trailers | Kind::Reset);
-                ended += u64::from(ends);
-                ended == CALLS
-            });
-            if began.elapsed() > SIEGE {
-                break;
-            }
-        }
-        is_over.store(true, Ordering::Relaxed);
-        writing.join().unwrap();
-    });
-}
-
 /// Messages of one byte, as fast as the ring takes them, without regard to credit.
 #[test]
 fn a_flood_of_small_messages() {

@@ -88,7 +88,7 @@ pub(crate) struct Shares {
     /// The light connections since the clock was read, by uid.
     light: [Option<u32>; READ_EVERY as usize],
     lights: usize,
-    /// When it was read.
+    /// The last reading of the clock in this round.
     read_at: Option<Instant>,
 }
 

@@ -43,7 +43,7 @@ pub struct BudgetLimits {
 #[derive(Debug)]
 pub struct MemoryBudget {
     limits: BudgetLimits,
-    /// The one that it is a part of.
+    /// The budget of which this one is a part.
     whole: Option<Arc<MemoryBudget>>,
     spent: Mutex<Spent>,
 }
@@ -51,9 +51,9 @@ pub struct MemoryBudget {
 #[derive(Debug, Default)]
 struct Spent {
     bytes: usize,
-    /// By number.
+    /// The files that the kernel has not freed, by number.
     files: HashMap<u64, File>,
-    /// Of the next file.
+    /// The number of the next file.
     number: u64,
 }
 
@@ -254,7 +254,7 @@ mod tests {
         }))
     }
 
-    /// What is used and kept of it now.
+    /// Settles, and returns the bytes of `budget` that are used and those that peers keep.
     fn settled(budget: &MemoryBudget) -> (usize, usize) {
         MemoryBudget::settle();
         (budget.used_bytes(), budget.kept_bytes())

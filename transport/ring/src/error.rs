@@ -224,9 +224,9 @@ pub enum RegionError {
          memory limit of this process"
     )]
     OverWholeBudget {
-        /// How much was asked for.
+        /// The bytes that a connection asked for.
         bytes: usize,
-        /// The budget.
+        /// The bytes that the peers of all users may take up together.
         limit: usize,
     },
     /// The seals could not be set.

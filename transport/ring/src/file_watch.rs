@@ -23,7 +23,7 @@ use crate::MemoryBudget;
 /// Events are read so many bytes at a time: each takes 16.
 const READ_BYTES: usize = 4096;
 
-/// The watched files of this process. Locked before any budget.
+/// The watched files of this process. No budget is locked under its lock.
 static WATCHED: Mutex<Option<Watcher>> = Mutex::new(None);
 
 /// An instance of inotify, and what its watches stand for.
@@ -64,7 +64,7 @@ pub(crate) fn settle() {
         Some(watcher) if watcher.process == getpid() => watcher.gone(),
         _ => Vec::new(),
     });
-    // Without the lock: the last budget's end may be here.
+    // Without the lock: a budget takes its own, and may end here.
     for Watched { budget, file } in gone {
         budget.note_gone(file);
     }

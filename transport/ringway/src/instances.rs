@@ -103,7 +103,7 @@ pub(crate) struct Instances {
     list: Mutex<Vec<Arc<Instance>>>,
     /// Names of those that are being connected to.
     pending: Mutex<Vec<String>>,
-    /// How the last one that was let go of had ended.
+    /// The end of the last instance that the channel has let go of.
     why_lost: Mutex<Option<Closed>>,
     /// Changes with the list.
     edition: AtomicU32,
@@ -277,7 +277,8 @@ impl Instances {
         self.retain(|instance| !Arc::ptr_eq(&instance.connection, connection));
     }
 
-    /// How one of them has ended, or the last one that was let go of; `None` if all that there were are open.
+    /// Returns the end of an instance's connection: of a listed one, or of the last one that the channel has let go of;
+    /// `None` if no connection has ended.
     pub(crate) fn why_lost(&self) -> Option<Closed> {
         let list = self.list.lock();
         let ended = list.iter().find_map(|known| known.connection.why_closed());

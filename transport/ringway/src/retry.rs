@@ -253,7 +253,7 @@ pub(crate) struct Attempts<'a> {
     /// Retries since the server last said when to come back.
     backoffs: u32,
     unsent: u32,
-    /// How the last of them failed, as long as no server has taken the call.
+    /// The failure of the last attempt, as long as no server has taken the call.
     why_unsent: Option<Status>,
     turned_away: bool,
 }

@@ -23,9 +23,9 @@ const FORSAKEN_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Turn {
     pub(super) generation: u32,
     runtime: RuntimeMetrics,
-    /// Those that the last round has put off.
+    /// The connections that the last round has put off.
     pub(super) ready: Vec<Arc<Connection>>,
-    /// Empty, and has room.
+    /// An empty list, kept for its room.
     pub(super) spare: Vec<Arc<Connection>>,
     /// Those of the round under way whose turn comes last; empty between rounds.
     pub(super) pressing: Vec<Arc<Connection>>,
